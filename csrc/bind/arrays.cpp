@@ -1,0 +1,57 @@
+// Python arrays -> descriptors, by the buffer protocol: the cheapest way into a NumPy array. See bind.h.
+#include "bind.h"
+
+namespace flatstep {
+
+namespace {
+
+// The dtype that a buffer's format string stands for; the string itself where it is none that NumPy has a name for.
+std::string_view dtype_name(const Py_buffer& view) {
+  const std::string_view format = view.format ? view.format : "B";
+  if (format == "f") return "float32";
+  if (format == "d") return "float64";
+  if (format == "e") return "float16";
+  if (format == "g") return "longdouble";
+  if (format == "?") return "bool";
+  if (format == "Zf") return "complex64";
+  if (format == "Zd") return "complex128";
+  if (format.size() == 1 && std::string_view("bhilqn").find(format) != std::string_view::npos) {
+    constexpr std::string_view names[] = {"", "int8", "int16", "", "int32", "", "", "", "int64"};
+    if (view.itemsize <= 8) return names[view.itemsize];
+  }
+  if (format.size() == 1 && std::string_view("BHILQN").find(format) != std::string_view::npos) {
+    constexpr std::string_view names[] = {"", "uint8", "uint16", "", "uint32", "", "", "", "uint64"};
+    if (view.itemsize <= 8) return names[view.itemsize];
+  }
+  return format;
+}
+
+}  // namespace
+
+Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
+  if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_STRIDES | PyBUF_FORMAT) == 0) return;
+  PyErr_Clear();
+  const nb::object type = nb::borrow(object.type());
+  const std::string name = nb::cast<std::string>(nb::str(type.attr("__module__"))) + "." +
+                           nb::cast<std::string>(nb::str(type.attr("__qualname__")));
+  throw Refusal{stream, leaf, "is a " + name + ", expected a NumPy array", -1, true};
+}
+
+Buffer::Buffer(Buffer&& other) noexcept : view_(other.view_) { other.view_.obj = nullptr; }
+
+Buffer::~Buffer() {
+  if (view_.obj) PyBuffer_Release(&view_);
+}
+
+Array Buffer::array() const {
+  static_assert(sizeof(Py_ssize_t) == sizeof(int64_t));
+  return {view_.buf,
+          dtype_name(view_),
+          int(view_.itemsize),
+          view_.ndim,
+          reinterpret_cast<const int64_t*>(view_.shape),
+          reinterpret_cast<const int64_t*>(view_.strides),
+          view_.readonly != 0};
+}
+
+}  // namespace flatstep

@@ -1,0 +1,31 @@
+// What the files of the extension module share. For csrc/bind only.
+#pragma once
+
+#include <nanobind/nanobind.h>
+
+#include "check.h"
+
+namespace flatstep {
+
+namespace nb = nanobind;
+
+// A borrowed view of an object's memory by the buffer protocol, released on destruction.
+class Buffer {
+ public:
+  // Throws Refusal where the object has no buffer.
+  Buffer(nb::handle object, Stream stream, int64_t leaf);
+  Buffer(Buffer&& other) noexcept;
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer();
+
+  Array array() const;
+
+ private:
+  Py_buffer view_;
+};
+
+void bind_catalog(nb::module_& module);
+void bind_step(nb::module_& module);
+
+}  // namespace flatstep

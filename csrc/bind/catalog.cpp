@@ -1,0 +1,81 @@
+// Shows rules, slots, formats, targets and threads to Python.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "bind.h"
+#include "describe.h"
+
+namespace flatstep {
+
+namespace {
+
+int rule_index(std::string_view name) {
+  const int index = find_rule(name);
+  if (index < 0) throw nb::key_error(("no rule named " + std::string(name)).c_str());
+  return index;
+}
+
+nb::list rule_names() {
+  nb::list names;
+  for (const RuleDescription& rule : rules()) names.append(nb::cast(rule.name));
+  return names;
+}
+
+std::vector<std::string_view> hyperparameters(std::string_view rule) {
+  return rules()[size_t(rule_index(rule))].hyperparameters;
+}
+
+// [(slot, dtype, bytes an item)] of a rule on the layout of such parameters.
+nb::list slot_formats(std::string_view rule, std::string_view param, std::string_view first_moment) {
+  const int layout = find_layout(param, param, first_moment.empty() ? param : first_moment);
+  if (layout < 0) throw nb::key_error(("no layout for parameters of dtype " + std::string(param)).c_str());
+  nb::list formats;
+  for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots) {
+    const FormatDescription& format = layouts()[size_t(layout)].slot(slot.role);
+    formats.append(nb::make_tuple(slot.name, format.name, format.bytes));
+  }
+  return formats;
+}
+
+nb::list target_names() {
+  nb::list names;
+  for (const Target* target : targets()) names.append(target->name);
+  return names;
+}
+
+// [(name, flags, features, the feature that this machine lacks or "")]
+nb::list built() {
+  nb::list rows;
+  for (const BuiltTarget& row : built_targets())
+    rows.append(nb::make_tuple(row.target->name, row.flags, row.features, row.missing_feature()));
+  return rows;
+}
+
+void set_threads(int n) {
+  if (n < 1) throw nb::value_error(("num_threads must be at least 1, got " + std::to_string(n)).c_str());
+  if (!set_num_threads(n)) {
+    throw nb::value_error(("num_threads must be 1, got " + std::to_string(n) +
+                           ": this build of flatstep has no OpenMP; install an OpenMP compiler and reinstall")
+                              .c_str());
+  }
+}
+
+}  // namespace
+
+void bind_catalog(nb::module_& module) {
+  module.def("rules", &rule_names);
+  module.def("hyperparameters", &hyperparameters, nb::arg("rule"));
+  module.def("slot_formats", &slot_formats, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
+  module.def("targets", &target_names);
+  module.def("built_targets", &built);
+  module.def("chosen_target", [] { return chosen_target().name; });
+  module.def("target_is_forced", &target_is_forced);
+  module.def("has_openmp", &has_threads);
+  module.def("get_num_threads", &num_threads);
+  module.def("set_num_threads", &set_threads, nb::arg("n"));
+  module.attr("compiler") = build_info.compiler;
+  module.attr("kernel_flags") = build_info.flags;
+}
+
+}  // namespace flatstep

@@ -1,0 +1,112 @@
+// Shows Plan to Python: an optimizer's parameters checked once, then one call a step.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include "bind.h"
+#include "describe.h"
+
+namespace flatstep {
+
+namespace {
+
+// A row of Python numbers: count, the common scalars, then the rule's hyperparameters in its order.
+Scalars read_scalars(nb::handle row, size_t hyperparameters) {
+  constexpr size_t common = 6;
+  const nb::tuple numbers = nb::borrow<nb::tuple>(row);
+  if (numbers.size() != common + hyperparameters) throw nb::value_error("a row of scalars has another length");
+  Scalars s{};
+  s.count = nb::cast<int64_t>(numbers[0]);
+  double* const fields[] = {&s.learning_rate, &s.grad_scale, &s.weight_decay, &s.decoupled_weight_decay, &s.maximize};
+  for (size_t i = 1; i < common; ++i) *fields[i - 1] = nb::cast<double>(numbers[i]);
+  for (size_t i = 0; i < hyperparameters; ++i) s.hyperparameters[i] = nb::cast<double>(numbers[common + i]);
+  return s;
+}
+
+class Stepper {
+ public:
+  Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name)
+      : rule_(find_rule(rule)), params_(std::move(params)), name_(std::move(name)), target_(&chosen_target()) {
+    if (rule_ < 0) throw nb::key_error("no such rule");
+    naming([&] {
+      std::vector<Buffer> buffers;
+      std::vector<Array> arrays;
+      for (size_t i = 0; i < params_.size(); ++i) buffers.emplace_back(params_[i], Stream::param, int64_t(i));
+      for (const Buffer& buffer : buffers) arrays.push_back(buffer.array());
+      plan_.emplace(rule_, arrays, first_moment);
+    });
+  }
+
+  // `buffer` is kept alive by the stepper.
+  void place_state(int slot, nb::object buffer, const std::vector<int64_t>& offsets) {
+    Buffer view(buffer, Stream::param, 0);
+    const Array array = view.array();
+    if (array.read_only || array.axes != 1 || array.item_bytes != 1)
+      throw nb::value_error("a state buffer is a writable array of bytes");
+    plan_->place_state(slot, array.data, array.shape[0], offsets);
+    state_.append(buffer);
+  }
+
+  // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first.
+  void step(nb::list grads, nb::list scalars, const std::optional<std::vector<int64_t>>& rows) {
+    if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
+      throw nb::value_error("expected one gradient and one row a parameter");
+    std::vector<Scalars> table;
+    for (nb::handle row : scalars) table.push_back(read_scalars(row, rules()[size_t(rule_)].hyperparameters.size()));
+    for (const int64_t row : rows ? *rows : std::vector<int64_t>{0}) {
+      if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
+    }
+    naming([&] {
+      std::vector<Buffer> held;  // the memory stays put until the step is done
+      std::vector<std::optional<Array>> arrays(params_.size());
+      held.reserve(2 * params_.size());
+      for (size_t i = 0; i < params_.size(); ++i) {
+        const nb::handle grad = grads[i];
+        if (grad.is_none()) continue;
+        plan_->check_unchanged(int64_t(i), held.emplace_back(params_[i], Stream::param, int64_t(i)).array());
+        arrays[i] = held.emplace_back(grad, Stream::grad, int64_t(i)).array();
+      }
+      const std::vector<Job>& jobs = plan_->assemble(arrays, table, rows ? &*rows : nullptr, *target_);
+      const nb::gil_scoped_release unlocked;
+      run(jobs.data(), int64_t(jobs.size()));
+    });
+  }
+
+  std::string_view target() const { return target_->name; }
+
+ private:
+  // Carries out f; a refusal becomes a Python error that names the leaf.
+  template <class F>
+  void naming(F&& f) const {
+    try {
+      f();
+    } catch (const Refusal& refusal) {
+      const auto name = [&](int64_t leaf) { return nb::cast<std::string>(name_(leaf)); };
+      std::string text = (refusal.stream == Stream::param ? "param " : "grad ") + name(refusal.leaf) + " " + refusal.text;
+      constexpr std::string_view other = "{other}";
+      if (const size_t at = text.find(other); at != std::string::npos)
+        text.replace(at, other.size(), "param " + name(refusal.other));
+      if (refusal.wrong_type) throw nb::type_error(text.c_str());
+      throw nb::value_error(text.c_str());
+    }
+  }
+
+  int rule_;
+  nb::list params_, state_;
+  nb::callable name_;
+  const Target* target_;
+  std::optional<Plan> plan_;
+};
+
+}  // namespace
+
+void bind_step(nb::module_& module) {
+  nb::class_<Stepper>(module, "Stepper")
+      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable>(), nb::arg("rule"), nb::arg("params"),
+           nb::arg("first_moment"), nb::arg("name"))
+      .def("place_state", &Stepper::place_state, nb::arg("slot"), nb::arg("buffer"), nb::arg("offsets"))
+      .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none())
+      .def_prop_ro("target", &Stepper::target);
+}
+
+}  // namespace flatstep

@@ -1,0 +1,57 @@
+// The whole boundary between those who ask for a step and the kernels that carry it out: PODs, no functions.
+// May be included by everyone; includes nobody.
+#pragma once
+
+#include <cstdint>
+
+namespace flatstep {
+
+constexpr int max_slots = 4;
+constexpr int max_hyperparameters = 16;
+
+// The numbers of one step, common to every leaf that agrees on them. Flags are 0 or 1: `prepare` folds them away.
+struct Scalars {
+  int64_t count;  // t: this leaf's updates, the present one included; starts at 1
+  double learning_rate;
+  double grad_scale;
+  double weight_decay;
+  double decoupled_weight_decay;
+  double maximize;
+  double hyperparameters[max_hyperparameters];  // the rule's own, in the order in which it names them
+};
+
+// How to visit a strided gradient in the order in which its parameter lies in memory: outermost axis first, strides in
+// elements.
+struct Walk {
+  int axes;
+  const int64_t* shape;
+  const int64_t* strides;
+};
+
+// One tensor. `first` is its place in the call's numbering of elements, in which tensors follow each other without gaps.
+struct Segment {
+  int64_t first;
+  int64_t count;
+  int64_t scalars;  // index into Call::scalars
+  void* param;
+  const void* grad;
+  const Walk* walk;  // null where the gradient lies in memory as the parameter does
+  void* state[max_slots];
+};
+
+struct Call {
+  const Segment* segments;  // in order of `first`, none of them empty
+  int64_t segment_count;
+  const Scalars* scalars;
+};
+
+// A serial sweep over the elements first <= i < last of a call. Who splits the range is not its business.
+using Kernel = void (*)(const Call&, int64_t first, int64_t last) noexcept;
+
+// A place to run: kernels[rule][layout], both counted as in catalog.h.
+struct Target {
+  const char* name;
+  const Kernel* const* kernels;
+};
+
+}  // namespace flatstep

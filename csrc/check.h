@@ -1,0 +1,95 @@
+// Plain array descriptors -> Calls. Every check of memory lives here; kernels assume that it passed. Knows no Python.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "parallel.h"
+#include "targets.h"
+
+namespace flatstep {
+
+// An array as somebody handed it in. Shape and strides belong to the owner.
+struct Array {
+  void* data;
+  std::string_view dtype;
+  int item_bytes;
+  int axes;
+  const int64_t* shape;
+  const int64_t* strides;  // in bytes
+  bool read_only;
+};
+
+enum class Stream { param, grad };
+
+// An array that cannot be taken, and why. The text goes on from the leaf's name ("has shape ..."); where it speaks of a
+// second leaf it says {other}.
+struct Refusal {
+  Stream stream;
+  int64_t leaf;
+  std::string text;
+  int64_t other = -1;
+  bool wrong_type = false;  // of the object or of its numbers
+};
+
+// Memory that a step writes, begin <= address < end.
+struct Written {
+  uintptr_t begin, end;
+  int64_t leaf;  // -1 for state
+};
+
+// The parameters and the state of one optimizer, checked once. A step then needs only its gradients and its numbers.
+class Plan {
+ public:
+  // Throws Refusal. `first_moment` is the format of slots in that role; empty for the parameter's own.
+  Plan(int rule, const std::vector<Array>& params, std::string_view first_moment);
+  Plan(const Plan&) = delete;
+  Plan& operator=(const Plan&) = delete;
+
+  // Lays the state of a slot into memory, each leaf at its offset in bytes. Throws std::invalid_argument.
+  void place_state(int slot, void* memory, int64_t bytes, const std::vector<int64_t>& offsets);
+
+  // Throws Refusal where a parameter no longer is what it was when the plan was made.
+  void check_unchanged(int64_t leaf, const Array& param) const;
+
+  // The work of one step on a target: leaves without a gradient are left out. `rows` gives each leaf's index into
+  // `scalars`; null if all take the first. Throws Refusal. The jobs stay valid until the next call.
+  const std::vector<Job>& assemble(const std::vector<std::optional<Array>>& grads, const std::vector<Scalars>& scalars,
+                                   const std::vector<int64_t>* rows, const Target& target);
+
+ private:
+  struct Leaf {
+    void* data;
+    int layout;
+    int64_t count;
+    std::vector<int64_t> shape;
+    std::vector<int64_t> strides;  // in bytes
+    std::vector<int> order;        // axes longer than 1, outermost in memory first
+    void* state[max_slots];
+  };
+
+  // A Walk and what it points to.
+  struct OwnedWalk {
+    std::vector<int64_t> shape, strides;
+    Walk walk;
+  };
+
+  Leaf check_param(int64_t leaf, const Array& param, std::string_view first_moment) const;
+  void check_grad(int64_t leaf, const Array& grad) const;
+  const Walk* walk_over(const Leaf& leaf, const Array& grad);
+
+  int rule_;
+  std::vector<Leaf> leaves_;
+  std::vector<Written> written_;  // sorted by begin, disjoint
+
+  // What assemble() filled; kept so that steps allocate nothing.
+  std::vector<std::vector<Segment>> segments_;  // by layout
+  std::vector<Call> calls_;
+  std::vector<Job> jobs_;
+  std::vector<std::unique_ptr<OwnedWalk>> walks_;
+};
+
+}  // namespace flatstep

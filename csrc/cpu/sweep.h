@@ -1,0 +1,118 @@
+// One pass over memory: tile by tile, load -> update -> store. Included by cpu/target.cpp alone.
+#pragma once
+
+#include <utility>  // std::index_sequence, a type: it leaves no symbol behind
+
+#include "../formats/format.h"
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+// How far ahead each stream is asked for: the hardware follows a few streams well, seven or more badly.
+constexpr int64_t prefetch_ahead = 512;
+constexpr int64_t cache_line = 64;
+
+template <class Format>
+FLATSTEP_FN void prefetch(const void* memory, int64_t element, bool will_write) {
+  using Storage = typename Format::Storage;
+  const char* from = reinterpret_cast<const char*>(static_cast<const Storage*>(memory) + element);
+  for (int64_t offset = 0; offset < int64_t(tile_size * sizeof(Storage)); offset += cache_line) {
+    if (will_write) {
+      __builtin_prefetch(from + offset, 1);
+    } else {
+      __builtin_prefetch(from + offset, 0);
+    }
+  }
+}
+
+// Copies `count` numbers of a strided gradient, from the element `first` on in the parameter's order.
+template <class Storage>
+void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
+  const auto* from = static_cast<const Storage*>(grad);
+  for (int k = 0; k < count; ++k) {
+    int64_t rest = first + k, offset = 0;
+    for (int axis = walk.axes - 1; axis >= 0; --axis) {
+      offset += rest % walk.shape[axis] * walk.strides[axis];
+      rest /= walk.shape[axis];
+    }
+    to[k] = from[offset];
+  }
+}
+
+template <class R, class T, class Param, class Grad, class... Slots>
+FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coefficients, int count, Param param,
+                             Grad grad, Slots... slots) {
+  FLATSTEP_INDEPENDENT
+  for (int k = 0; k < count; ++k) {
+    T p = param.load(k);
+    T state[] = {slots.load(k)...};
+    R::update(p, grad.load(k), state, coefficients);
+    param.store(k, p);
+    const T* made = state;
+    (slots.store(k, *made++), ...);
+  }
+}
+
+// The elements first <= i < last of one segment, counted from the segment's start.
+template <Rule R, class L>
+FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::template Coefficients<typename L::Compute>& c,
+                               int64_t first, int64_t last) {
+  [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+    for (int64_t i = first; i < last; i += tile_size) {
+      if (i + prefetch_ahead < last) {
+        prefetch<typename L::Param>(segment.param, i + prefetch_ahead, true);
+        if (!segment.walk) prefetch<typename L::Grad>(segment.grad, i + prefetch_ahead, false);
+        (prefetch<typename L::template Slot<R::slots[I].role>>(segment.state[I], i + prefetch_ahead, true), ...);
+      }
+      typename L::Grad::Storage gathered[tile_size];
+      void* grad = const_cast<void*>(segment.grad);
+      int64_t grad_first = i;
+      const int count = last - i < tile_size ? int(last - i) : tile_size;
+      if (segment.walk) {
+        gather(segment.grad, *segment.walk, i, count, gathered);
+        grad = gathered;
+        grad_first = 0;
+      }
+      const auto update = [&](int n) __attribute__((always_inline)) {
+        update_tile<R, typename L::Compute>(
+            c, n, typename L::Param::Tile(segment.param, i), typename L::Grad::Tile(grad, grad_first),
+            typename L::template Slot<R::slots[I].role>::Tile(segment.state[I], i)...);
+      };
+      // The same loop twice: with a fixed count the compiler needs no remainder.
+      if (count == tile_size) {
+        update(tile_size);
+      } else {
+        update(count);
+      }
+    }
+  }(std::make_index_sequence<slot_count<R>>());
+}
+
+// The segment that holds an element of the call.
+FLATSTEP_FN int64_t find_segment(const Call& call, int64_t element) {
+  int64_t low = 0, high = call.segment_count;
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    (call.segments[middle].first <= element ? low : high) = middle;
+  }
+  return low;
+}
+
+// The Kernel of rule R on layout L.
+template <Rule R, class L>
+void sweep(const Call& call, int64_t first, int64_t last) noexcept {
+  using T = typename L::Compute;
+  while (first < last) {
+    // A run of segments that share their scalars, and so their coefficients.
+    int64_t at = find_segment(call, first);
+    const int64_t scalars = call.segments[at].scalars;
+    const auto coefficients = R::template prepare<T>(call.scalars[scalars]);
+    for (; first < last && call.segments[at].scalars == scalars; ++at) {
+      const Segment& segment = call.segments[at];
+      const int64_t end = segment.first + segment.count < last ? segment.first + segment.count : last;
+      sweep_segment<R, L>(segment, coefficients, first - segment.first, end - segment.first);
+      first = end;
+    }
+  }
+}
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

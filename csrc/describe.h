@@ -1,0 +1,41 @@
+// The catalogue as data: names, slots and formats of every rule and layout, in the order in which targets count them.
+// For whoever must talk about kernels without compiling one: checks and bindings.
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "catalog.h"
+
+namespace flatstep {
+
+struct FormatDescription {
+  std::string_view name;
+  int bytes;
+};
+
+struct SlotDescription {
+  std::string_view name;
+  Role role;
+};
+
+struct RuleDescription {
+  std::string_view name;
+  std::vector<SlotDescription> slots;
+  std::vector<std::string_view> hyperparameters;
+};
+
+struct LayoutDescription {
+  FormatDescription param, grad, first_moment, second_moment;
+
+  const FormatDescription& slot(Role role) const;
+};
+
+const std::vector<RuleDescription>& rules();
+const std::vector<LayoutDescription>& layouts();
+
+// The index of a rule by its name, of a layout by its formats; -1 where the catalogue has none.
+int find_rule(std::string_view name);
+int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment);
+
+}  // namespace flatstep

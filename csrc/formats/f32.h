@@ -1,0 +1,12 @@
+// float32, stored as computed. Used by catalog.h.
+#pragma once
+
+#include "format.h"
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+struct F32 : Plain<float> {
+  static constexpr const char* name = "float32";
+};
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

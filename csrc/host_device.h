@@ -1,0 +1,72 @@
+// What a rule or a format may use on any processor: the function attribute, the tile size, IEEE operations, powers.
+// Included by rules, formats and sweeps only. Everything here lives in the namespace of the target being compiled.
+#pragma once
+
+#include <cfloat>
+#include <cstdint>
+#include <math.h>
+
+// Each instruction set compiles its own copy of every function under its own name, so that the linker can never hand
+// an AVX-512 body to a machine without it. Code that only reads the catalogue (bindings, checks) sees `host`.
+#ifndef FLATSTEP_NAMESPACE
+#define FLATSTEP_NAMESPACE host
+#endif
+
+#ifdef __CUDACC__
+#define FLATSTEP_FN __host__ __device__ __forceinline__
+#else
+#define FLATSTEP_FN inline __attribute__((always_inline))
+#endif
+
+// Stands before a loop whose iterations touch different elements, which the compiler cannot see through the pointers.
+#if defined(__clang__)
+#define FLATSTEP_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(disable)")
+#else
+#define FLATSTEP_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+constexpr int tile_size = 64;  // elements that a CPU sweep handles at a time; measured, see bench/README.md
+
+FLATSTEP_FN float square_root(float x) { return ::sqrtf(x); }
+FLATSTEP_FN double square_root(double x) { return ::sqrt(x); }
+FLATSTEP_FN float absolute(float x) { return ::fabsf(x); }
+FLATSTEP_FN double absolute(double x) { return ::fabs(x); }
+
+template <class T>
+constexpr T smallest_normal = T(FLT_MIN);
+template <>
+constexpr double smallest_normal<double> = DBL_MIN;
+
+// The larger of two, NaN if either is.
+template <class T>
+FLATSTEP_FN T maximum(T a, T b) {
+  return ((a > b) | (a != a)) ? a : b;
+}
+
+// A moment too small to be a normal number is zero: denormals would linger for ever and cost 7 times the time.
+template <class T>
+FLATSTEP_FN T flush(T x) {
+  return absolute(x) < smallest_normal<T> ? T(0) : x;
+}
+
+// Rounds a term that guards a division: one that is positive stays positive.
+template <class T>
+FLATSTEP_FN T round_guard(double eps) {
+  const T rounded = T(eps);
+  return eps > 0 && rounded == 0 ? smallest_normal<T> : rounded;
+}
+
+// base^exponent by right-to-left square-and-multiply: the same products in the same order on every processor, which
+// no library's pow promises.
+FLATSTEP_FN double power(double base, int64_t exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent >>= 1) {
+    if (exponent & 1) result *= base;
+    base *= base;
+  }
+  return result;
+}
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

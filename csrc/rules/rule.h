@@ -1,0 +1,56 @@
+// The Rule concept and the numerics contract. Included by every rule, and by what walks over rules.
+#pragma once
+
+#include "../call.h"
+#include "../host_device.h"
+
+// A Rule is the update formula of one optimizer, on values held in registers:
+//
+//   name                                    what catalogue and errors call it
+//   slots                                   its state, one entry a buffer
+//   Hyperparameters, hyperparameters        its own numbers, as a struct of doubles and by name, in the same order
+//   Coefficients<T>                         the numbers of a step as the compute type T holds them
+//   prepare<T>(scalars) -> Coefficients<T>  once for all elements that share the scalars
+//   update<T>(param, grad, state, c)        once an element; param and state are read and replaced
+//
+// Numerics, held by tests with ==:
+// - Each operation rounds once, in the order written: no fused multiply-add, no contraction, no fast-math. Division and
+//   square root are IEEE.
+// - Coefficients are made in double and rounded once. A power of beta is `power`, never a library's.
+// - Modes become coefficients: `update` has no branch. A mode that is off gives exactly the bits of a rule without it.
+//   Times one is neutral; plus a zero product is not (-0.0, infinity), so an optional addend is selected on its
+//   coefficient.
+// - Moments are flushed (`flush`) as soon as they are made; maxima let NaN through (`maximum`).
+// - A slot is seen unrounded in the step that makes it, and rounded once, by its format, when stored.
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+// What a slot holds. A layout gives each role its format.
+enum class Role { first_moment, second_moment, like_param };
+
+struct Slot {
+  const char* name;
+  Role role;
+};
+
+template <class R>
+concept Rule = requires(const Scalars& scalars, double& param, double (&state)[sizeof(R::slots) / sizeof(Slot)]) {
+  R::name;
+  requires sizeof(R::slots) / sizeof(Slot) <= max_slots;
+  requires sizeof(R::hyperparameters) / sizeof(const char*) == sizeof(typename R::Hyperparameters) / sizeof(double);
+  requires sizeof(typename R::Hyperparameters) <= sizeof(Scalars::hyperparameters);
+  R::update(param, 0.0, state, R::template prepare<double>(scalars));
+};
+
+template <class R>
+constexpr int slot_count = sizeof(R::slots) / sizeof(Slot);
+
+// The rule's own numbers, by name.
+template <class R>
+FLATSTEP_FN typename R::Hyperparameters read_hyperparameters(const Scalars& scalars) {
+  typename R::Hyperparameters own;
+  __builtin_memcpy(&own, scalars.hyperparameters, sizeof own);
+  return own;
+}
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

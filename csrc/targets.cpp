@@ -1,0 +1,50 @@
+// Choosing a target. See targets.h.
+#include "targets.h"
+
+#include <cstdlib>
+#include <stdexcept>
+
+namespace flatstep {
+
+namespace {
+
+const char* forced_name() {
+  const char* name = std::getenv("FLATSTEP_TARGET");
+  return name && *name ? name : nullptr;
+}
+
+std::string names(const std::vector<const Target*>& all) {
+  std::string text;
+  for (const Target* target : all) text += (text.empty() ? "" : ", ") + std::string(target->name);
+  return text;
+}
+
+}  // namespace
+
+std::vector<const Target*> targets() {
+  std::vector<const Target*> runnable;
+  for (const BuiltTarget& built : built_targets()) {
+    if (built.missing_feature().empty()) runnable.push_back(built.target);
+  }
+  return runnable;
+}
+
+const Target& chosen_target() {
+  const std::vector<const Target*> runnable = targets();
+  const char* name = forced_name();
+  if (!name) return *runnable.front();
+  for (const Target* target : runnable) {
+    if (target->name == std::string_view(name)) return *target;
+  }
+  std::string why = "it is not part of this build";
+  for (const BuiltTarget& built : built_targets()) {
+    if (built.target->name == std::string_view(name))
+      why = "it needs " + std::string(built.missing_feature()) + ", which this processor lacks";
+  }
+  throw std::runtime_error("FLATSTEP_TARGET=" + std::string(name) + " cannot run here: " + why +
+                           "; unset it or name one of: " + names(runnable));
+}
+
+bool target_is_forced() { return forced_name() != nullptr; }
+
+}  // namespace flatstep
