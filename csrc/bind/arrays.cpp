@@ -26,15 +26,21 @@ std::string_view dtype_name(const Py_buffer& view) {
   return format;
 }
 
+// "module.Type", and the dtype of what has one.
+std::string full_type_name(nb::handle object) {
+  const nb::object type = nb::borrow(object.type());
+  std::string name = nb::cast<std::string>(nb::str(type.attr("__module__"))) + "." +
+                     nb::cast<std::string>(nb::str(type.attr("__qualname__")));
+  if (nb::hasattr(object, "dtype")) name += " of dtype " + nb::cast<std::string>(nb::str(object.attr("dtype")));
+  return name;
+}
+
 }  // namespace
 
 Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
   if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_STRIDES | PyBUF_FORMAT) == 0) return;
   PyErr_Clear();
-  const nb::object type = nb::borrow(object.type());
-  const std::string name = nb::cast<std::string>(nb::str(type.attr("__module__"))) + "." +
-                           nb::cast<std::string>(nb::str(type.attr("__qualname__")));
-  throw Refusal{stream, leaf, "is a " + name + ", expected a NumPy array", -1, true};
+  throw Refusal{stream, leaf, "is a " + full_type_name(object) + ", expected a NumPy array of numbers", -1, true};
 }
 
 Buffer::Buffer(Buffer&& other) noexcept : view_(other.view_) { other.view_.obj = nullptr; }

@@ -26,6 +26,12 @@ std::vector<std::string_view> hyperparameters(std::string_view rule) {
   return rules()[size_t(rule_index(rule))].hyperparameters;
 }
 
+nb::tuple slots(std::string_view rule) {
+  nb::list names;
+  for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots) names.append(nb::cast(slot.name));
+  return nb::tuple(names);
+}
+
 // [(slot, dtype, bytes an item)] of a rule on the layout of such parameters.
 nb::list slot_formats(std::string_view rule, std::string_view param, std::string_view first_moment) {
   const int layout = find_layout(param, param, first_moment.empty() ? param : first_moment);
@@ -66,6 +72,7 @@ void set_threads(int n) {
 void bind_catalog(nb::module_& module) {
   module.def("rules", &rule_names);
   module.def("hyperparameters", &hyperparameters, nb::arg("rule"));
+  module.def("slots", &slots, nb::arg("rule"));
   module.def("slot_formats", &slot_formats, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
   module.def("targets", &target_names);
   module.def("built_targets", &built);

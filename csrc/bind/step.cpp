@@ -82,10 +82,10 @@ class Stepper {
       f();
     } catch (const Refusal& refusal) {
       const auto name = [&](int64_t leaf) { return nb::cast<std::string>(name_(leaf)); };
-      std::string text = (refusal.stream == Stream::param ? "param " : "grad ") + name(refusal.leaf) + " " + refusal.text;
+      std::string text = (refusal.stream == Stream::param ? "params" : "grads") + name(refusal.leaf) + " " + refusal.text;
       constexpr std::string_view other = "{other}";
       if (const size_t at = text.find(other); at != std::string::npos)
-        text.replace(at, other.size(), "param " + name(refusal.other));
+        text.replace(at, other.size(), "params" + name(refusal.other));
       if (refusal.wrong_type) throw nb::type_error(text.c_str());
       throw nb::value_error(text.c_str());
     }

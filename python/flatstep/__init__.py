@@ -1,1 +1,17 @@
-"""x"""
+"""Fused optimizer steps: in place, in one pass over memory, with the same bits on every processor."""
+
+from ._core import __version__, get_num_threads, set_num_threads, targets
+from .optimizer import Optimizer
+from .rules import Adam, AdamW, AMSGrad, OptimisticAdam
+
+__all__ = [
+    "AMSGrad",
+    "Adam",
+    "AdamW",
+    "OptimisticAdam",
+    "Optimizer",
+    "__version__",
+    "get_num_threads",
+    "set_num_threads",
+    "targets",
+]

@@ -1,0 +1,90 @@
+"""A state_dict on its way in, taken apart and checked. Used by optimizer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .numbers import finite
+from .state import Past
+from .trees import Tree
+
+STATE_DICT_VERSION = 1
+
+
+class Loaded:
+    """A state_dict on its way in: every question to it that has a wrong answer raises ValueError."""
+
+    def __init__(self, tree: Tree, state_dict: Mapping[str, Any]) -> None:
+        self._tree = tree
+        self._dict = state_dict
+        self._paths = tree.paths()
+
+    def get(self, key: str) -> Any:
+        try:
+            return self._dict[key]
+        except (KeyError, TypeError):
+            raise ValueError(f"state_dict lacks {key!r}; expected what state_dict() returned") from None
+
+    def check_made_by(self, optimizer: str, options: Mapping[str, Any]) -> None:
+        if self.get("version") != STATE_DICT_VERSION:
+            raise ValueError(
+                f"state_dict has version {self.get('version')!r}, expected {STATE_DICT_VERSION}; use the flatstep "
+                "that wrote it, or a newer one"
+            )
+        if self.get("optimizer") != optimizer:
+            raise ValueError(f"state_dict is of {self.get('optimizer')}, expected {optimizer}")
+        for name, loaded in self.part("options", options).items():
+            if loaded != options[name]:
+                raise ValueError(
+                    f"state_dict was made with {name}={loaded!r}, but this optimizer has {name}={options[name]!r}, "
+                    f"under which the state means something else; make the optimizer with {name}={loaded!r}"
+                )
+
+    def part(self, key: str, expected: Mapping[str, Any], complete: bool = True) -> Mapping[str, Any]:
+        """The dict under a key, whose own keys are those of ``expected``, or some of them."""
+        part = self.get(key)
+        missing = [name for name in expected if name not in part] if complete else []
+        unknown = [name for name in part if name not in expected]
+        if missing or unknown:
+            raise ValueError(f"state_dict['{key}'] lacks {missing} and has the unknown {unknown}")
+        return dict(part)
+
+    def count(self) -> int:
+        return self._natural("state_dict['count']", self.get("count"))
+
+    def pasts(self, remembered: list[str]) -> list[Past]:
+        counts = self._tree.match(self.get("leaf_counts"), "state_dict['leaf_counts']")
+        columns = [
+            self._tree.match(column, f"state_dict['leaf_numbers']['{name}']")
+            for name, column in self.part("leaf_numbers", dict.fromkeys(remembered)).items()
+        ]
+        pasts: list[Past] = []
+        for leaf, (path, count) in enumerate(zip(self._paths, counts, strict=True)):
+            number = self._natural(f"state_dict['leaf_counts']{path}", count)
+            names = [f"state_dict['leaf_numbers']['{name}']{path}" for name in remembered]
+            values = [finite(name, column[leaf]) for name, column in zip(names, columns, strict=True) if number > 0]
+            pasts.append((number, tuple(values)))
+        return pasts
+
+    def arrays(self, views: dict[str, list[Any]]) -> list[tuple[Any, Any]]:
+        """Each view of the state with the array that it is to take over."""
+        pairs = []
+        for slot, structure in self.part("state", views).items():
+            name = f"state_dict['state']['{slot}']"
+            for leaf, (view, value) in enumerate(zip(views[slot], self._tree.match(structure, name), strict=True)):
+                array = np.asarray(value)
+                if array.shape != view.shape or array.dtype != view.dtype:
+                    raise ValueError(
+                        f"{name}{self._paths[leaf]} has shape {array.shape} and dtype {array.dtype}, expected "
+                        f"{view.shape} and {view.dtype}"
+                    )
+                pairs.append((view, array))
+        return pairs
+
+    def _natural(self, name: str, value: Any) -> int:
+        if not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"{name} is {value!r}, expected a whole number that is not negative")
+        return int(value)

@@ -1,0 +1,84 @@
+"""Hyperparameters as attributes: each a number or a schedule, checked when it is set. For the package's own use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Schedule = Callable[[int], float]
+Scalar = float | Schedule
+
+
+def finite(name: str, value: Any) -> float:
+    """The value as a finite float; TypeError or ValueError in terms of ``name``."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}, expected a number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}, expected a finite number")
+    return number
+
+
+class Number:
+    """An attribute of an optimizer: a number within bounds, or a schedule (count -> number)."""
+
+    def __init__(self, at_least: float = -math.inf, below: float = math.inf) -> None:
+        self._at_least = at_least
+        self._below = below
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else instance._numbers.values[self._name]
+
+    def __set__(self, instance: Any, value: Scalar) -> None:
+        instance._numbers.set(self._name, value)
+
+    def check(self, name: str, value: Any) -> float:
+        """The value as a float within bounds; TypeError or ValueError in terms of ``name``."""
+        number = finite(name, value)
+        if not self._at_least <= number < self._below:
+            bounds = f"at least {self._at_least:g}" if self._at_least > -math.inf else ""
+            bounds += f" and below {self._below:g}" if self._below < math.inf else ""
+            raise ValueError(f"{name} is {number:g}, expected a number {bounds}")
+        return number
+
+
+class Option:
+    """An attribute of an optimizer that is chosen when it is made and read-only after."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return self if instance is None else instance._options[self._name]
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        raise AttributeError(f"{self._name} is fixed when the optimizer is made; make another with {self._name}={value!r}")
+
+
+class Numbers:
+    """The hyperparameters of one optimizer by name, checked by the ``Number`` of that name in its class."""
+
+    def __init__(self, owner: type, values: Mapping[str, Scalar]) -> None:
+        self._owner = owner
+        self.values: dict[str, Scalar] = {}
+        for name, value in values.items():
+            self.set(name, value)
+
+    def set(self, name: str, value: Scalar) -> None:
+        self.values[name] = value if callable(value) else self.check(name, name, value)
+
+    def check(self, attribute: str, name: str, value: Any) -> float:
+        descriptor: Number = getattr(self._owner, attribute)
+        return descriptor.check(name, value)
+
+    def at(self, count: int) -> dict[str, float]:
+        """All of them as numbers, schedules at the given count."""
+        return {
+            name: self.check(name, f"{name}({count})", value(count)) if callable(value) else value
+            for name, value in self.values.items()
+        }

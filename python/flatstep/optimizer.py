@@ -1,0 +1,183 @@
+"""The Optimizer: parameters, state and hyperparameters of a rule, and its step. Base of the classes in rules.py."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from . import _core
+from .arrays import check_params
+from .loading import STATE_DICT_VERSION, Loaded
+from .numbers import Number, Numbers, Option, Scalar, finite
+from .state import History, Past, State
+from .trees import Tree
+
+_PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value of the leaf's last update
+
+
+class Optimizer:
+    """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in ``flatstep``."""
+
+    learning_rate = Number(at_least=0)
+    weight_decay = Number(at_least=0)
+    decoupled_weight_decay = Option()
+    maximize = Option()
+
+    def __init__(
+        self,
+        params: Any,
+        rule: str,
+        numbers: Mapping[str, Scalar],
+        options: Mapping[str, bool | str],
+        flags: Mapping[str, bool] | None = None,
+    ) -> None:
+        """``options`` are fixed from here on; ``flags`` are those that the rule knows by another name."""
+        self._params = params
+        self._tree = Tree(params)
+        leaves = check_params(self._tree)
+        self._rule = rule
+        self._numbers = Numbers(type(self), numbers)
+        self._options = dict(options)
+        self._flags = {name: float(flag) for name, flag in {**options, **(flags or {})}.items() if flag in (True, False)}
+        self._names = _core.hyperparameters(rule)
+        self._remembered = [name.removeprefix(_PREVIOUS) for name in self._names if name.startswith(_PREVIOUS)]
+        self._stepper = _core.Stepper(rule, leaves, "", self._tree.path)
+        self._state = State(rule, leaves)
+        for index, slot in enumerate(self._state.slots):
+            self._stepper.place_state(index, self._state.buffers[slot], self._state.offsets[slot])
+        self._history = History(len(leaves))
+        self._count = 0
+        self._stepping = threading.Lock()
+
+    def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
+        """Updates the parameters in place from their gradients.
+
+        Args:
+            grads: gradients in the structure of ``params``, dicts matched by key; each has the shape and dtype of its
+                parameter and any strides. A leaf whose gradient is None is left as it is and does not count.
+            grad_scale: gradients are multiplied by it on the way in, so that clipping and unscaling need no pass of
+                their own. Default 1.0.
+
+        Raises:
+            TypeError, ValueError: a gradient does not fit its parameter, or a number or schedule is out of bounds. Then
+                parameters, state and counts are as before.
+            RuntimeError: another thread is stepping this optimizer.
+
+        Example:
+            >>> import numpy as np, flatstep
+            >>> w = np.array([1.0, -1.0])
+            >>> opt = flatstep.Adam(w, learning_rate=0.1)
+            >>> opt.step(2 * w)
+            >>> w.round(6)
+            array([ 0.9, -0.9])
+        """
+        if not self._stepping.acquire(blocking=False):
+            raise RuntimeError("another thread is stepping this optimizer; give each thread its own, or take turns")
+        try:
+            leaves = self._tree.match(grads, "grads")
+            scale = finite("grad_scale", grad_scale)
+            numbers = self._numbers.at(self._count)
+            pasts, index = self._history.groups()
+            rows = [self._scalars(past, numbers, scale) for past in pasts]
+            self._stepper.step(leaves, rows, index)
+            updated = [grad is not None for grad in leaves]
+            self._history.advance(updated, tuple(numbers[name] for name in self._remembered))
+            self._count += 1
+        finally:
+            self._stepping.release()
+
+    def _scalars(self, past: Past, numbers: Mapping[str, float], grad_scale: float) -> tuple[float, ...]:
+        """The row of numbers that the compiled core reads for leaves with this past."""
+        count, remembered = past
+        values = {**numbers, **self._flags}
+        for at, name in enumerate(self._remembered):
+            values[_PREVIOUS + name] = remembered[at] if remembered else numbers[name]
+        return (
+            count + 1,
+            numbers["learning_rate"],
+            grad_scale,
+            numbers["weight_decay"],
+            values["decoupled_weight_decay"],
+            values["maximize"],
+            *[values[name] for name in self._names],
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("_") and not hasattr(type(self), name):
+            raise AttributeError(f"{type(self).__name__} has no {name!r}; its numbers are {list(self._numbers.values)}")
+        super().__setattr__(name, value)
+
+    @property
+    def params(self) -> Any:
+        """The parameters, in the structure in which they were given."""
+        return self._params
+
+    @property
+    def count(self) -> int:
+        """Steps executed; what schedules are called with."""
+        return self._count
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state."""
+        return {slot: self._tree.build(self._state.views(slot)) for slot in self._state.slots}
+
+    @property
+    def target(self) -> str:
+        """The name of the target that carries out this optimizer's steps."""
+        return self._stepper.target
+
+    def __repr__(self) -> str:
+        parts = [f"{name}={value!r}" for name, value in {**self._numbers.values, **self._options}.items()]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that is needed to go on bit for bit: state, counts, options and numbers, as copies.
+
+        Parameters are not in it, nor are schedules.
+        """
+        each = self._history.each()
+        return {
+            "version": STATE_DICT_VERSION,
+            "optimizer": type(self).__name__,
+            "options": dict(self._options),
+            "numbers": {name: value for name, value in self._numbers.values.items() if not callable(value)},
+            "count": self._count,
+            "leaf_counts": self._tree.build([count for count, _ in each]),
+            "leaf_numbers": {
+                name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
+                for at, name in enumerate(self._remembered)
+            },
+            "state": {
+                slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
+                for slot in self._state.slots
+            },
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Takes over a state made by ``state_dict`` for the same optimizer, options and parameter shapes.
+
+        Numbers are taken over too, but an attribute that holds a schedule keeps it.
+
+        Raises:
+            ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
+                incomplete. Then nothing has changed.
+        """
+        loaded = Loaded(self._tree, state_dict)
+        loaded.check_made_by(type(self).__name__, self._options)
+        numbers = {
+            name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
+            for name, value in loaded.part("numbers", self._numbers.values, complete=False).items()
+        }
+        count = loaded.count()
+        each = loaded.pasts(self._remembered)
+        arrays = loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
+
+        for view, array in arrays:
+            view[...] = array
+        for name, value in numbers.items():
+            if not callable(self._numbers.values[name]):
+                self._numbers.set(name, value)
+        self._count = count
+        self._history.replace(each)

@@ -1,0 +1,319 @@
+"""The optimizers: one class a rule, with its hyperparameters, its mathematics and its sources."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .numbers import Number, Option, Scalar
+from .optimizer import Optimizer
+
+
+class _AdamFamily(Optimizer):
+    """The hyperparameters that every rule here has."""
+
+    b1 = Number(at_least=0, below=1)
+    b2 = Number(at_least=0, below=1)
+    eps = Number(at_least=0)
+    eps_root = Number(at_least=0)
+
+
+class Adam(_AdamFamily):
+    r"""Adam: a step against the average gradient, over the root of the average square.
+
+    .. math::
+        \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
+        p &\leftarrow p - \mathit{lr} \cdot \hat\mu \Big/
+            \left(\sqrt{\nu / (1 - b_2^t) + \epsilon_{root}} + \epsilon\right)
+
+    where t counts the parameter's updates from 1, and :math:`\hat\mu = \mu / (1 - b_1^t)`, or with Nesterov's momentum
+    :math:`b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`.
+
+    Args:
+        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number). Every number here is an
+            attribute that may be set between steps, to a number or a schedule.
+        b1: decay rate of the first moment, in [0, 1). Default 0.9.
+        b2: decay rate of the second moment, in [0, 1). Default 0.999.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        nesterov: whether to use Nesterov's momentum. Default False.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, or a number is out of bounds.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> w = np.array([3.0, -2.0])
+        >>> opt = flatstep.Adam(w, learning_rate=lambda count: 0.5 / (1 + count / 50))
+        >>> for _ in range(300):
+        ...     opt.step(2 * w)
+        >>> bool(abs(w).max() < 1e-3)
+        True
+
+    References:
+        Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015; ``optax.adam``.
+    """
+
+    nesterov = Option()
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Scalar,
+        *,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.999,
+        eps: Scalar = 1e-8,
+        eps_root: Scalar = 0.0,
+        nesterov: bool = False,
+        weight_decay: Scalar = 0.0,
+        decoupled_weight_decay: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            "adam",
+            dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay),
+            dict(nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize),
+        )
+
+
+class AdamW(Adam):
+    r"""AdamW: Adam with weight decay that is decoupled from the gradient, by default 1e-2.
+
+    .. math:: p \leftarrow p - \mathit{lr} \cdot (r + \mathit{weight\_decay} \cdot p)
+
+    where :math:`\mathit{lr} \cdot r` is the step of :class:`Adam`.
+
+    Args:
+        params: as for :class:`Adam`, like all arguments here.
+        learning_rate: step size.
+        b1: decay rate of the first moment. Default 0.9.
+        b2: decay rate of the second moment. Default 0.999.
+        eps: added to the denominator. Default 1e-8.
+        eps_root: added under the square root. Default 0.0.
+        nesterov: whether to use Nesterov's momentum. Default False.
+        weight_decay: strength of weight decay, at least 0. Default 1e-2.
+        decoupled_weight_decay: False makes this :class:`Adam`. Default True.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: as :class:`Adam`.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> w = np.array([1.0, -1.0])
+        >>> opt = flatstep.AdamW(w, learning_rate=0.1, weight_decay=0.5)
+        >>> opt.step(np.zeros(2))
+        >>> w
+        array([ 0.95, -0.95])
+
+    References:
+        Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; ``torch.optim.AdamW`` for the
+        default, ``optax.adamw`` for the order of operations.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Scalar,
+        *,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.999,
+        eps: Scalar = 1e-8,
+        eps_root: Scalar = 0.0,
+        nesterov: bool = False,
+        weight_decay: Scalar = 1e-2,
+        decoupled_weight_decay: bool = True,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        )
+
+
+class AMSGrad(_AdamFamily):
+    r"""AMSGrad: Adam that divides by the largest second moment so far, so that its step sizes never grow again.
+
+    .. math::
+        \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
+        \nu_{max} &\leftarrow \max(\nu_{max}, \mathit{before} \cdot \nu) \\
+        p &\leftarrow p - \mathit{lr} \cdot \frac{\mu}{1 - b_1^t} \Big/
+            \left(\sqrt{\mathit{after} \cdot \nu_{max} + \epsilon_{root}} + \epsilon\right)
+
+    where t counts the parameter's updates from 1. Three conventions are in use for the bias of nu:
+
+    - ``"optax"``: before = 1 / (1 - b2^t), after = 1.
+    - ``"torch"``: before = 1, after = 1 / (1 - b2^t), as ``torch.optim.Adam(amsgrad=True)``.
+    - ``"paper"``: before = after = 1, and mu's bias is not corrected either.
+
+    Their weights differ after a few hundred steps, and so does the meaning of ``state["nu_max"]``.
+
+    Args:
+        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number). Every number here is an
+            attribute that may be set between steps, to a number or a schedule.
+        b1: decay rate of the first moment, in [0, 1). Default 0.9.
+        b2: decay rate of the second moment, in [0, 1). Default 0.999.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        bias_correction_mu: whether to divide mu by 1 - b1^t. Default None: True, but False in the paper's convention.
+        bias_correction_nu: whether nu's bias is corrected, where the convention says. Default None: likewise.
+        convention: ``"optax"`` (the default), ``"torch"`` or ``"paper"``.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or the convention is
+            unknown or contradicted.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> params = {"w": np.array([3.0, -2.0]), "b": np.array(1.0)}
+        >>> opt = flatstep.AMSGrad(params, learning_rate=0.1)
+        >>> for _ in range(200):
+        ...     opt.step({"w": 2 * params["w"], "b": 2 * params["b"]})
+        >>> bool(abs(params["w"]).max() < 0.05)
+        True
+        >>> opt.state["nu_max"]["w"].round(3)
+        array([36., 16.])
+
+    References:
+        Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", ICLR 2018; ``optax.amsgrad``.
+    """
+
+    convention = Option()
+    bias_correction_mu = Option()
+    bias_correction_nu = Option()
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Scalar,
+        *,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.999,
+        eps: Scalar = 1e-8,
+        eps_root: Scalar = 0.0,
+        bias_correction_mu: bool | None = None,
+        bias_correction_nu: bool | None = None,
+        convention: str = "optax",
+        weight_decay: Scalar = 0.0,
+        decoupled_weight_decay: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        if convention not in ("optax", "torch", "paper"):
+            raise ValueError(f"convention is {convention!r}, expected 'optax', 'torch' or 'paper'")
+        by_paper = convention == "paper"
+        if by_paper and (bias_correction_mu or bias_correction_nu):
+            raise ValueError("convention='paper' corrects no bias; leave out bias_correction_mu and bias_correction_nu")
+        mu = not by_paper if bias_correction_mu is None else bias_correction_mu
+        nu = not by_paper if bias_correction_nu is None else bias_correction_nu
+        super().__init__(
+            params,
+            "amsgrad",
+            dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay),
+            dict(
+                convention=convention,
+                bias_correction_mu=mu,
+                bias_correction_nu=nu,
+                decoupled_weight_decay=decoupled_weight_decay,
+                maximize=maximize,
+            ),
+            dict(
+                correct_mu=mu,
+                correct_nu_before=nu and convention == "optax",
+                correct_nu_after=nu and convention == "torch",
+            ),
+        )
+
+
+class OptimisticAdam(_AdamFamily):
+    r"""Optimistic Adam: Adam that also steps along the change of its direction, for GANs and other min-max games.
+
+    .. math::
+        \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
+        r &\leftarrow \hat\mu \Big/ \left(\sqrt{\nu / (1 - b_2^t) + \epsilon_{root}} + \epsilon\right) \\
+        p &\leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) r - \beta\, r_{previous}\right)
+
+    where t counts the parameter's updates from 1; at the first one, which has no previous direction,
+    :math:`p \leftarrow p - \mathit{lr} \cdot \alpha r`. With Nesterov's momentum, the default,
+    :math:`\hat\mu = b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`, else :math:`\mu / (1 - b_1^t)`. Without it
+    the previous direction is made again from the old moments instead of being stored: 28 bytes move a float32
+    parameter instead of 36, with the same bits.
+
+    Args:
+        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number). Every number here is an
+            attribute that may be set between steps, to a number or a schedule.
+        alpha: weight of the direction. Default 1.0.
+        beta: weight of the direction's change, the optimism. Default 1.0.
+        b1: decay rate of the first moment, in [0, 1). Default 0.9.
+        b2: decay rate of the second moment, in [0, 1). Default 0.999.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        nesterov: whether to use Nesterov's momentum. Default True.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, or a number is out of bounds.
+
+    Example:
+        The game f(x, y) = x y, in which x descends and y ascends; descent alone circles the solution for ever.
+
+        >>> import numpy as np, flatstep
+        >>> point = np.array([1.0, 2.0])
+        >>> opt = flatstep.OptimisticAdam(point, learning_rate=1.0, alpha=1e-2, beta=1.0)
+        >>> for _ in range(1024):
+        ...     x, y = point
+        ...     opt.step(np.array([y, -x]))
+        >>> bool(np.hypot(*point) < 0.001)
+        True
+
+    References:
+        Daskalakis, Ilyas, Syrgkanis and Zeng, "Training GANs with Optimism", ICLR 2018;
+        ``optax.optimistic_adam_v2``.
+    """
+
+    alpha = Number()
+    beta = Number()
+    nesterov = Option()
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: Scalar,
+        *,
+        alpha: Scalar = 1.0,
+        beta: Scalar = 1.0,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.999,
+        eps: Scalar = 1e-8,
+        eps_root: Scalar = 0.0,
+        nesterov: bool = True,
+        weight_decay: Scalar = 0.0,
+        decoupled_weight_decay: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        moments = dict(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
+        super().__init__(
+            params,
+            "optimistic_adam" if nesterov else "optimistic_adam_two_slots",
+            dict(learning_rate=learning_rate, alpha=alpha, beta=beta, **moments, weight_decay=weight_decay),
+            dict(nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize),
+        )

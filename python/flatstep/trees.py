@@ -1,0 +1,118 @@
+"""Nested structures of lists, tuples and dicts: taken apart into leaves, matched, put together again.
+
+For the package's own use; knows nothing of arrays.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+
+@dataclass(frozen=True)
+class _Node:
+    """A list, tuple or dict: its type, its keys or indices in order, and what each holds (None: a leaf)."""
+
+    kind: type
+    keys: tuple[Any, ...]
+    children: tuple[_Node | None, ...]
+
+    def make(self, values: list[Any]) -> Any:
+        if issubclass(self.kind, dict):
+            # A dict with a constructor of its own (defaultdict, say) comes back as a plain one.
+            kind = self.kind if self.kind in (dict, OrderedDict) else dict
+            return kind(zip(self.keys, values, strict=True))
+        if issubclass(self.kind, tuple):
+            return self.kind._make(values) if hasattr(self.kind, "_make") else tuple(values)
+        return values
+
+    def describe(self) -> str:
+        if issubclass(self.kind, dict):
+            return f"a dict with the keys {list(self.keys)}"
+        return f"a {'tuple' if issubclass(self.kind, tuple) else 'list'} of {len(self.keys)}"
+
+
+class Tree:
+    """The structure of nested lists, tuples and dicts; anything else in it is a leaf.
+
+    Leaves are numbered depth first, dicts in their own order of keys.
+    """
+
+    def __init__(self, structure: Any) -> None:
+        self.leaves: list[Any] = []
+        self._root = self._read(structure)
+
+    def _read(self, value: Any) -> _Node | None:
+        if isinstance(value, dict):
+            keys: tuple[Any, ...] = tuple(value)
+            values: Iterable[Any] = value.values()
+        elif isinstance(value, (list, tuple)):
+            keys, values = tuple(range(len(value))), value
+        else:
+            self.leaves.append(value)
+            return None
+        return _Node(type(value), keys, tuple([self._read(child) for child in values]))
+
+    def match(self, structure: Any, name: str) -> list[Any]:
+        """The leaves of another structure of the same shape, in this tree's order.
+
+        Dicts are matched by key; a list may stand for a tuple. Raises ValueError, in terms of ``name``, where the
+        structures differ.
+        """
+        leaves: list[Any] = []
+        _match(self._root, structure, name, leaves.append)
+        return leaves
+
+    def build(self, leaves: Iterable[Any]) -> Any:
+        """A structure like this one that holds other leaves."""
+        return _build(self._root, iter(leaves))
+
+    def paths(self) -> list[str]:
+        """Where each leaf stands, as one would index it: ``['layers'][0]``."""
+        return list(_paths(self._root, ""))
+
+    def path(self, leaf: int) -> str:
+        """Where one leaf stands."""
+        return next(islice(_paths(self._root, ""), leaf, None))
+
+
+def _match(node: _Node | None, value: Any, name: str, take: Callable[[Any], None]) -> None:
+    if node is None:
+        take(value)
+        return
+    if issubclass(node.kind, dict):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name} is a {type(value).__name__}, expected {node.describe()}")
+        missing = [key for key in node.keys if key not in value]
+        unknown = [key for key in value if key not in node.keys] if len(value) + len(missing) != len(node.keys) else []
+        if missing or unknown:
+            raise ValueError(f"{name} lacks the keys {missing} and has the unknown keys {unknown}")
+        values = [value[key] for key in node.keys]
+    else:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{name} is a {type(value).__name__}, expected {node.describe()}")
+        if len(value) != len(node.keys):
+            raise ValueError(f"{name} has {len(value)} entries, expected {node.describe()}")
+        values = list(value)
+    for key, child, part in zip(node.keys, node.children, values, strict=True):
+        if child is None:
+            take(part)
+        else:
+            _match(child, part, f"{name}[{key!r}]", take)
+
+
+def _build(node: _Node | None, leaves: Iterator[Any]) -> Any:
+    if node is None:
+        return next(leaves)
+    return node.make([_build(child, leaves) for child in node.children])
+
+
+def _paths(node: _Node | None, path: str) -> Iterator[str]:
+    if node is None:
+        yield path
+        return
+    for key, child in zip(node.keys, node.children, strict=True):
+        yield from _paths(child, f"{path}[{key!r}]")

@@ -1,0 +1,175 @@
+"""The oracle: each rule in NumPy, normative for the order of operations. Shares no code with what it tests.
+
+A function takes a parameter, a gradient, the state by slot (absent at first), the count t of this update and the
+settings by their public names; it returns the new parameter and the new state. Arithmetic is in the parameter's dtype,
+coefficients are made in double and rounded once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def power(base: float, exponent: int) -> float:
+    """base^exponent in double, right-to-left square-and-multiply."""
+    result, square = 1.0, float(base)
+    while exponent:
+        if exponent % 2:
+            result = result * square
+        square = square * square
+        exponent //= 2
+    return result
+
+
+def correction(b: float, t: int) -> float:
+    return 1.0 / (1.0 - power(b, t))
+
+
+def flush(x):
+    """Moments below the smallest normal number are zero."""
+    return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, x.dtype.type(0), x)
+
+
+def guard(eps: float, T):
+    """A positive eps stays positive."""
+    return np.finfo(T).smallest_normal if eps > 0 and T(eps) == 0 else T(eps)
+
+
+def average(old, x, b, T):
+    return flush(T(b) * old + T(1.0 - b) * x)
+
+
+def gradient(p, grad, *, grad_scale, maximize, weight_decay, decoupled_weight_decay, T):
+    g = T(-grad_scale if maximize else grad_scale) * grad
+    if not decoupled_weight_decay and T(weight_decay) != 0:
+        g = g + T(weight_decay) * p
+    return g
+
+
+def descend(p, u, *, learning_rate, weight_decay, decoupled_weight_decay, T):
+    if decoupled_weight_decay and T(weight_decay) != 0:
+        u = u + T(weight_decay) * p
+    return p - T(learning_rate) * u
+
+
+def momentum(mu, g, *, b1, t, nesterov, T):
+    if not nesterov:
+        return T(correction(b1, t)) * mu
+    return T(b1 * correction(b1, t + 1)) * mu + T((1.0 - b1) * correction(b1, t)) * g
+
+
+def ratio(mu_hat, nu_hat, *, eps, eps_root, T):
+    return mu_hat / (np.sqrt(nu_hat + guard(eps_root, T)) + guard(eps, T))
+
+
+def larger(a, b):
+    """The larger of two, NaN if either is."""
+    return np.where((a > b) | np.isnan(a), a, b)
+
+
+def adam(
+    p,
+    grad,
+    state,
+    t,
+    *,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    nesterov=False,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    maximize=False,
+    grad_scale=1.0,
+):
+    T = p.dtype.type
+    zero = np.zeros_like(p)
+    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
+    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
+    mu = average(state.get("mu", zero), g, b1, T)
+    nu = average(state.get("nu", zero), g * g, b2, T)
+    mu_hat = momentum(mu, g, b1=b1, t=t, nesterov=nesterov, T=T)
+    r = ratio(mu_hat, T(correction(b2, t)) * nu, eps=eps, eps_root=eps_root, T=T)
+    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": mu, "nu": nu}
+
+
+def adamw(p, grad, state, t, *, weight_decay=1e-2, decoupled_weight_decay=True, **settings):
+    return adam(
+        p, grad, state, t, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, **settings
+    )
+
+
+def amsgrad(
+    p,
+    grad,
+    state,
+    t,
+    *,
+    learning_rate,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    bias_correction_mu=None,
+    bias_correction_nu=None,
+    convention="optax",
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    maximize=False,
+    grad_scale=1.0,
+):
+    T = p.dtype.type
+    zero = np.zeros_like(p)
+    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
+    before = after = of_mu = 1.0
+    if convention != "paper":
+        if bias_correction_mu is not False:
+            of_mu = correction(b1, t)
+        if bias_correction_nu is not False and convention == "optax":
+            before = correction(b2, t)
+        if bias_correction_nu is not False and convention == "torch":
+            after = correction(b2, t)
+    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
+    mu = average(state.get("mu", zero), g, b1, T)
+    nu = average(state.get("nu", zero), g * g, b2, T)
+    nu_max = larger(state.get("nu_max", zero), T(before) * nu)
+    r = ratio(T(of_mu) * mu, T(after) * nu_max, eps=eps, eps_root=eps_root, T=T)
+    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": mu, "nu": nu, "nu_max": nu_max}
+
+
+def optimistic_adam(
+    p,
+    grad,
+    state,
+    t,
+    *,
+    learning_rate,
+    alpha=1.0,
+    beta=1.0,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    nesterov=True,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    maximize=False,
+    grad_scale=1.0,
+):
+    T = p.dtype.type
+    zero = np.zeros_like(p)
+    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
+    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
+    mu = average(state.get("mu", zero), g, b1, T)
+    nu = average(state.get("nu", zero), g * g, b2, T)
+    mu_hat = momentum(mu, g, b1=b1, t=t, nesterov=nesterov, T=T)
+    r = ratio(mu_hat, T(correction(b2, t)) * nu, eps=eps, eps_root=eps_root, T=T)
+    if t == 1:
+        u = T(alpha) * r
+    else:
+        u = T(alpha + beta) * r
+        if T(beta) != 0:
+            u = u - T(beta) * state["previous"]
+    return descend(p, u, learning_rate=learning_rate, **decay), {"mu": mu, "nu": nu, "previous": r}
