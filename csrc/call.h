@@ -28,7 +28,8 @@ struct Walk {
   const int64_t* strides;
 };
 
-// One tensor. `first` is its place in the call's numbering of elements, in which tensors follow each other without gaps.
+// One tensor. `first` is its place in the call's numbering of elements, in which tensors follow each other without
+// gaps.
 struct Segment {
   int64_t first;
   int64_t count;
@@ -48,10 +49,12 @@ struct Call {
 // A serial sweep over the elements first <= i < last of a call. Who splits the range is not its business.
 using Kernel = void (*)(const Call&, int64_t first, int64_t last) noexcept;
 
-// A place to run: kernels[rule][layout], both counted as in catalog.h.
+// A place to run: kernels[rule][layout], both counted as in catalog.h. For benchmarks, limits[slots][variant] moves the
+// bytes of a step with so many 4-byte slots and does no maths: the variants prefetch not at all, or as kernels do.
 struct Target {
   const char* name;
   const Kernel* const* kernels;
+  const Kernel (*limits)[2];
 };
 
 }  // namespace flatstep

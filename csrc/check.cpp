@@ -142,8 +142,7 @@ void Plan::place_state(int slot, void* memory, int64_t bytes, const std::vector<
 
 void Plan::check_unchanged(int64_t index, const Array& param) const {
   const Leaf& leaf = leaves_[size_t(index)];
-  if (param.read_only)
-    throw Refusal{Stream::param, index, "has become read-only, but parameters are updated in place"};
+  if (param.read_only) throw Refusal{Stream::param, index, "has become read-only, but parameters are updated in place"};
   if (param.data != leaf.data || param.dtype != layouts()[size_t(leaf.layout)].param.name ||
       !std::equal(leaf.shape.begin(), leaf.shape.end(), param.shape, param.shape + param.axes) ||
       !std::equal(leaf.strides.begin(), leaf.strides.end(), param.strides, param.strides + param.axes)) {

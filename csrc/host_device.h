@@ -2,9 +2,9 @@
 // Included by rules, formats and sweeps only. Everything here lives in the namespace of the target being compiled.
 #pragma once
 
+#include <math.h>
 #include <cfloat>
 #include <cstdint>
-#include <math.h>
 
 // Each instruction set compiles its own copy of every function under its own name, so that the linker can never hand
 // an AVX-512 body to a machine without it. Code that only reads the catalogue (bindings, checks) sees `host`.
@@ -35,9 +35,7 @@ FLATSTEP_FN float absolute(float x) { return ::fabsf(x); }
 FLATSTEP_FN double absolute(double x) { return ::fabs(x); }
 
 template <class T>
-constexpr T smallest_normal = T(FLT_MIN);
-template <>
-constexpr double smallest_normal<double> = DBL_MIN;
+constexpr T smallest_normal = sizeof(T) == sizeof(float) ? T(FLT_MIN) : T(DBL_MIN);
 
 // The larger of two, NaN if either is.
 template <class T>

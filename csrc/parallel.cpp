@@ -1,4 +1,4 @@
-// OpenMP, fork and the floating-point mode. See parallel.h.
+// Threads, fork and the floating-point mode. See parallel.h.
 #include "parallel.h"
 
 #include <pthread.h>
@@ -6,6 +6,10 @@
 #include <algorithm>
 #include <atomic>
 #include <cfenv>
+#include <memory>
+#include <thread>
+
+#include "thread_pool.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -16,11 +20,11 @@ namespace flatstep {
 namespace {
 
 constexpr int64_t elements_worth_a_thread = 16384;
-constexpr int64_t grain = 64;  // ranges start at multiples of it, so that tiles stay whole
+constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: whole tiles, some tens of microseconds
 
-std::atomic<int> chosen_threads{0};  // 0: whatever OpenMP would use
+std::atomic<int> chosen_threads{0};  // 0: as many as OpenMP would use, or as there are processors
 
-// libgomp's threads do not survive a fork, and waiting for them hangs the child: it works alone.
+// Threads do not survive a fork, and waiting for OpenMP's hangs the child: it works alone.
 std::atomic<bool> forked{false};
 [[maybe_unused]] const int watching_fork = pthread_atfork(nullptr, nullptr, [] { forked = true; });
 
@@ -41,7 +45,6 @@ class DefaultFloatingPoint {
 
 // The elements first <= i < last of the jobs laid end to end.
 void run_range(const Job* jobs, int64_t count, int64_t first, int64_t last) {
-  const DefaultFloatingPoint mode;
   int64_t start = 0;
   for (const Job* job = jobs; job != jobs + count; start += job->elements, ++job) {
     const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job->elements);
@@ -49,33 +52,71 @@ void run_range(const Job* jobs, int64_t count, int64_t first, int64_t last) {
   }
 }
 
-// Where the part number `part` of `parts` begins.
-[[maybe_unused]] int64_t part_begin(int64_t total, int part, int parts) {
-  if (part == parts) return total;
-  const int64_t grains = total / grain;
-  return (grains / parts * part + std::min<int64_t>(grains % parts, part)) * grain;
+// A thread's part of a step, from which others take chunks too once they are done with their own: a processor that is
+// busy with something else then holds up the step by one chunk at most. Each part is the same from step to step, so
+// that its memory stays near its processor.
+struct alignas(64) Part {
+  std::atomic<int64_t> next;
+  int64_t last;
+};
+
+struct Work {
+  const Job* jobs;
+  int64_t job_count;
+  std::unique_ptr<Part[]> parts;
+  int part_count;
+
+  Work(const Job* jobs, int64_t job_count, int64_t elements, int threads)
+      : jobs(jobs), job_count(job_count), parts(new Part[size_t(threads)]), part_count(threads) {
+    const int64_t chunks = (elements + chunk - 1) / chunk;
+    for (int i = 0; i < threads; ++i) {
+      parts[i].next = chunks * i / threads * chunk;
+      parts[i].last = std::min(chunks * (i + 1) / threads * chunk, elements);
+    }
+  }
+
+  // What one thread does; alone, it would do everything.
+  void carry_out(int thread) {
+    const DefaultFloatingPoint mode;
+    for (int offset = 0; offset < part_count; ++offset) {
+      Part& part = parts[(thread + offset) % part_count];
+      while (true) {
+        const int64_t first = part.next.fetch_add(chunk, std::memory_order_relaxed);
+        if (first >= part.last) break;
+        run_range(jobs, job_count, first, std::min(first + chunk, part.last));
+      }
+    }
+  }
+};
+
+ThreadPool& own_threads() {
+  static ThreadPool& pool = *new ThreadPool;  // never destroyed: its threads sleep in it until the process ends
+  return pool;
 }
 
 }  // namespace
 
-void run(const Job* jobs, int64_t count) {
+void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team) {
   int64_t total = 0;
   for (const Job* job = jobs; job != jobs + count; ++job) total += job->elements;
-#ifdef _OPENMP
   const int threads = int(std::clamp<int64_t>(total / elements_worth_a_thread, 1, num_threads()));
-  if (threads > 1) {
+  if (threads == 1) {
+    const DefaultFloatingPoint mode;
+    return run_range(jobs, count, 0, total);
+  }
+  Work work(jobs, count, total, threads);
+#ifdef _OPENMP
+  if (team == Team::openmp) {
 #pragma omp parallel num_threads(threads)
-    {
-      const int part = omp_get_thread_num(), parts = omp_get_num_threads();
-      run_range(jobs, count, part_begin(total, part, parts), part_begin(total, part + 1, parts));
-    }
+    work.carry_out(omp_get_thread_num());
     return;
   }
 #endif
-  run_range(jobs, count, 0, total);
+  own_threads().run(
+      threads, [](void* argument, int thread) { static_cast<Work*>(argument)->carry_out(thread); }, &work);
 }
 
-bool has_threads() {
+bool has_openmp() {
 #ifdef _OPENMP
   return true;
 #else
@@ -84,19 +125,15 @@ bool has_threads() {
 }
 
 int num_threads() {
-  if (!has_threads() || forked) return 1;
+  if (forked) return 1;
   if (const int chosen = chosen_threads) return chosen;
 #ifdef _OPENMP
   return omp_get_max_threads();
 #else
-  return 1;
+  return std::max(1, int(std::thread::hardware_concurrency()));
 #endif
 }
 
-bool set_num_threads(int n) {
-  if (n > 1 && !has_threads()) return false;
-  chosen_threads = n;
-  return true;
-}
+void set_num_threads(int n) { chosen_threads = n; }
 
 }  // namespace flatstep

@@ -12,12 +12,17 @@ struct Job {
   int64_t elements;
 };
 
-// Carries out all jobs in one parallel region, split by elements; small totals run on the calling thread.
-void run(const Job* jobs, int64_t count);
+// Whose threads carry out large steps. Our own sleep between steps. OpenMP's spin for milliseconds before they sleep,
+// which is right beside torch, whose operations run on the same threads, and very wrong beside NumPy, whose matrix
+// products leave spinning threads of another kind: then both fight for the processors, and a step of a tenth of a
+// millisecond was seen to take 7.
+enum class Team { own, openmp };
 
-bool has_threads();  // whether this build can use more than one
-int num_threads();   // how many a large step uses
-// n >= 1; false where this build cannot use n.
-bool set_num_threads(int n);
+// Carries out all jobs in one parallel region, split by elements; small totals run on the calling thread.
+void run(const Job* jobs, int64_t count, Team team);
+
+bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
+int num_threads();            // how many a large step uses
+void set_num_threads(int n);  // n >= 1
 
 }  // namespace flatstep

@@ -12,9 +12,9 @@ namespace flatstep {
 // A row of the table that CMake writes (built_targets.cpp.in).
 struct BuiltTarget {
   const Target* target;
-  std::string_view flags;                  // it was compiled with
-  std::string_view features;               // it needs of the processor, blank between them
-  std::string_view (*missing_feature)();   // the first that this processor lacks; empty if none
+  std::string_view flags;                 // it was compiled with
+  std::string_view features;              // it needs of the processor, blank between them
+  std::string_view (*missing_feature)();  // the first that this processor lacks; empty if none
 };
 
 struct BuildInfo {

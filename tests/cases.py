@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import reference
 
 import flatstep
+import reference
 
 
 @dataclass(frozen=True)

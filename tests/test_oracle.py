@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from cases import CASES, DEFAULTS, DTYPES, TILE, assert_same_bits, numbers, special_values
 
 STEPS = 6

@@ -7,7 +7,8 @@ namespace {
 
 // The dtype that a buffer's format string stands for; the string itself where it is none that NumPy has a name for.
 std::string_view dtype_name(const Py_buffer& view) {
-  const std::string_view format = view.format ? view.format : "B";
+  std::string_view format = view.format ? view.format : "B";
+  if (format.size() > 1 && (format[0] == '=' || format[0] == '@')) format.remove_prefix(1);  // native, as without
   if (format == "f") return "float32";
   if (format == "d") return "float64";
   if (format == "e") return "float16";
@@ -29,10 +30,11 @@ std::string_view dtype_name(const Py_buffer& view) {
 // "module.Type", and the dtype of what has one.
 std::string full_type_name(nb::handle object) {
   const nb::object type = nb::borrow(object.type());
-  std::string name = nb::cast<std::string>(nb::str(type.attr("__module__"))) + "." +
-                     nb::cast<std::string>(nb::str(type.attr("__qualname__")));
-  if (nb::hasattr(object, "dtype")) name += " of dtype " + nb::cast<std::string>(nb::str(object.attr("dtype")));
-  return name;
+  const nb::object module = type.attr("__module__"), qualified = type.attr("__qualname__");
+  const std::string name = std::string(nb::str(module).c_str()) + "." + nb::str(qualified).c_str();
+  if (!nb::hasattr(object, "dtype")) return name;
+  const nb::object dtype = object.attr("dtype");
+  return name + " of dtype " + nb::str(dtype).c_str();
 }
 
 }  // namespace

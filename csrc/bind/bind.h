@@ -26,6 +26,7 @@ class Buffer {
 };
 
 void bind_catalog(nb::module_& module);
+void bind_limit(nb::module_& module);
 void bind_step(nb::module_& module);
 
 }  // namespace flatstep

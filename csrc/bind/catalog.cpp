@@ -60,25 +60,22 @@ nb::list built() {
 
 void set_threads(int n) {
   if (n < 1) throw nb::value_error(("num_threads must be at least 1, got " + std::to_string(n)).c_str());
-  if (!set_num_threads(n)) {
-    throw nb::value_error(("num_threads must be 1, got " + std::to_string(n) +
-                           ": this build of flatstep has no OpenMP; install an OpenMP compiler and reinstall")
-                              .c_str());
-  }
+  set_num_threads(n);
 }
 
 }  // namespace
 
 void bind_catalog(nb::module_& module) {
-  module.def("rules", &rule_names);
+  module.def("rules", &rule_names, nb::sig("def rules() -> list[str]"));
   module.def("hyperparameters", &hyperparameters, nb::arg("rule"));
-  module.def("slots", &slots, nb::arg("rule"));
-  module.def("slot_formats", &slot_formats, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
-  module.def("targets", &target_names);
-  module.def("built_targets", &built);
+  module.def("slots", &slots, nb::arg("rule"), nb::sig("def slots(rule: str) -> tuple[str, ...]"));
+  module.def("slot_formats", &slot_formats, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"),
+             nb::sig("def slot_formats(rule: str, param: str, first_moment: str) -> list[tuple[str, str, int]]"));
+  module.def("targets", &target_names, nb::sig("def targets() -> list[str]"));
+  module.def("built_targets", &built, nb::sig("def built_targets() -> list[tuple[str, str, str, str]]"));
   module.def("chosen_target", [] { return chosen_target().name; });
   module.def("target_is_forced", &target_is_forced);
-  module.def("has_openmp", &has_threads);
+  module.def("has_openmp", &has_openmp);
   module.def("get_num_threads", &num_threads);
   module.def("set_num_threads", &set_threads, nb::arg("n"));
   module.attr("compiler") = build_info.compiler;

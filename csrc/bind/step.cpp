@@ -1,5 +1,6 @@
 // Shows Plan to Python: an optimizer's parameters checked once, then one call a step.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
@@ -23,10 +24,16 @@ Scalars read_scalars(nb::handle row, size_t hyperparameters) {
   return s;
 }
 
+using Rows = std::optional<std::vector<int64_t>>;
+
 class Stepper {
  public:
-  Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name)
-      : rule_(find_rule(rule)), params_(std::move(params)), name_(std::move(name)), target_(&chosen_target()) {
+  Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name, bool on_openmp)
+      : rule_(find_rule(rule)),
+        params_(std::move(params)),
+        name_(std::move(name)),
+        target_(&chosen_target()),
+        team_(on_openmp ? Team::openmp : Team::own) {
     if (rule_ < 0) throw nb::key_error("no such rule");
     naming([&] {
       std::vector<Buffer> buffers;
@@ -48,7 +55,28 @@ class Stepper {
   }
 
   // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first.
-  void step(nb::list grads, nb::list scalars, const std::optional<std::vector<int64_t>>& rows) {
+  void step(nb::list grads, nb::list scalars, const Rows& rows) {
+    with_jobs(grads, scalars, rows,
+              [this](const std::vector<Job>& jobs) { run(jobs.data(), int64_t(jobs.size()), team_); });
+  }
+
+  // The part of a step that falls to the elements first <= i < last of each job. For tests of what kernels do far out,
+  // where a whole step would touch more memory than a machine has.
+  void step_range(nb::list grads, nb::list scalars, const Rows& rows, int64_t first, int64_t last) {
+    with_jobs(grads, scalars, rows, [=](const std::vector<Job>& jobs) {
+      for (const Job& job : jobs) {
+        if (first < 0 || last > job.elements) throw std::out_of_range("elements outside of the step");
+        job.kernel(*job.call, first, last);
+      }
+    });
+  }
+
+  std::string_view target() const { return target_->name; }
+
+ private:
+  // Checks and assembles a step, and hands its jobs to `carry_out` with the interpreter unlocked.
+  template <class F>
+  void with_jobs(const nb::list& grads, const nb::list& scalars, const Rows& rows, F&& carry_out) {
     if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
       throw nb::value_error("expected one gradient and one row a parameter");
     std::vector<Scalars> table;
@@ -68,13 +96,10 @@ class Stepper {
       }
       const std::vector<Job>& jobs = plan_->assemble(arrays, table, rows ? &*rows : nullptr, *target_);
       const nb::gil_scoped_release unlocked;
-      run(jobs.data(), int64_t(jobs.size()));
+      carry_out(jobs);
     });
   }
 
-  std::string_view target() const { return target_->name; }
-
- private:
   // Carries out f; a refusal becomes a Python error that names the leaf.
   template <class F>
   void naming(F&& f) const {
@@ -82,7 +107,8 @@ class Stepper {
       f();
     } catch (const Refusal& refusal) {
       const auto name = [&](int64_t leaf) { return nb::cast<std::string>(name_(leaf)); };
-      std::string text = (refusal.stream == Stream::param ? "params" : "grads") + name(refusal.leaf) + " " + refusal.text;
+      std::string text =
+          (refusal.stream == Stream::param ? "params" : "grads") + name(refusal.leaf) + " " + refusal.text;
       constexpr std::string_view other = "{other}";
       if (const size_t at = text.find(other); at != std::string::npos)
         text.replace(at, other.size(), "params" + name(refusal.other));
@@ -95,6 +121,7 @@ class Stepper {
   nb::list params_, state_;
   nb::callable name_;
   const Target* target_;
+  Team team_;
   std::optional<Plan> plan_;
 };
 
@@ -102,10 +129,18 @@ class Stepper {
 
 void bind_step(nb::module_& module) {
   nb::class_<Stepper>(module, "Stepper")
-      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable>(), nb::arg("rule"), nb::arg("params"),
-           nb::arg("first_moment"), nb::arg("name"))
+      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool>(), nb::arg("rule"),
+           nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"),
+           nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "
+                   "name: collections.abc.Callable[[int], str], on_openmp: bool) -> None"))
       .def("place_state", &Stepper::place_state, nb::arg("slot"), nb::arg("buffer"), nb::arg("offsets"))
-      .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none())
+      .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
+           nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
+                   "rows: collections.abc.Sequence[int] | None) -> None"))
+      .def("step_range", &Stepper::step_range, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
+           nb::arg("first"), nb::arg("last"),
+           nb::sig("def step_range(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
+                   "rows: collections.abc.Sequence[int] | None, first: int, last: int) -> None"))
       .def_prop_ro("target", &Stepper::target);
 }
 

@@ -58,7 +58,7 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
                                int64_t first, int64_t last) {
   [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
     for (int64_t i = first; i < last; i += tile_size) {
-      if (i + prefetch_ahead < last) {
+      if (i + prefetch_ahead < segment.count) {
         prefetch<typename L::Param>(segment.param, i + prefetch_ahead, true);
         if (!segment.walk) prefetch<typename L::Grad>(segment.grad, i + prefetch_ahead, false);
         (prefetch<typename L::template Slot<R::slots[I].role>>(segment.state[I], i + prefetch_ahead, true), ...);
@@ -73,9 +73,9 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
         grad_first = 0;
       }
       const auto update = [&](int n) __attribute__((always_inline)) {
-        update_tile<R, typename L::Compute>(
-            c, n, typename L::Param::Tile(segment.param, i), typename L::Grad::Tile(grad, grad_first),
-            typename L::template Slot<R::slots[I].role>::Tile(segment.state[I], i)...);
+        update_tile<R, typename L::Compute>(c, n, typename L::Param::Tile(segment.param, i),
+                                            typename L::Grad::Tile(grad, grad_first),
+                                            typename L::template Slot<R::slots[I].role>::Tile(segment.state[I], i)...);
       };
       // The same loop twice: with a fixed count the compiler needs no remainder.
       if (count == tile_size) {

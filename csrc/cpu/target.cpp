@@ -1,6 +1,7 @@
 // One CPU target: every kernel of the catalogue. Compiled once per instruction set, each time with its own flags and
 // its own FLATSTEP_NAMESPACE (see CMakeLists.txt).
 #include "../catalog.h"
+#include "limit.h"
 #include "sweep.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
@@ -19,9 +20,16 @@ struct Table<List<R...>> {
   static constexpr const Kernel* rows[] = {Row<R, Layouts>::kernels...};
 };
 
+constexpr Kernel limits[][2] = {{&move_streams<0, 0>, &move_streams<0, prefetch_ahead>},
+                                {&move_streams<1, 0>, &move_streams<1, prefetch_ahead>},
+                                {&move_streams<2, 0>, &move_streams<2, prefetch_ahead>},
+                                {&move_streams<3, 0>, &move_streams<3, prefetch_ahead>},
+                                {&move_streams<4, 0>, &move_streams<4, prefetch_ahead>}};
+static_assert(sizeof limits / sizeof *limits == max_slots + 1);
+
 #define FLATSTEP_QUOTE_(name) #name
 #define FLATSTEP_QUOTE(name) FLATSTEP_QUOTE_(name)
 extern const Target target;
-const Target target = {FLATSTEP_QUOTE(FLATSTEP_NAMESPACE), Table<Rules>::rows};
+const Target target = {FLATSTEP_QUOTE(FLATSTEP_NAMESPACE), Table<Rules>::rows, limits};
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -27,8 +27,13 @@ struct Adam {
   template <class T>
   static FLATSTEP_FN Coefficients<T> prepare(const Scalars& s) {
     const auto h = read_hyperparameters<Adam>(s);
-    return {Gradient<T>(s), Average<T>(h.b1), Average<T>(h.b2), Momentum<T>(h.b1, s.count, h.nesterov != 0),
-            T(bias_correction(h.b2, s.count)), Direction<T>(h.eps, h.eps_root), Descent<T>(s)};
+    return {Gradient<T>(s),
+            Average<T>(h.b1),
+            Average<T>(h.b2),
+            Momentum<T>(h.b1, s.count, h.nesterov != 0),
+            T(bias_correction(h.b2, s.count)),
+            Direction<T>(h.eps, h.eps_root),
+            Descent<T>(s)};
   }
 
   template <class T>

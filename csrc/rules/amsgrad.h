@@ -15,8 +15,8 @@ struct AMSGrad {
   struct Hyperparameters {
     double b1, b2, eps, eps_root, correct_mu, correct_nu_before, correct_nu_after;
   };
-  static constexpr const char* hyperparameters[] = {"b1",         "b2",                "eps",             "eps_root",
-                                                    "correct_mu", "correct_nu_before", "correct_nu_after"};
+  static constexpr const char* hyperparameters[] = {
+      "b1", "b2", "eps", "eps_root", "correct_mu", "correct_nu_before", "correct_nu_after"};
 
   template <class T>
   struct Coefficients {

@@ -16,9 +16,9 @@ struct OptimisticAdamTwoSlots {
     double alpha, beta, b1, b2, eps, eps_root;
     double previous_b1, previous_b2, previous_eps, previous_eps_root;
   };
-  static constexpr const char* hyperparameters[] = {"alpha",       "beta",        "b1",           "b2",
-                                                    "eps",         "eps_root",    "previous_b1",  "previous_b2",
-                                                    "previous_eps", "previous_eps_root"};
+  static constexpr const char* hyperparameters[] = {
+      "alpha",    "beta",        "b1",          "b2",           "eps",
+      "eps_root", "previous_b1", "previous_b2", "previous_eps", "previous_eps_root"};
 
   // How a step turns its moments into a direction.
   template <class T>

@@ -65,8 +65,7 @@ struct Descent {
   T learning_rate, weight_decay;
 
   FLATSTEP_FN explicit Descent(const Scalars& s)
-      : learning_rate(T(s.learning_rate)),
-        weight_decay(T(s.decoupled_weight_decay != 0 ? s.weight_decay : 0.0)) {}
+      : learning_rate(T(s.learning_rate)), weight_decay(T(s.decoupled_weight_decay != 0 ? s.weight_decay : 0.0)) {}
 
   FLATSTEP_FN T operator()(T param, T u) const {
     return param - learning_rate * (weight_decay != 0 ? u + weight_decay * param : u);

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+
 Schedule = Callable[[int], float]
 Scalar = float | Schedule
 
@@ -48,7 +50,10 @@ class Number:
 
 
 class Option:
-    """An attribute of an optimizer that is chosen when it is made and read-only after."""
+    """An attribute of an optimizer, chosen when that is made and read-only after: a bool, or one of ``choices``."""
+
+    def __init__(self, *choices: str) -> None:
+        self._choices = choices
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -57,7 +62,17 @@ class Option:
         return self if instance is None else instance._options[self._name]
 
     def __set__(self, instance: Any, value: Any) -> None:
-        raise AttributeError(f"{self._name} is fixed when the optimizer is made; make another with {self._name}={value!r}")
+        raise AttributeError(f"{self._name} is fixed when the optimizer is made; to change it, make another")
+
+    def check(self, value: Any) -> bool | str:
+        """The value, if it is one of the choices; else TypeError or ValueError."""
+        if self._choices:
+            if value not in self._choices:
+                raise ValueError(f"{self._name} is {value!r}, expected one of {', '.join(map(repr, self._choices))}")
+            return str(value)
+        if not isinstance(value, (bool, np.bool_)):
+            raise TypeError(f"{self._name} is {value!r}, expected True or False")
+        return bool(value)
 
 
 class Numbers:

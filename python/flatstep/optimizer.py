@@ -19,6 +19,8 @@ _PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value
 class Optimizer:
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in ``flatstep``."""
 
+    _on_openmp = False  # whose threads carry out large steps: our own, or OpenMP's, which torch uses too
+
     learning_rate = Number(at_least=0)
     weight_decay = Number(at_least=0)
     decoupled_weight_decay = Option()
@@ -38,11 +40,12 @@ class Optimizer:
         leaves = check_params(self._tree)
         self._rule = rule
         self._numbers = Numbers(type(self), numbers)
-        self._options = dict(options)
-        self._flags = {name: float(flag) for name, flag in {**options, **(flags or {})}.items() if flag in (True, False)}
+        self._options = {name: getattr(type(self), name).check(value) for name, value in options.items()}
+        of_rule = {**self._options, **(flags or {})}
+        self._flags = {name: float(flag) for name, flag in of_rule.items() if not isinstance(flag, str)}
         self._names = _core.hyperparameters(rule)
         self._remembered = [name.removeprefix(_PREVIOUS) for name in self._names if name.startswith(_PREVIOUS)]
-        self._stepper = _core.Stepper(rule, leaves, "", self._tree.path)
+        self._stepper = _core.Stepper(rule, leaves, "", self._tree.path, self._on_openmp)
         self._state = State(rule, leaves)
         for index, slot in enumerate(self._state.slots):
             self._stepper.place_state(index, self._state.buffers[slot], self._state.offsets[slot])

@@ -195,7 +195,7 @@ class AMSGrad(_AdamFamily):
         Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", ICLR 2018; ``optax.amsgrad``.
     """
 
-    convention = Option()
+    convention = Option("optax", "torch", "paper")
     bias_correction_mu = Option()
     bias_correction_nu = Option()
 
@@ -215,8 +215,6 @@ class AMSGrad(_AdamFamily):
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
     ) -> None:
-        if convention not in ("optax", "torch", "paper"):
-            raise ValueError(f"convention is {convention!r}, expected 'optax', 'torch' or 'paper'")
         by_paper = convention == "paper"
         if by_paper and (bias_correction_mu or bias_correction_nu):
             raise ValueError("convention='paper' corrects no bias; leave out bias_correction_mu and bias_correction_nu")

@@ -1,0 +1,28 @@
+"""``python -m flatstep bench``: its arguments, and the run. Used by flatstep.__main__."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from .cases import contenders
+from .measure import Result, measure
+from .report import show, write_json
+
+
+def run(sizes: list[int], rounds: int, output: Path | None) -> int:
+    """Measures and shows every size; writes JSON where asked to."""
+    console = Console()
+    results: list[Result] = []
+    for size in sizes:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(f"{size:,} elements", total=rounds)
+            of_size = measure(list(contenders(size)), size, rounds, lambda: progress.advance(task))
+        show(of_size, console)
+        results.extend(of_size)
+    if output is not None:
+        write_json(results, output)
+        console.print(f"wrote {output}")
+    return 0

@@ -1,0 +1,38 @@
+"""The demo, ``python -m flatstep demo``: two small problems, trained, printed and drawn. Needs the ``demo`` extra.
+
+digits.py and game.py compute, report.py prints, plot.py draws.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from . import digits, game, plot, report
+
+
+def check_writable(path: Path) -> None:
+    """Raises the OSError that writing the file would, and leaves everything as it was."""
+    existed = os.path.lexists(path)
+    with open(path, "ab"):
+        pass
+    if not existed:
+        path.unlink()
+
+
+def run(output: Path, epochs: int) -> int:
+    """The whole demo. Exit status 1 if the game does not go as published."""
+    console = Console(highlight=False)
+    data = digits.load()
+    report.introduce_digits(console, data)
+    histories = report.train_with_progress(console, data, epochs)
+    report.show_digits(console, histories)
+
+    distances = {name: game.play(make) for name, make in game.OPTIMIZERS.items()}
+    report.show_game(console, distances)
+
+    plot.write(output, histories, distances)
+    console.print(f"\nBoth curves: {output}", soft_wrap=True, markup=False)
+    return 0 if game.is_as_published(distances["OptimisticAdam"]) else 1

@@ -1,0 +1,89 @@
+"""Reads the compiled module: no instruction leaves its target's namespace, and every sweep is vectorised."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+
+import pytest
+
+from flatstep import _core
+
+pytestmark = pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump, from binutils")
+
+# Mnemonics of the widest packed division and square root that each target should use, and the register.
+PACKED = {
+    "avx512": ("vdivp{}", "vsqrtp{}", "%ymm"),
+    "avx2": ("vdivp{}", "vsqrtp{}", "%ymm"),
+    "baseline": ("divp{}", "sqrtp{}", "%xmm"),
+    "neon": ("fdiv", "fsqrt", "v"),
+}
+BUILT = [name for name, *_ in _core.built_targets()]
+X86 = "avx2" in BUILT
+SWEEP = re.compile(r"flatstep::(\w+)::sweep<flatstep::\w+::(\w+), flatstep::\w+::Layout<flatstep::\w+::(F\d+)")
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, list[str]]:
+    """The instructions of each function of the module, by demangled name."""
+    output = subprocess.run(
+        ["objdump", "-d", "-C", "--no-show-raw-insn", "-w", _core.__file__], capture_output=True, text=True, check=True
+    ).stdout
+    found: dict[str, list[str]] = defaultdict(list)
+    name = ""
+    for line in output.splitlines():
+        if match := re.fullmatch(r"[0-9a-f]+ <(.*)>:", line):
+            name = match[1]
+        elif "\t" in line:
+            found[name].append(line.split("\t", 1)[1])
+    return found
+
+
+def mnemonics(instructions: list[str]) -> set[str]:
+    return {instruction.split()[0] for instruction in instructions}
+
+
+@pytest.mark.skipif(not X86, reason="names x86 instruction sets")
+def test_no_instruction_leaves_its_target(functions):
+    """Outside of avx2's and avx512's namespaces nothing needs more than a plain x86-64; avx2's has no AVX-512."""
+    seen = defaultdict(int)
+    for name, instructions in functions.items():
+        home = next((target for target in ("avx2", "avx512") if f"flatstep::{target}::" in name), "baseline")
+        seen[home] += 1
+        for instruction in instructions:
+            needs_avx512 = re.search(r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01])", instruction)
+            needs_avx = needs_avx512 or re.search(r"%ymm", instruction) or re.match(r"v[a-z]", instruction)
+            if instruction.startswith(("verr", "verw")):
+                continue
+            assert not (needs_avx and home == "baseline"), f"{name}: {instruction}"
+            assert not (needs_avx512 and home == "avx2"), f"{name}: {instruction}"
+            assert not re.match(r"vf(n?m(add|sub)|maddsub|msubadd)", instruction), f"fused: {name}: {instruction}"
+    assert min(seen["avx2"], seen["avx512"], seen["baseline"]) >= len(_core.rules()) * 2
+
+
+def test_no_symbol_is_shared_between_targets():
+    """What a target file leaves for the linker to merge with another's is named in its own namespace."""
+    output = subprocess.run(["nm", "-C", _core.__file__], capture_output=True, text=True, check=True).stdout
+    kernels = [line for line in output.splitlines() if re.search(r"\b(sweep|gather|move_streams)<", line)]
+    assert kernels, "the module is stripped: nothing to read"
+    for line in kernels:
+        homes = set(re.findall(r"flatstep::(\w+)::", line))
+        assert len(homes) == 1 and homes <= set(BUILT), line
+
+
+def test_sweeps_are_vectorised(functions):
+    """Each rule on each layout at each target divides and takes roots a full vector at a time."""
+    vectorised = set()
+    for name, instructions in functions.items():
+        if not (match := SWEEP.search(name)):
+            continue
+        target, rule, layout = match.groups()
+        letter = "s" if layout == "F32" else "d"
+        *packed, register = PACKED[target]
+        for mnemonic in packed:
+            wide = mnemonic.format(letter)
+            assert any(i.split()[0] == wide and register in i for i in instructions), f"{name} has no {wide} {register}"
+        vectorised.add((target, rule, layout))
+    assert len(vectorised) == len(BUILT) * len(_core.rules()) * 2

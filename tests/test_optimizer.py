@@ -1,0 +1,371 @@
+"""The Python face: structures, counts, schedules, attributes, None gradients, threads and targets."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, namedtuple
+
+import numpy as np
+import pytest
+
+import flatstep
+from cases import CASES, DEFAULTS, assert_same_bits, numbers
+
+Point = namedtuple("Point", "x y")
+
+
+def like(structure, make):
+    """A structure with each array replaced by what ``make`` returns for it."""
+    if isinstance(structure, dict):
+        return type(structure)((key, like(value, make)) for key, value in structure.items())
+    if isinstance(structure, tuple) and hasattr(structure, "_fields"):
+        return type(structure)(*[like(value, make) for value in structure])
+    if isinstance(structure, (list, tuple)):
+        return type(structure)(like(value, make) for value in structure)
+    return make(structure)
+
+
+STRUCTURES = {
+    "array": np.ones(3),
+    "list": [np.ones(3), np.ones(())],
+    "tuple": (np.ones(3), np.ones((2, 2))),
+    "dict": {"w": np.ones(3), 7: np.ones(2)},
+    "ordered": OrderedDict(b=np.ones(3), a=np.ones(2)),
+    "named": Point(np.ones(2), np.ones(3)),
+    "nested": {"layers": [{"w": np.ones((2, 3)), "b": np.ones(3)}, (np.ones(1), [])], "scale": np.ones(()), "none": {}},
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("structure", STRUCTURES.values(), ids=STRUCTURES)
+def test_structures(structure):
+    params = like(structure, np.copy)
+    opt = flatstep.AMSGrad(params, learning_rate=0.1)
+    assert opt.params is params
+    assert opt.step(like(params, np.ones_like)) is None
+    expected = np.ones(1)
+    flatstep.AMSGrad(expected, learning_rate=0.1).step(np.ones(1))
+    like(params, lambda array: assert_same_bits(array, np.full_like(array, expected[0])))
+    assert set(opt.state) == {"mu", "nu", "nu_max"}
+    for slot in opt.state.values():
+        shapes = like(slot, np.shape)
+        assert shapes == like(params, np.shape) and type(shapes) is type(like(params, np.shape))
+
+
+def test_dicts_are_matched_by_key():
+    params = {"a": np.zeros(2), "b": np.zeros(2)}
+    flatstep.Adam(params, 0.1).step({"b": np.full(2, -1.0), "a": np.full(2, 1.0)})
+    assert params["a"][0] < 0 < params["b"][0]
+
+
+def test_a_list_may_stand_for_a_tuple():
+    params = (np.zeros(2), [np.zeros(2)])
+    flatstep.Adam(params, 0.1).step([np.ones(2), (np.ones(2),)])
+    assert params[1][0][0] != 0
+
+
+MISMATCHES = {
+    "missing key": ({"a": np.ones(2)}, r"grads lacks the keys \['b'\]"),
+    "unknown key": ({"a": np.ones(2), "b": [np.ones(2)], "c": 1}, r"grads .* unknown keys \['c'\]"),
+    "misspelt key": ({"a": np.ones(2), "B": [np.ones(2)]}, r"grads lacks the keys \['b'\] .* \['B'\]"),
+    "not a dict": ([np.ones(2), np.ones(2)], r"grads is a list, expected a dict with the keys \['a', 'b'\]"),
+    "not a list": ({"a": np.ones(2), "b": np.ones(2)}, r"grads\['b'\] is a ndarray, expected a list of 1"),
+    "too long": ({"a": np.ones(2), "b": [np.ones(2)] * 2}, r"grads\['b'\] has 2 entries, expected a list of 1"),
+    "wrong shape": ({"a": np.ones(2), "b": [np.ones(3)]}, r"grads\['b'\]\[0\] has shape \(3,\), expected \(2,\)"),
+    "wrong axes": ({"a": np.ones((1, 2)), "b": [np.ones(2)]}, r"grads\['a'\] has shape \(1, 2\), expected \(2,\)"),
+    "wrong dtype": (
+        {"a": np.ones(2), "b": [np.ones(2, np.float32)]},
+        r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it with .astype",
+    ),
+    "integers": ({"a": np.ones(2, int), "b": [np.ones(2)]}, r"grads\['a'\] has dtype int64, expected float64"),
+    "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >d, expected float64"),
+    "not an array": ({"a": "word", "b": [np.ones(2)]}, r"grads\['a'\] is a builtins.str, expected a NumPy array"),
+    "dates": (
+        {"a": np.ones(2, "M8[s]"), "b": [np.ones(2)]},
+        r"grads\['a'\] is a numpy.ndarray of dtype datetime64\[s\], expected a NumPy array of numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("grads, message", MISMATCHES.values(), ids=MISMATCHES)
+def test_unfit_gradients_change_nothing(grads, message):
+    params = {"a": np.ones(2), "b": [np.ones(2)]}
+    opt = flatstep.AMSGrad(params, learning_rate=lambda count: 0.1 / (count + 1))
+    opt.step({"a": np.ones(2), "b": [np.ones(2)]})
+    before, state = like(params, np.copy), opt.state_dict()
+    with pytest.raises((ValueError, TypeError), match=message):
+        opt.step(grads)
+    assert_equal_nested(params, before)
+    assert_equal_nested(opt.state_dict(), state)
+    opt.step({"a": np.ones(2), "b": [np.ones(2)]})
+    assert opt.count == 2
+
+
+def assert_equal_nested(actual, expected):
+    if isinstance(expected, dict):
+        assert list(actual) == list(expected)
+        for key in expected:
+            assert_equal_nested(actual[key], expected[key])
+    elif isinstance(expected, (list, tuple)):
+        assert len(actual) == len(expected)
+        for one, other in zip(actual, expected, strict=True):
+            assert_equal_nested(one, other)
+    elif isinstance(expected, np.ndarray):
+        assert_same_bits(actual, expected)
+    else:
+        assert actual == expected
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+whole = np.ones(10)
+UNFIT_PARAMS = {
+    "list of floats": ([1.0, 2.0], r"params\[0\] is a builtins.float, expected a NumPy array"),
+    "none": ({"w": None}, r"params\['w'\] is a builtins.NoneType"),
+    "generator": ((x for x in ()), r"params is a builtins.generator"),
+    "numpy scalar": ({"w": np.float32(1)}, r"params\['w'\] is a numpy.float32, expected a NumPy array"),
+    "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), r"params is a masked array"),
+    "integers": ([np.ones(2), np.ones(2, int)], r"params\[1\] has dtype int64, expected float32 or float64"),
+    "half": ([np.ones(2, np.float16)], r"params\[0\] has dtype float16, expected float32 or float64"),
+    "complex": (np.ones(2, complex), r"params has dtype complex128"),
+    "long double": (np.ones(2, np.longdouble), r"params has dtype longdouble"),
+    "read-only": ({"w": read_only(np.ones(2))}, r"params\['w'\] is read-only"),
+    "gaps": ({"w": np.ones((4, 6))[:, ::2]}, r"params\['w'\] has gaps, .*\(shape \(4, 3\), strides \(48, 16\) bytes"),
+    "reversed": (np.ones(4)[::-1], r"params has gaps, repeats or reversed axes"),
+    "expanded": (np.lib.stride_tricks.as_strided(np.ones(1), (4,), (0,), writeable=True), r"params has gaps, repeats"),
+    "misaligned": (np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64), r"params is not aligned"),
+    "overlapping": ({"a": whole[:6], "b": whole[5:]}, r"params\['b'\] shares memory with params\['a'\]"),
+    "twice": ([whole, np.ones(3), whole], r"params\[2\] shares memory with params\[0\]"),
+}
+
+
+@pytest.mark.parametrize("params, message", UNFIT_PARAMS.values(), ids=UNFIT_PARAMS)
+def test_unfit_params(params, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        flatstep.Adam(params, 0.1)
+
+
+def test_neighbours_do_not_overlap():
+    buffer = np.ones(10)
+    opt = flatstep.Adam([buffer[5:], buffer[:0], buffer[:5]], 0.1)
+    opt.step([np.ones(5), np.ones(0), np.ones(5)])
+    assert np.all(buffer == buffer[0]) and buffer[0] != 1
+
+
+def test_gradients_in_memory_that_is_written():
+    buffer = np.ones(10)
+    opt = flatstep.Adam({"w": buffer[:5], "v": buffer[5:]}, 0.1)
+    with pytest.raises(ValueError, match=r"grads\['w'\] shares memory with params\['v'\], which the step overwrites"):
+        opt.step({"w": buffer[5:], "v": np.ones(5)})
+    with pytest.raises(ValueError, match=r"grads\['v'\] shares memory with params\['w'\]"):
+        opt.step({"w": np.ones(5), "v": buffer[:5]})
+    with pytest.raises(ValueError, match=r"grads\['w'\] shares memory with the optimizer's state"):
+        opt.step({"w": opt.state["mu"]["v"], "v": np.ones(5)})
+    assert opt.count == 0 and np.all(buffer == 1) and not opt.state["mu"]["v"].any()
+
+
+def test_parameter_changed_under_the_optimizer():
+    param = np.ones(4)
+    opt = flatstep.Adam({"w": param}, 0.1)
+    param.shape = (2, 2)
+    with pytest.raises(ValueError, match=r"params\['w'\] has another shape"):
+        opt.step({"w": np.ones((2, 2))})
+    param.shape = (4,)
+    param.flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\['w'\] has become read-only"):
+        opt.step({"w": np.ones(4)})
+    param.flags.writeable = True
+    opt.step({"w": np.ones(4)})
+    assert param[0] < 1
+
+
+def test_gradient_may_be_a_numpy_scalar_or_read_only():
+    param = np.ones(())
+    opt = flatstep.Adam(param, 0.1)
+    opt.step(param * 2)
+    assert isinstance(param * 2, np.float64) and param < 1
+    opt.step(read_only(np.ones(())))
+
+
+BOUNDS = {
+    "learning_rate": (-1e-3, "inf", "nan"),
+    "b1": (-0.1, 1.0, "nan"),
+    "b2": (-0.1, 1.0, 1.5),
+    "eps": (-1e-8, "nan"),
+    "eps_root": (-1e-8, "inf"),
+    "weight_decay": (-0.1, "nan"),
+    "alpha": ("nan", "inf"),
+    "beta": ("nan", "-inf"),
+}
+
+
+@pytest.mark.parametrize("name, value", [(name, float(value)) for name, values in BOUNDS.items() for value in values])
+def test_numbers_out_of_bounds(name, value):
+    """Refused when made, when set, and when a schedule returns them; then nothing has changed."""
+    params = np.ones(3)
+    with pytest.raises(ValueError, match=f"{name} is "):
+        flatstep.OptimisticAdam(params, **{"learning_rate": 0.1, name: value})
+    opt = flatstep.OptimisticAdam(params, learning_rate=0.1)
+    before = getattr(opt, name)
+    with pytest.raises(ValueError, match=f"{name} is "):
+        setattr(opt, name, value)
+    assert getattr(opt, name) == before
+    setattr(opt, name, lambda count: value)
+    with pytest.raises(ValueError, match=rf"{name}\(0\) is "):
+        opt.step(np.ones(3))
+    assert opt.count == 0 and np.all(params == 1)
+
+
+def test_numbers_that_are_none():
+    with pytest.raises(TypeError, match="learning_rate is 'fast', expected a number"):
+        flatstep.Adam(np.ones(1), "fast")
+    with pytest.raises(TypeError, match="grad_scale is None, expected a number"):
+        flatstep.Adam(np.ones(1), 0.1).step(np.ones(1), grad_scale=None)
+    with pytest.raises(ValueError, match="grad_scale is nan, expected a finite number"):
+        flatstep.Adam(np.ones(1), 0.1).step(np.ones(1), grad_scale=np.nan)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        flatstep.Adam(np.ones(1), 0.1, amsgrad=True)
+
+
+def test_conventions():
+    with pytest.raises(ValueError, match="convention is 'keras', expected one of 'optax', 'torch', 'paper'"):
+        flatstep.AMSGrad(np.ones(1), 0.1, convention="keras")
+    for flag in ("bias_correction_mu", "bias_correction_nu"):
+        with pytest.raises(ValueError, match="convention='paper' corrects no bias"):
+            flatstep.AMSGrad(np.ones(1), 0.1, convention="paper", **{flag: True})
+    paper = flatstep.AMSGrad(np.ones(1), 0.1, convention="paper", bias_correction_mu=False)
+    assert (paper.bias_correction_mu, paper.bias_correction_nu) == (False, False)
+
+
+def test_options_are_true_or_false():
+    for name in ("bias_correction_mu", "bias_correction_nu", "decoupled_weight_decay", "maximize"):
+        with pytest.raises(TypeError, match=f"{name} is 'no', expected True or False"):
+            flatstep.AMSGrad(np.ones(1), 0.1, **{name: "no"})
+    with pytest.raises(TypeError, match="nesterov is 'no', expected True or False"):
+        flatstep.OptimisticAdam(np.ones(1), 0.1, nesterov="no")
+
+
+def test_attributes():
+    opt = flatstep.AMSGrad(np.ones(2), learning_rate=0.1)
+    opt.learning_rate = np.float32(0.25)
+    assert opt.learning_rate == 0.25 and type(opt.learning_rate) is float
+    for name in ("convention", "bias_correction_mu", "bias_correction_nu", "maximize", "decoupled_weight_decay"):
+        with pytest.raises(AttributeError, match=f"{name} is fixed when the optimizer is made"):
+            setattr(opt, name, getattr(opt, name))
+    with pytest.raises(AttributeError, match="AMSGrad has no 'lr'; its numbers are .*'learning_rate'"):
+        opt.lr = 0.1
+    with pytest.raises(AttributeError):
+        opt.count = 5
+    assert "learning_rate=0.25" in repr(opt) and "convention='optax'" in repr(opt)
+
+
+@pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
+def test_numbers_set_between_steps(case):
+    """Setting an attribute equals a schedule that changes then."""
+    rng = np.random.default_rng(0)
+    param, grads = numbers(rng, 40, np.float64), [numbers(rng, 40, np.float64) for _ in range(6)]
+    values = {"learning_rate": [0.1, 0.2], "b1": [0.9, 0.8], "b2": [0.99, 0.9], "eps": [1e-8, 1e-3]}
+    scheduled, assigned = param.copy(), param.copy()
+    first = case.make(scheduled, **{name: (lambda count, v=v: v[count >= 3]) for name, v in values.items()})
+    second = case.make(assigned, **{name: v[0] for name, v in values.items()})
+    for count, grad in enumerate(grads):
+        if count == 3:
+            for name, v in values.items():
+                setattr(second, name, v[1])
+        first.step(grad)
+        second.step(grad)
+    assert_same_bits(assigned, scheduled)
+
+
+def test_schedules_are_called_once_a_step_with_the_count():
+    calls = []
+    opt = flatstep.Adam([np.ones(2)] * 0 + [np.ones(2), np.ones(2)], lambda count: calls.append(count) or 0.1)
+    for grads in ([np.ones(2), np.ones(2)], [None, np.ones(2)], [None, None], [np.ones(2), None]):
+        opt.step(grads)
+    assert calls == [0, 1, 2, 3] and opt.count == 4
+
+
+# Schedules follow the optimizer's count, and the oracle knows only the leaf's.
+UNSCHEDULED = [case for case in CASES if not any(callable(value) for value in case.settings.values())]
+
+
+@pytest.mark.parametrize("case", UNSCHEDULED, ids=[case.name for case in UNSCHEDULED])
+def test_leaves_without_gradient(case):
+    """A leaf whose gradient is None stays as it is, and its own count drives its bias correction."""
+    rng = np.random.default_rng(1)
+    params = [numbers(rng, size, np.float32) for size in (5, 70, 0, 64)]
+    mine = [param.copy() for param in params]
+    opt = case.make(mine)
+    seen = [[] for _ in params]
+    for count in range(8):
+        turns = [(count + leaf) % (leaf + 1) == 0 for leaf in range(len(params))]
+        grads = [numbers(rng, p.size, np.float32) if turn else None for p, turn in zip(params, turns, strict=True)]
+        opt.step(grads)
+        for leaf, grad in enumerate(grads):
+            if grad is not None:
+                seen[leaf].append(grad)
+    for leaf, param in enumerate(params):
+        expected, state = case.expect(param, seen[leaf])
+        assert_same_bits(mine[leaf], expected, f"leaf {leaf}")
+        for slot, value in opt.state.items():
+            assert_same_bits(value[leaf], state[slot], slot)
+    assert opt.count == 8
+    assert opt.state_dict()["leaf_counts"] == [len(grads) for grads in seen]
+
+
+def test_state_is_a_view():
+    params = {"w": np.ones((3, 4), order="F"), "b": np.ones(5, np.float32)}
+    opt = flatstep.AMSGrad(params, 0.1)
+    for slot in opt.state.values():
+        assert slot["w"].dtype == np.float64 and slot["b"].dtype == np.float32
+        assert slot["w"].strides == params["w"].strides
+        assert all(view.ctypes.data % 64 == 0 for view in slot.values())
+    opt.state["nu_max"]["w"][1, 2] = 1e6
+    opt.step({"w": np.ones((3, 4)), "b": np.ones(5, np.float32)})
+    assert opt.state["nu_max"]["w"][1, 2] == 1e6
+    assert params["w"][1, 2] > params["w"][0, 0]
+
+
+def test_threads():
+    before = flatstep.get_num_threads()
+    try:
+        for wrong in (0, -1):
+            with pytest.raises(ValueError, match="num_threads must be at least 1"):
+                flatstep.set_num_threads(wrong)
+        if flatstep._core.has_openmp():
+            flatstep.set_num_threads(3)
+            assert flatstep.get_num_threads() == 3
+        else:
+            with pytest.raises(ValueError, match="no OpenMP"):
+                flatstep.set_num_threads(3)
+    finally:
+        flatstep.set_num_threads(before)
+
+
+def test_targets(monkeypatch):
+    names = flatstep.targets()
+    assert names and names[-1] in ("baseline", "neon")
+    monkeypatch.delenv("FLATSTEP_TARGET", raising=False)
+    assert flatstep.Adam(np.ones(1), 0.1).target == names[0]
+    for name in names:
+        monkeypatch.setenv("FLATSTEP_TARGET", name)
+        assert flatstep.Adam(np.ones(1), 0.1).target == name
+    monkeypatch.setenv("FLATSTEP_TARGET", "abacus")
+    with pytest.raises(RuntimeError, match=f"FLATSTEP_TARGET=abacus cannot run here: .* name one of: {names[0]}"):
+        flatstep.Adam(np.ones(1), 0.1)
+
+
+def test_one_optimizer_in_two_threads():
+    """A step that meets another one of the same optimizer says so."""
+    opt = flatstep.Adam(np.ones(3), 0.1)
+
+    def schedule(count):
+        with pytest.raises(RuntimeError, match="another thread is stepping this optimizer"):
+            opt.step(np.ones(3))
+        return 0.1
+
+    opt.learning_rate = schedule
+    opt.step(np.ones(3))
+    assert opt.count == 1

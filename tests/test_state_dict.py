@@ -1,0 +1,163 @@
+"""state_dict and load_state_dict: copies, resuming bit for bit, and refusing what does not fit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import flatstep
+from cases import CASES, assert_same_bits, numbers
+
+SHAPES = {"w": (5, 7), "v": [(70,), ()]}
+
+
+def make(rng, shapes=SHAPES, dtype=np.float32):
+    if isinstance(shapes, dict):
+        return {key: make(rng, value, dtype) for key, value in shapes.items()}
+    if isinstance(shapes, list):
+        return [make(rng, value, dtype) for value in shapes]
+    return numbers(rng, shapes, dtype)
+
+
+def leaves(structure):
+    return [structure["w"], *structure["v"]]
+
+
+@pytest.mark.parametrize("through", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))], ids=["copy", "pickle"])
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_resume(case, through):
+    """Interrupted after steps in which some leaves had no gradient, and gone on with: the same bits."""
+    rng = np.random.default_rng(0)
+    straight = make(rng)
+    steps = [make(rng) for _ in range(8)]
+    steps[1]["w"] = steps[4]["v"][1] = None
+    interrupted = copy.deepcopy(straight)
+    opt = case.make(straight)
+    for grads in steps:
+        opt.step(grads)
+
+    first = case.make(interrupted)
+    for grads in steps[:5]:
+        first.step(grads)
+    saved = through(first.state_dict())
+    second = case.make(interrupted)
+    second.load_state_dict(saved)
+    assert second.count == 5
+    for grads in steps[5:]:
+        second.step(grads)
+    for one, other in zip(leaves(interrupted), leaves(straight), strict=True):
+        assert_same_bits(one, other)
+    for slot in opt.state:
+        for one, other in zip(leaves(second.state[slot]), leaves(opt.state[slot]), strict=True):
+            assert_same_bits(one, other, slot)
+
+
+def test_copies():
+    """Neither what was saved nor what was loaded is tied to the optimizer."""
+    param = np.ones(3)
+    opt = flatstep.Adam(param, 0.1)
+    opt.step(np.ones(3))
+    saved = opt.state_dict()
+    kept = copy.deepcopy(saved)
+    opt.load_state_dict(saved)
+    opt.step(np.ones(3))
+    assert_same_bits(saved["state"]["mu"], kept["state"]["mu"])
+    assert saved["count"] == kept["count"] == 1
+
+
+def test_numbers_are_loaded_and_schedules_kept():
+    opt = flatstep.OptimisticAdam(np.ones(2), learning_rate=0.5, b1=lambda count: 0.5, beta=0.25)
+    saved = opt.state_dict()
+    assert saved["numbers"]["learning_rate"] == 0.5 and "b1" not in saved["numbers"]
+    schedule = lambda count: 0.1  # noqa: E731
+    other = flatstep.OptimisticAdam(np.ones(2), learning_rate=schedule, b1=0.75, beta=1.0)
+    other.load_state_dict(saved)
+    assert other.learning_rate is schedule
+    assert (other.b1, other.beta) == (0.75, 0.25)
+
+
+def changed(path, value):
+    """What makes a state_dict unfit: the entry at a path replaced (removed where the value is None)."""
+
+    def change(saved):
+        *outer, last = path
+        part = saved
+        for key in outer:
+            part = part[key]
+        if value is None:
+            del part[last]
+        else:
+            part[last] = value
+        return saved
+
+    return change
+
+
+UNFIT = {
+    "not a dict": (lambda saved: 5, "state_dict lacks 'version'"),
+    "empty": (lambda saved: {}, "state_dict lacks 'version'"),
+    "newer": (changed(["version"], 2), "state_dict has version 2, expected 1"),
+    "other optimizer": (changed(["optimizer"], "Adam"), "state_dict is of Adam, expected AMSGrad"),
+    "other convention": (
+        changed(["options", "convention"], "torch"),
+        "made with convention='torch', but this optimizer has convention='optax'",
+    ),
+    "missing option": (changed(["options", "maximize"], None), r"state_dict\['options'\] lacks \['maximize'\]"),
+    "unknown number": (changed(["numbers", "b3"], 0.5), r"state_dict\['numbers'\] .* unknown \['b3'\]"),
+    "number out of bounds": (changed(["numbers", "b2"], 1.0), r"state_dict\['numbers'\]\['b2'\] is 1"),
+    "negative count": (changed(["count"], -1), r"state_dict\['count'\] is -1"),
+    "broken count": (changed(["count"], 1.5), r"state_dict\['count'\] is 1.5"),
+    "missing counts": (changed(["leaf_counts"], None), "state_dict lacks 'leaf_counts'"),
+    "other counts": (changed(["leaf_counts", "v", 1], -2), r"state_dict\['leaf_counts'\]\['v'\]\[1\] is -2"),
+    "other structure": (
+        changed(["leaf_counts", "v"], 3),
+        r"state_dict\['leaf_counts'\]\['v'\] is a int, expected a list",
+    ),
+    "missing slot": (changed(["state", "nu_max"], None), r"state_dict\['state'\] lacks \['nu_max'\]"),
+    "unknown slot": (changed(["state", "previous"], 1), r"state_dict\['state'\] .* unknown \['previous'\]"),
+    "missing leaf": (changed(["state", "mu", "w"], None), r"state_dict\['state'\]\['mu'\] lacks the keys \['w'\]"),
+    "wrong shape": (
+        changed(["state", "nu", "v", 0], np.ones(69, np.float32)),
+        r"state_dict\['state'\]\['nu'\]\['v'\]\[0\] has shape \(69,\) and dtype float32, expected \(70,\) and float32",
+    ),
+    "wrong dtype": (changed(["state", "nu", "v", 0], np.ones(70)), r"\['v'\]\[0\] has shape \(70,\) and dtype float64"),
+}
+
+
+@pytest.mark.parametrize("change, message", UNFIT.values(), ids=UNFIT)
+def test_unfit_state_changes_nothing(change, message):
+    rng = np.random.default_rng(1)
+    opt = flatstep.AMSGrad(make(rng), learning_rate=0.1)
+    opt.step(make(rng))
+    before = opt.state_dict()
+    other = flatstep.AMSGrad(make(rng), learning_rate=0.7)
+    other.step(make(rng))
+    other.step(make(rng))
+    with pytest.raises(ValueError, match=message):
+        opt.load_state_dict(change(other.state_dict()))
+    after = opt.state_dict()
+    for slot, structure in before.pop("state").items():
+        for one, expected in zip(leaves(after["state"][slot]), leaves(structure), strict=True):
+            assert_same_bits(one, expected)
+    del after["state"]
+    assert after == before
+
+
+def test_state_of_the_other_form_is_refused():
+    """With and without Nesterov's momentum the state has other slots."""
+    saved = flatstep.OptimisticAdam(np.ones(2), 0.1, nesterov=False).state_dict()
+    with pytest.raises(ValueError, match="made with nesterov=False, but this optimizer has nesterov=True"):
+        flatstep.OptimisticAdam(np.ones(2), 0.1).load_state_dict(saved)
+
+
+def test_numbers_of_the_last_step_are_needed():
+    opt = flatstep.OptimisticAdam(np.ones(2), 0.1, nesterov=False)
+    opt.step(np.ones(2))
+    saved = opt.state_dict()
+    assert saved["leaf_numbers"] == {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0}
+    del saved["leaf_numbers"]["b2"]
+    with pytest.raises(ValueError, match=r"state_dict\['leaf_numbers'\] lacks \['b2'\]"):
+        opt.load_state_dict(saved)
