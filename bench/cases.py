@@ -11,7 +11,6 @@ import numpy as np
 
 import flatstep
 from flatstep import _core
-from flatstep.arrays import aligned_zeros
 
 Array = np.ndarray[Any, Any]
 
@@ -41,9 +40,10 @@ OPTIMIZERS: dict[str, Callable[[Array], flatstep.Optimizer]] = {
 def contenders(size: int) -> Iterator[Contender]:
     """Everything there is to time for a float32 tensor of that many elements."""
     grad = np.random.default_rng(0).standard_normal(size, np.float32)
-    streams = [aligned_zeros(4 * size).view(np.float32) for _ in range(5)]
-    for stream in streams:
-        stream.fill(1)
+    # Where the streams of a step lie: parameter and gradient in arrays of their own, the state aligned like them.
+    param = np.ones(size, np.float32)
+    state = list(flatstep.AMSGrad(param, 0.1).state.values())
+    streams = [param, np.ones(size, np.float32), *state]
     for slots in (2, 3):
         for prefetch in (False, True):
             name = f"limit, {slots} slots{', prefetched' if prefetch else ''}"

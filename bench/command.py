@@ -17,12 +17,16 @@ def run(sizes: list[int], rounds: int, output: Path | None) -> int:
     console = Console()
     results: list[Result] = []
     for size in sizes:
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(f"{size:,} elements", total=rounds)
-            of_size = measure(list(contenders(size)), size, rounds, lambda: progress.advance(task))
+        of_size = _measure(size, rounds, console)
         show(of_size, console)
         results.extend(of_size)
     if output is not None:
         write_json(results, output)
         console.print(f"wrote {output}")
     return 0
+
+
+def _measure(size: int, rounds: int, console: Console) -> list[Result]:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"{size:,} elements", total=rounds)
+        return measure(list(contenders(size)), size, rounds, lambda: progress.advance(task))

@@ -47,15 +47,11 @@ def measure(
         own = seconds[contender.name]
         limit = _limit_of(contender, contenders, seconds)
         share = statistics.median(ours / theirs for ours, theirs in zip(limit, own, strict=True))
-        results.append(
-            Result(contender.name, size, contender.bytes_per_element(), contender.is_limit, own, share)
-        )
+        results.append(Result(contender.name, size, contender.bytes_per_element(), contender.is_limit, own, share))
     return results
 
 
-def _limit_of(
-    contender: Contender, contenders: Sequence[Contender], seconds: dict[str, list[float]]
-) -> list[float]:
+def _limit_of(contender: Contender, contenders: Sequence[Contender], seconds: dict[str, list[float]]) -> list[float]:
     """The timings of the faster of the limits that move as many bytes."""
     limits = [other for other in contenders if other.is_limit and other.slots == contender.slots]
     return min((seconds[limit.name] for limit in limits), key=statistics.median)

@@ -8,6 +8,7 @@ namespace flatstep {
 
 constexpr int max_slots = 4;
 constexpr int max_hyperparameters = 16;
+constexpr int cache_line = 64;  // bytes
 
 // The numbers of one step, common to every leaf that agrees on them. Flags are 0 or 1: `prepare` folds them away.
 struct Scalars {

@@ -120,24 +120,32 @@ Plan::Leaf Plan::check_param(int64_t leaf, const Array& param, std::string_view 
           {}};
 }
 
-void Plan::place_state(int slot, void* memory, int64_t bytes, const std::vector<int64_t>& offsets) {
+Plan::StateLayout Plan::state_layout(int slot) const {
   const RuleDescription& rule = rules()[size_t(rule_)];
   if (slot < 0 || slot >= int(rule.slots.size())) throw std::invalid_argument("the rule has no such slot");
-  if (offsets.size() != leaves_.size()) throw std::invalid_argument("expected one state offset a leaf");
-  for (size_t i = 0; i < leaves_.size(); ++i) {
-    Leaf& leaf = leaves_[i];
-    const int item = layouts()[size_t(leaf.layout)].slot(rule.slots[size_t(slot)].role).bytes;
-    if (offsets[i] < 0 || offsets[i] % item != 0 || offsets[i] + leaf.count * item > bytes)
-      throw std::invalid_argument("a state offset is misaligned or out of its buffer");
-    leaf.state[slot] = static_cast<char*>(memory) + offsets[i];
+  StateLayout placed{{}, 0};
+  for (const Leaf& leaf : leaves_) {
+    const LayoutDescription& layout = layouts()[size_t(leaf.layout)];
+    const int item = layout.slot(rule.slots[size_t(slot)].role).bytes;
+    // As many elements after a cache line's begin as the parameter, so that kernels meet both at one time.
+    const int64_t phase = int64_t(reinterpret_cast<uintptr_t>(leaf.data) % cache_line) / layout.param.bytes;
+    placed.offsets.push_back(placed.bytes + phase * item);
+    placed.bytes = (placed.offsets.back() + leaf.count * item + cache_line - 1) / cache_line * cache_line;
   }
+  return placed;
+}
+
+void Plan::place_state(int slot, void* memory, int64_t bytes) {
+  const StateLayout placed = state_layout(slot);
+  if (placed.bytes == 0) return;
+  if (bytes < placed.bytes || reinterpret_cast<uintptr_t>(memory) % cache_line != 0)
+    throw std::invalid_argument("a state buffer is too short, or does not begin a cache line");
+  for (size_t i = 0; i < leaves_.size(); ++i) leaves_[i].state[slot] = static_cast<char*>(memory) + placed.offsets[i];
   const auto begin = reinterpret_cast<uintptr_t>(memory);
   const Written state{begin, begin + uintptr_t(bytes), -1};
-  if (bytes > 0) {
-    written_.insert(std::upper_bound(written_.begin(), written_.end(), state,
-                                     [](const Written& a, const Written& b) { return a.begin < b.begin; }),
-                    state);
-  }
+  written_.insert(std::upper_bound(written_.begin(), written_.end(), state,
+                                   [](const Written& a, const Written& b) { return a.begin < b.begin; }),
+                  state);
 }
 
 void Plan::check_unchanged(int64_t index, const Array& param) const {

@@ -49,8 +49,15 @@ class Plan {
   Plan(const Plan&) = delete;
   Plan& operator=(const Plan&) = delete;
 
-  // Lays the state of a slot into memory, each leaf at its offset in bytes. Throws std::invalid_argument.
-  void place_state(int slot, void* memory, int64_t bytes, const std::vector<int64_t>& offsets);
+  // Where in a buffer that begins a cache line each leaf's state of a slot lies, in bytes, and how long the buffer is.
+  struct StateLayout {
+    std::vector<int64_t> offsets;
+    int64_t bytes;
+  };
+  StateLayout state_layout(int slot) const;
+
+  // Lays the state of a slot into such a buffer. Throws std::invalid_argument where it is too short or not aligned.
+  void place_state(int slot, void* memory, int64_t bytes);
 
   // Throws Refusal where a parameter no longer is what it was when the plan was made.
   void check_unchanged(int64_t leaf, const Array& param) const;

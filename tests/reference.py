@@ -96,9 +96,7 @@ def adam(
 
 
 def adamw(p, grad, state, t, *, weight_decay=1e-2, decoupled_weight_decay=True, **settings):
-    return adam(
-        p, grad, state, t, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, **settings
-    )
+    return adam(p, grad, state, t, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, **settings)
 
 
 def amsgrad(

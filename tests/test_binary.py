@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(shutil.which("objdump") is None, reason="needs o
 
 # Mnemonics of the widest packed division and square root that each target should use, and the register.
 PACKED = {
-    "avx512": ("vdivp{}", "vsqrtp{}", "%ymm"),
+    "avx512": ("vdivp{}", "vsqrtp{}", "%zmm"),
     "avx2": ("vdivp{}", "vsqrtp{}", "%ymm"),
     "baseline": ("divp{}", "sqrtp{}", "%xmm"),
     "neon": ("fdiv", "fsqrt", "v"),

@@ -110,6 +110,8 @@ UNFIT = {
     "number out of bounds": (changed(["numbers", "b2"], 1.0), r"state_dict\['numbers'\]\['b2'\] is 1"),
     "negative count": (changed(["count"], -1), r"state_dict\['count'\] is -1"),
     "broken count": (changed(["count"], 1.5), r"state_dict\['count'\] is 1.5"),
+    "boundless count": (changed(["count"], 2**63), r"state_dict\['count'\] is 9223372036854775808, expected a whole"),
+    "true": (changed(["count"], True), r"state_dict\['count'\] is True"),
     "missing counts": (changed(["leaf_counts"], None), "state_dict lacks 'leaf_counts'"),
     "other counts": (changed(["leaf_counts", "v", 1], -2), r"state_dict\['leaf_counts'\]\['v'\]\[1\] is -2"),
     "other structure": (

@@ -44,13 +44,19 @@ class Stepper {
     });
   }
 
+  // (each leaf's offset in the buffer of a slot, the buffer's length), in bytes
+  nb::tuple state_layout(int slot) const {
+    const Plan::StateLayout placed = plan_->state_layout(slot);
+    return nb::make_tuple(placed.offsets, placed.bytes);
+  }
+
   // `buffer` is kept alive by the stepper.
-  void place_state(int slot, nb::object buffer, const std::vector<int64_t>& offsets) {
+  void place_state(int slot, nb::object buffer) {
     Buffer view(buffer, Stream::param, 0);
     const Array array = view.array();
     if (array.read_only || array.axes != 1 || array.item_bytes != 1)
       throw nb::value_error("a state buffer is a writable array of bytes");
-    plan_->place_state(slot, array.data, array.shape[0], offsets);
+    plan_->place_state(slot, array.data, array.shape[0]);
     state_.append(buffer);
   }
 
@@ -133,7 +139,9 @@ void bind_step(nb::module_& module) {
            nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"),
            nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "
                    "name: collections.abc.Callable[[int], str], on_openmp: bool) -> None"))
-      .def("place_state", &Stepper::place_state, nb::arg("slot"), nb::arg("buffer"), nb::arg("offsets"))
+      .def("state_layout", &Stepper::state_layout, nb::arg("slot"),
+           nb::sig("def state_layout(self, slot: int) -> tuple[list[int], int]"))
+      .def("place_state", &Stepper::place_state, nb::arg("slot"), nb::arg("buffer"))
       .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
            nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
                    "rows: collections.abc.Sequence[int] | None) -> None"))

@@ -9,7 +9,6 @@ namespace flatstep::inline FLATSTEP_NAMESPACE {
 
 // How far ahead each stream is asked for: the hardware follows a few streams well, seven or more badly.
 constexpr int64_t prefetch_ahead = 512;
-constexpr int64_t cache_line = 64;
 
 template <class Format>
 FLATSTEP_FN void prefetch(const void* memory, int64_t element, bool will_write) {
@@ -56,8 +55,15 @@ FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coeffic
 template <Rule R, class L>
 FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::template Coefficients<typename L::Compute>& c,
                                int64_t first, int64_t last) {
+  // Tiles begin where the parameter begins a cache line. State is placed likewise (check.h), and so, as a rule, are
+  // gradients: then no vector straddles two lines.
+  using ParamStorage = typename L::Param::Storage;
+  const int64_t phase = int64_t(reinterpret_cast<uintptr_t>(segment.param) % cache_line / sizeof(ParamStorage));
   [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
-    for (int64_t i = first; i < last; i += tile_size) {
+    int count = 0;
+    for (int64_t i = first; i < last; i += count) {
+      count = tile_size - int((i + phase) % tile_size);
+      if (last - i < count) count = int(last - i);
       if (i + prefetch_ahead < segment.count) {
         prefetch<typename L::Param>(segment.param, i + prefetch_ahead, true);
         if (!segment.walk) prefetch<typename L::Grad>(segment.grad, i + prefetch_ahead, false);
@@ -66,7 +72,6 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
       typename L::Grad::Storage gathered[tile_size];
       void* grad = const_cast<void*>(segment.grad);
       int64_t grad_first = i;
-      const int count = last - i < tile_size ? int(last - i) : tile_size;
       if (segment.walk) {
         gather(segment.grad, *segment.walk, i, count, gathered);
         grad = gathered;

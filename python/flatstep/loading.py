@@ -12,6 +12,7 @@ from .state import Past
 from .trees import Tree
 
 STATE_DICT_VERSION = 1
+LARGEST_COUNT = 2**62  # what the compiled core counts in still has room for the steps of a lifetime
 
 
 class Loaded:
@@ -85,6 +86,6 @@ class Loaded:
         return pairs
 
     def _natural(self, name: str, value: Any) -> int:
-        if not isinstance(value, (int, np.integer)) or value < 0:
-            raise ValueError(f"{name} is {value!r}, expected a whole number that is not negative")
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= LARGEST_COUNT:
+            raise ValueError(f"{name} is {value!r}, expected a whole number from 0 to {LARGEST_COUNT}")
         return int(value)

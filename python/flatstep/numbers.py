@@ -15,6 +15,8 @@ Scalar = float | Schedule
 def finite(name: str, value: Any) -> float:
     """The value as a finite float; TypeError or ValueError in terms of ``name``."""
     try:
+        if isinstance(value, (bool, np.bool_, str, bytes)):
+            raise TypeError  # float() would take them
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, expected a number") from None

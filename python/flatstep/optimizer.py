@@ -46,9 +46,7 @@ class Optimizer:
         self._names = _core.hyperparameters(rule)
         self._remembered = [name.removeprefix(_PREVIOUS) for name in self._names if name.startswith(_PREVIOUS)]
         self._stepper = _core.Stepper(rule, leaves, "", self._tree.path, self._on_openmp)
-        self._state = State(rule, leaves)
-        for index, slot in enumerate(self._state.slots):
-            self._stepper.place_state(index, self._state.buffers[slot], self._state.offsets[slot])
+        self._state = State(rule, leaves, self._stepper)
         self._history = History(len(leaves))
         self._count = 0
         self._stepping = threading.Lock()

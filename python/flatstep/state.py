@@ -12,39 +12,39 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import ALIGNMENT, aligned_zeros, view_like
+from .arrays import aligned_zeros, view_like
 
 Array = np.ndarray[Any, Any]
 
 
 @cache
-def _slot_formats(rule: str, param: str) -> list[tuple[str, str, int]]:
-    return _core.slot_formats(rule, param, "")
+def _slot_dtypes(rule: str, param: str) -> list[str]:
+    return [dtype for _, dtype, _ in _core.slot_formats(rule, param, "")]
 
 
 class State:
-    """The slots of a rule for some parameters: a flat, aligned buffer each, zero at first, one view a parameter."""
+    """The slots of a rule for some parameters: a flat, aligned buffer each, zero at first, one view a parameter.
 
-    def __init__(self, rule: str, params: Sequence[Array]) -> None:
+    Places each slot where the stepper wants it, and keeps it alive.
+    """
+
+    def __init__(self, rule: str, params: Sequence[Array], stepper: _core.Stepper) -> None:
         self._params = params
-        formats = [_slot_formats(rule, param.dtype.name) for param in params]
-        self.slots: tuple[str, ...] = _core.slots(rule)
-        self.offsets: dict[str, list[int]] = {}
-        self.buffers: dict[str, Array] = {}
-        self._dtypes: dict[str, list[str]] = {}
-        for index, slot in enumerate(self.slots):
-            offsets, end = [], 0
-            for param, leaf_formats in zip(params, formats, strict=True):
-                offsets.append(end)
-                end += -(-param.size * leaf_formats[index][2] // ALIGNMENT) * ALIGNMENT
-            self.offsets[slot] = offsets
-            self.buffers[slot] = aligned_zeros(end)
-            self._dtypes[slot] = [leaf_formats[index][1] for leaf_formats in formats]
+        self._dtypes = [_slot_dtypes(rule, param.dtype.name) for param in params]
+        self._offsets: list[list[int]] = []
+        self._buffers: list[Array] = []
+        self.slots = _core.slots(rule)
+        for slot in range(len(self.slots)):
+            offsets, length = stepper.state_layout(slot)
+            self._offsets.append(offsets)
+            self._buffers.append(aligned_zeros(length))
+            stepper.place_state(slot, self._buffers[slot])
 
     def views(self, slot: str) -> list[Array]:
         """The slot's part of each parameter, as arrays over the buffer."""
-        rows = zip(self._params, self.offsets[slot], self._dtypes[slot], strict=True)
-        return [view_like(param, self.buffers[slot], offset, dtype) for param, offset, dtype in rows]
+        index = self.slots.index(slot)
+        rows = zip(self._params, self._offsets[index], self._dtypes, strict=True)
+        return [view_like(param, self._buffers[index], offset, dtypes[index]) for param, offset, dtypes in rows]
 
 
 Past = tuple[int, tuple[float, ...]]
