@@ -3,7 +3,7 @@
 
 NB_MODULE(_core, module) {
   module.doc() = "flatstep's compiled core: kernels, checks and threads. Use the flatstep package.";
-  module.attr("__version__") = FLATSTEP_VERSION;
+  module.attr("version") = FLATSTEP_VERSION;
   flatstep::bind_catalog(module);
   flatstep::bind_limit(module);
   flatstep::bind_step(module);

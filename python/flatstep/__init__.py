@@ -1,6 +1,6 @@
 """Fused optimizer steps: in place, in one pass over memory, with the same bits on every processor."""
 
-from ._core import __version__
+from ._core import version as __version__
 from .optimizer import Optimizer
 from .rules import Adam, AdamW, AMSGrad, OptimisticAdam
 from .runtime import get_num_threads, set_num_threads, targets

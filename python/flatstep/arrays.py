@@ -26,7 +26,8 @@ def aligned_zeros(count: int) -> np.ndarray[Any, Any]:
     """That many zero bytes, the first at a multiple of ALIGNMENT."""
     raw = np.zeros(count + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + count]
+    aligned: np.ndarray[Any, Any] = raw[start : start + count]
+    return aligned
 
 
 def view_like(
