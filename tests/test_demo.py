@@ -184,7 +184,7 @@ def test_info_says_what_the_processor_lacks(monkeypatch):
 
 def test_version():
     result = run("--version")
-    assert (result.returncode, result.stdout) == (0, f"flatstep {_core.__version__}\n")
+    assert (result.returncode, result.stdout) == (0, f"flatstep {_core.version}\n")
 
 
 @pytest.mark.parametrize("epochs", ["0", "-3", "few"])
