@@ -82,19 +82,23 @@ class Numbers:
 
     def __init__(self, owner: type, values: Mapping[str, Scalar]) -> None:
         self._owner = owner
-        self.values: dict[str, Scalar] = {}
+        self.values: Mapping[str, Any] = {}
+        self._has_schedules = False
         for name, value in values.items():
             self.set(name, value)
 
     def set(self, name: str, value: Scalar) -> None:
-        self.values[name] = value if callable(value) else self.check(name, name, value)
+        self.values = {**self.values, name: value if callable(value) else self.check(name, name, value)}
+        self._has_schedules = any(map(callable, self.values.values()))
 
     def check(self, attribute: str, name: str, value: Any) -> float:
         descriptor: Number = getattr(self._owner, attribute)
         return descriptor.check(name, value)
 
-    def at(self, count: int) -> dict[str, float]:
-        """All of them as numbers, schedules at the given count."""
+    def at(self, count: int) -> Mapping[str, float]:
+        """All of them as numbers, schedules at the given count. The same object as long as nothing changes."""
+        if not self._has_schedules:
+            return self.values
         return {
             name: self.check(name, f"{name}({count})", value(count)) if callable(value) else value
             for name, value in self.values.items()

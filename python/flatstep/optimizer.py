@@ -13,6 +13,7 @@ from .numbers import Number, Numbers, Option, Scalar, finite
 from .state import History, Past, State
 from .trees import Tree
 
+_SETTLED = ("weight_decay", "decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule
 _PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value of the leaf's last update
 
 
@@ -47,6 +48,8 @@ class Optimizer:
         self._remembered = [name.removeprefix(_PREVIOUS) for name in self._names if name.startswith(_PREVIOUS)]
         self._stepper = _core.Stepper(rule, leaves, "", self._tree.path, self._on_openmp)
         self._state = State(rule, leaves, self._stepper)
+        self._settled: tuple[float, ...] = ()  # the part of a row that is the same as long as the numbers are
+        self._settled_for: Mapping[str, float] | None = None
         self._history = History(len(leaves))
         self._count = 0
         self._stepping = threading.Lock()
@@ -91,18 +94,13 @@ class Optimizer:
     def _scalars(self, past: Past, numbers: Mapping[str, float], grad_scale: float) -> tuple[float, ...]:
         """The row of numbers that the compiled core reads for leaves with this past."""
         count, remembered = past
-        values = {**numbers, **self._flags}
-        for at, name in enumerate(self._remembered):
-            values[_PREVIOUS + name] = remembered[at] if remembered else numbers[name]
-        return (
-            count + 1,
-            numbers["learning_rate"],
-            grad_scale,
-            numbers["weight_decay"],
-            values["decoupled_weight_decay"],
-            values["maximize"],
-            *[values[name] for name in self._names],
-        )
+        if self._remembered or numbers is not self._settled_for:
+            previous = remembered or [numbers[name] for name in self._remembered]
+            named = {_PREVIOUS + name: value for name, value in zip(self._remembered, previous, strict=True)}
+            values = {**numbers, **self._flags, **named}
+            self._settled = tuple([values[name] for name in (*_SETTLED, *self._names)])
+            self._settled_for = numbers
+        return (count + 1, numbers["learning_rate"], grad_scale, *self._settled)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and not hasattr(type(self), name):
