@@ -16,15 +16,14 @@ std::string text(const int64_t* numbers, int count) {
   return all + (count == 1 ? ",)" : ")");
 }
 
-std::string param_formats() {
-  std::vector<std::string_view> seen;
+// The dtypes of parameters whose first moment may have that format; empty: the parameter's own.
+std::string param_formats(std::string_view first_moment) {
   std::string all;
   for (const LayoutDescription& layout : layouts()) {
-    if (std::find(seen.begin(), seen.end(), layout.param.name) != seen.end()) continue;
-    all += (seen.empty() ? "" : " or ") + std::string(layout.param.name);
-    seen.push_back(layout.param.name);
+    if (layout.first_moment.name != (first_moment.empty() ? layout.param.name : first_moment)) continue;
+    all += (all.empty() ? "" : " or ") + std::string(layout.param.name);
   }
-  return all;
+  return all.empty() ? "none that has this mu_dtype" : all;
 }
 
 int64_t element_count(const Array& array) {
@@ -98,9 +97,10 @@ Plan::Leaf Plan::check_param(int64_t leaf, const Array& param, std::string_view 
   const auto refuse = [&](std::string why) { throw Refusal{Stream::param, leaf, std::move(why)}; };
   const int layout = find_layout(param.dtype, param.dtype, first_moment.empty() ? param.dtype : first_moment);
   if (layout < 0) {
-    throw wrong_dtype(Stream::param, leaf, param.dtype,
-                      param_formats() + (first_moment.empty() ? "" : " with mu_dtype " + std::string(first_moment)),
-                      "convert it before making the optimizer");
+    throw wrong_dtype(
+        Stream::param, leaf, param.dtype,
+        param_formats(first_moment) + (first_moment.empty() ? "" : " with mu_dtype " + std::string(first_moment)),
+        "convert it before making the optimizer");
   }
   if (param.read_only) refuse("is read-only, but parameters are updated in place; pass a writable array");
   const int64_t count = element_count(param);

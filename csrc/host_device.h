@@ -1,5 +1,6 @@
-// What a rule or a format may use on any processor: the function attribute, the tile size, IEEE operations, powers.
-// Included by rules, formats and sweeps only. Everything here lives in the namespace of the target being compiled.
+// What a rule or a format may use on any processor: the function attribute, the tile size, IEEE operations, bit casts,
+// powers. Included by rules, formats and sweeps only. Everything here lives in the namespace of the target being
+// compiled.
 #pragma once
 
 #include <math.h>
@@ -36,6 +37,18 @@ FLATSTEP_FN double absolute(double x) { return ::fabs(x); }
 
 template <class T>
 constexpr T smallest_normal = sizeof(T) == sizeof(float) ? T(FLT_MIN) : T(DBL_MIN);
+
+FLATSTEP_FN uint32_t float_to_bits(float x) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+FLATSTEP_FN float bits_to_float(uint32_t bits) {
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
 
 // The larger of two, NaN if either is.
 template <class T>

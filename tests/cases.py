@@ -80,12 +80,24 @@ CASES: list[Case] = [
     ),
     *_rows(flatstep.OptimisticAdam, reference.optimistic_adam, {**COMMON, **OPTIMISM}),
     *_rows(
+        flatstep.OptimisticGradientDescent,
+        reference.optimistic_gradient_descent,
+        {**{name: COMMON[name] for name in ("default", "weight_decay", "decoupled", "maximize")}, **OPTIMISM},
+    ),
+    *_rows(
         flatstep.OptimisticAdam,
         reference.optimistic_adam,
         {f"plain-{name}": {**row, "nesterov": False} for name, row in {**COMMON, **OPTIMISM}.items()},
     ),
 ]
+# float32 only.
+BFLOAT16: list[Case] = [
+    Case(f"{case.name}-bfloat16", case.optimizer, case.oracle, {**case.settings, "mu_dtype": "bfloat16"})
+    for case in CASES
+    if hasattr(case.optimizer, "mu_dtype")
+]
 DEFAULTS: list[Case] = [case for case in CASES if case.name.endswith("default")]
+WITH_MOMENTS: list[Case] = [case for case in DEFAULTS if hasattr(case.optimizer, "b1")]
 DTYPES = [np.float32, np.float64]
 TILE = 64  # elements in a tile of the kernels: sizes around it are where sweeps go wrong
 
@@ -105,8 +117,9 @@ def numbers(rng: np.random.Generator, shape, dtype) -> np.ndarray:
 
 
 def assert_same_bits(actual, expected, what: str = "") -> None:
-    """Equal to the last bit, signs of zero included; any NaN equals any other."""
+    """Equal to the last bit, signs of zero included; any NaN equals any other. bfloat16 is read as float32."""
     actual, expected = np.asarray(actual), np.asarray(expected)
+    actual = actual.astype(np.float32) if actual.dtype.name == "bfloat16" else actual
     assert actual.dtype == expected.dtype, f"{what}: {actual.dtype} is not {expected.dtype}"
     assert actual.shape == expected.shape, f"{what}: {actual.shape} is not {expected.shape}"
     bits = f"u{actual.dtype.itemsize}"

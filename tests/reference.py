@@ -39,6 +39,25 @@ def average(old, x, b, T):
     return flush(T(b) * old + T(1.0 - b) * x)
 
 
+def to_bfloat16(x):
+    """The bits of float32 numbers rounded to bfloat16: to nearest, ties to even, NaN quiet."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64).reshape(np.shape(x))
+    low = bits % 2**16
+    high = bits // 2**16
+    up = (low > 2**15) | ((low == 2**15) & (high % 2 == 1))
+    return np.where(np.isnan(x), high | 0x40, high + up).astype(np.uint16)
+
+
+def from_bfloat16(bits):
+    """float32 numbers from the bits of bfloat16 ones."""
+    return (bits.astype(np.uint32) * 2**16).view(np.float32).reshape(bits.shape)
+
+
+def stored(mu, mu_dtype):
+    """What is left of mu after the step that makes it."""
+    return from_bfloat16(to_bfloat16(mu)) if mu_dtype == "bfloat16" else mu
+
+
 def gradient(p, grad, *, grad_scale, maximize, weight_decay, decoupled_weight_decay, T):
     g = T(-grad_scale if maximize else grad_scale) * grad
     if not decoupled_weight_decay and T(weight_decay) != 0:
@@ -78,6 +97,7 @@ def adam(
     b2=0.999,
     eps=1e-8,
     eps_root=0.0,
+    mu_dtype=None,
     nesterov=False,
     weight_decay=0.0,
     decoupled_weight_decay=False,
@@ -92,7 +112,7 @@ def adam(
     nu = average(state.get("nu", zero), g * g, b2, T)
     mu_hat = momentum(mu, g, b1=b1, t=t, nesterov=nesterov, T=T)
     r = ratio(mu_hat, T(correction(b2, t)) * nu, eps=eps, eps_root=eps_root, T=T)
-    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": mu, "nu": nu}
+    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu}
 
 
 def adamw(p, grad, state, t, *, weight_decay=1e-2, decoupled_weight_decay=True, **settings):
@@ -112,6 +132,7 @@ def amsgrad(
     eps_root=0.0,
     bias_correction_mu=None,
     bias_correction_nu=None,
+    mu_dtype=None,
     convention="optax",
     weight_decay=0.0,
     decoupled_weight_decay=False,
@@ -134,7 +155,7 @@ def amsgrad(
     nu = average(state.get("nu", zero), g * g, b2, T)
     nu_max = larger(state.get("nu_max", zero), T(before) * nu)
     r = ratio(T(of_mu) * mu, T(after) * nu_max, eps=eps, eps_root=eps_root, T=T)
-    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": mu, "nu": nu, "nu_max": nu_max}
+    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu, "nu_max": nu_max}
 
 
 def optimistic_adam(
@@ -150,6 +171,7 @@ def optimistic_adam(
     b2=0.999,
     eps=1e-8,
     eps_root=0.0,
+    mu_dtype=None,
     nesterov=True,
     weight_decay=0.0,
     decoupled_weight_decay=False,
@@ -170,4 +192,30 @@ def optimistic_adam(
         u = T(alpha + beta) * r
         if T(beta) != 0:
             u = u - T(beta) * state["previous"]
-    return descend(p, u, learning_rate=learning_rate, **decay), {"mu": mu, "nu": nu, "previous": r}
+    return descend(p, u, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu, "previous": r}
+
+
+def optimistic_gradient_descent(
+    p,
+    grad,
+    state,
+    t,
+    *,
+    learning_rate,
+    alpha=1.0,
+    beta=1.0,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    maximize=False,
+    grad_scale=1.0,
+):
+    T = p.dtype.type
+    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
+    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
+    if t == 1:
+        u = T(alpha) * g
+    else:
+        u = T(alpha + beta) * g
+        if T(beta) != 0:
+            u = u - T(beta) * state["previous"]
+    return descend(p, u, learning_rate=learning_rate, **decay), {"previous": g}

@@ -13,16 +13,16 @@ from flatstep import _core
 
 pytestmark = pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump, from binutils")
 
-# Mnemonics of the widest packed division and square root that each target should use, and the register.
+# The operations of a rule, and the widest register that each target should carry them out on.
 PACKED = {
-    "avx512": ("vdivp{}", "vsqrtp{}", "%zmm"),
-    "avx2": ("vdivp{}", "vsqrtp{}", "%ymm"),
-    "baseline": ("divp{}", "sqrtp{}", "%xmm"),
-    "neon": ("fdiv", "fsqrt", "v"),
+    "avx512": (("vmul{}", "vdiv{}", "vsqrt{}"), "%zmm"),
+    "avx2": (("vmul{}", "vdiv{}", "vsqrt{}"), "%ymm"),
+    "baseline": (("mul{}", "div{}", "sqrt{}"), "%xmm"),
+    "neon": (("fmul", "fdiv", "fsqrt"), "v"),
 }
 BUILT = [name for name, *_ in _core.built_targets()]
 X86 = "avx2" in BUILT
-SWEEP = re.compile(r"flatstep::(\w+)::sweep<flatstep::\w+::(\w+), flatstep::\w+::Layout<flatstep::\w+::(F\d+)")
+SWEEP = re.compile(r"flatstep::(\w+)::sweep<flatstep::\w+::(\w+), flatstep::\w+::Layout<([^>]*)>")
 
 
 @pytest.fixture(scope="module")
@@ -74,16 +74,21 @@ def test_no_symbol_is_shared_between_targets():
 
 
 def test_sweeps_are_vectorised(functions):
-    """Each rule on each layout at each target divides and takes roots a full vector at a time."""
-    vectorised = set()
+    """Each rule on each layout at each target multiplies full vectors, and so it divides and takes roots."""
+    layouts = defaultdict(set)
     for name, instructions in functions.items():
         if not (match := SWEEP.search(name)):
             continue
         target, rule, layout = match.groups()
-        letter = "s" if layout == "F32" else "d"
-        *packed, register = PACKED[target]
-        for mnemonic in packed:
-            wide = mnemonic.format(letter)
-            assert any(i.split()[0] == wide and register in i for i in instructions), f"{name} has no {wide} {register}"
-        vectorised.add((target, rule, layout))
-    assert len(vectorised) == len(BUILT) * len(_core.rules()) * 2
+        layouts[target, rule].add(re.sub(r"flatstep::\w+::", "", layout))
+        letter = "d" if "F64" in layout else "s"
+        operations, register = PACKED[target]
+        for operation in operations:
+            wide, scalar = operation.format("p" + letter), operation.format("s" + letter)
+            used = {i.split()[0] for i in instructions} & {wide, scalar}
+            if "mul" in operation or used:
+                full = any(i.split()[0] == wide and register in i for i in instructions)
+                assert full, f"{name}: no {wide} {register}"
+    assert len(layouts) == len(BUILT) * len(_core.rules())
+    everything = {"F32, F32, F32, F32", "F32, F32, BF16, F32", "F64, F64, F64, F64"}
+    assert all(found == everything for found in layouts.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cases import CASES, DEFAULTS, DTYPES, TILE, assert_same_bits, numbers, special_values
+from cases import BFLOAT16, CASES, DEFAULTS, DTYPES, TILE, WITH_MOMENTS, assert_same_bits, numbers, special_values
 
 STEPS = 6
 
@@ -26,16 +26,19 @@ def assert_follows_oracle(case, param, grads, **step):
         assert_same_bits(value, state[slot], slot)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+# Every case with each dtype that it is for.
+ROWS = [(case, dtype) for case in CASES for dtype in DTYPES] + [(case, np.float32) for case in BFLOAT16]
+rows = pytest.mark.parametrize("case, dtype", ROWS, ids=[f"{case.name}-{dtype.__name__}" for case, dtype in ROWS])
+
+
+@rows
 def test_numbers_of_all_sizes(case, dtype, target):
     rng = np.random.default_rng(0)
     size = 3 * TILE + 17
     assert_follows_oracle(case, numbers(rng, size, dtype), [numbers(rng, size, dtype) for _ in range(STEPS)])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CASES, ids=ids(CASES))
+@rows
 def test_special_values(case, dtype, target):
     """Every pair of a special parameter and a special gradient, then changing gradients; both in body and in tail."""
     values = special_values(dtype)
@@ -53,9 +56,9 @@ def test_sizes(case, dtype, size, target):
     rng = np.random.default_rng(size)
     param, grads = numbers(rng, size, dtype), [numbers(rng, size, dtype) for _ in range(5)]
     assert_follows_oracle(case, param, grads)
-    mine = param.copy()
-    case.make(mine).step(grads[0])
-    assert np.all(mine != param), "an element did not move"
+    moved = np.ones(size, dtype)
+    case.make(moved).step(np.ones(size, dtype))
+    assert np.all(moved != 1), "an element did not move"
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -74,7 +77,7 @@ def test_zero_dimensional(case, dtype, target):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", DEFAULTS, ids=ids(DEFAULTS))
+@pytest.mark.parametrize("case", WITH_MOMENTS, ids=ids(WITH_MOMENTS))
 def test_moments_decay_to_zero(case, dtype, target):
     """A parameter that gets no gradient any more: its moments pass below the normal numbers and are exactly zero."""
     tiny = np.finfo(dtype).smallest_normal

@@ -1,4 +1,5 @@
-// Python arrays -> descriptors, by the buffer protocol: the cheapest way into a NumPy array. See bind.h.
+// Python arrays -> descriptors, by the buffer protocol, the cheapest way into a NumPy array, or else by DLPack. See
+// bind.h.
 #include "bind.h"
 
 namespace flatstep {
@@ -40,9 +41,20 @@ std::string full_type_name(nb::handle object) {
 }  // namespace
 
 Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
-  if (PyObject_GetBuffer(object.ptr(), &view_, PyBUF_STRIDES | PyBUF_FORMAT) == 0) return;
+  constexpr int flags = PyBUF_STRIDES | PyBUF_FORMAT;
+  if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) return;
   PyErr_Clear();
-  throw Refusal{stream, leaf, "is a " + full_type_name(object) + ", expected a NumPy array of numbers", -1, true};
+  std::string why;
+  if (nb::hasattr(object, "__dlpack__")) {
+    try {
+      const nb::object array = nb::module_::import_("numpy").attr("from_dlpack")(object);
+      if (PyObject_GetBuffer(array.ptr(), &view_, flags) == 0) return;  // the view keeps the array
+      PyErr_Clear();
+    } catch (nb::python_error& error) {
+      why = std::string(" (by DLPack: ") + nb::str(error.value()).c_str() + ")";
+    }
+  }
+  throw Refusal{stream, leaf, "is a " + full_type_name(object) + ", expected a NumPy array of numbers" + why, -1, true};
 }
 
 Buffer::Buffer(Buffer&& other) noexcept : view_(other.view_) { other.view_.obj = nullptr; }

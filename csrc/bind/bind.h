@@ -9,10 +9,10 @@ namespace flatstep {
 
 namespace nb = nanobind;
 
-// A borrowed view of an object's memory by the buffer protocol, released on destruction.
+// A borrowed view of an object's memory, by the buffer protocol or DLPack; released on destruction.
 class Buffer {
  public:
-  // Throws Refusal where the object has no buffer.
+  // Throws Refusal where the object offers neither.
   Buffer(nb::handle object, Stream stream, int64_t leaf);
   Buffer(Buffer&& other) noexcept;
   Buffer(const Buffer&) = delete;

@@ -1,4 +1,4 @@
-// The step of Optimistic Adam (Daskalakis et al., 2018), shared by its two rules. Included by them alone.
+// The optimistic step (Daskalakis et al., 2018), from a direction and the previous one. Included by optimistic rules.
 #pragma once
 
 #include "terms.h"

@@ -1,4 +1,4 @@
-"""What comes in as an array, and memory for state. For the package's own use."""
+"""What comes in as an array, dtypes by name, and memory for state. For the package's own use."""
 
 from __future__ import annotations
 
@@ -9,31 +9,66 @@ import numpy as np
 from .trees import Tree
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+Array = np.ndarray[Any, Any]
 
 
-def check_params(tree: Tree) -> list[np.ndarray[Any, Any]]:
-    """The tree's leaves, if all are NumPy arrays; else TypeError. Dtype and memory are the compiled core's to check."""
-    for index, leaf in enumerate(tree.leaves):
-        if isinstance(leaf, np.ma.MaskedArray):
-            raise TypeError(f"params{tree.path(index)} is a masked array, whose mask would be ignored; pass its .data")
-        if not isinstance(leaf, np.ndarray):
-            kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
-            raise TypeError(f"params{tree.path(index)} is a {kind}, expected a NumPy array")
-    return tree.leaves
+def take_params(tree: Tree) -> list[Array]:
+    """The tree's leaves as NumPy arrays over the same memory; TypeError where that cannot be.
+
+    Their dtype, layout and memory are the compiled core's to check.
+    """
+    return [leaf if type(leaf) is np.ndarray else _take(leaf, tree, i) for i, leaf in enumerate(tree.leaves)]
 
 
-def aligned_zeros(count: int) -> np.ndarray[Any, Any]:
+def _take(leaf: Any, tree: Tree, index: int) -> Array:
+    name, kind = f"params{tree.path(index)}", f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass its .data")
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if kind.startswith(("jax.", "jaxlib.")):
+        raise TypeError(f"{name} is a {kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
+    if getattr(leaf, "requires_grad", False):
+        raise TypeError(f"{name} is a {kind} that requires grad; use flatstep.torch, or pass x.detach()")
+    if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
+        raise TypeError(f"{name} is a {kind}, expected a NumPy array")
+    try:
+        return np.from_dlpack(leaf)
+    except Exception as error:  # whatever the library at the other end raises
+        raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
+
+
+def dtype_name(name: str, dtype: Any) -> str | None:
+    """The name of a dtype, given by name or otherwise; None stays None. TypeError in terms of ``name``."""
+    if dtype is None:
+        return None
+    try:
+        return dtype_of("bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name).name
+    except TypeError:
+        raise TypeError(f"{name} is {dtype!r}, expected a dtype or its name") from None
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """The dtype of that name. ImportError where it takes a package that is not installed."""
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        raise ImportError('bfloat16 arrays need ml_dtypes: pip install "flatstep[bfloat16]"') from None
+    return np.dtype(bfloat16)
+
+
+def aligned_zeros(count: int) -> Array:
     """That many zero bytes, the first at a multiple of ALIGNMENT."""
     raw = np.zeros(count + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
-    aligned: np.ndarray[Any, Any] = raw[start : start + count]
+    aligned: Array = raw[start : start + count]
     return aligned
 
 
-def view_like(
-    param: np.ndarray[Any, Any], buffer: np.ndarray[Any, Any], offset: int, dtype: str
-) -> np.ndarray[Any, Any]:
+def view_like(param: Array, buffer: Array, offset: int, dtype: str) -> Array:
     """An array over a buffer of bytes, of a parameter's shape and with its axes in the same order in memory."""
-    item = np.dtype(dtype).itemsize
-    strides = tuple(stride // param.itemsize * item for stride in param.strides)
-    return np.ndarray(param.shape, dtype, buffer, offset, strides)
+    own = dtype_of(dtype)
+    strides = tuple(stride // param.itemsize * own.itemsize for stride in param.strides)
+    return np.ndarray(param.shape, own, buffer, offset, strides)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from .arrays import dtype_name
+from .trees import Tree
+
 Schedule = Callable[[int], float]
 Scalar = float | Schedule
+PerLeaf = Any  # a Scalar, or a structure of them like the parameters'
 
 
 def finite(name: str, value: Any) -> float:
@@ -26,19 +30,23 @@ def finite(name: str, value: Any) -> float:
 
 
 class Number:
-    """An attribute of an optimizer: a number within bounds, or a schedule (count -> number)."""
+    """An attribute of an optimizer: a number within bounds, or a schedule (count -> number).
 
-    def __init__(self, at_least: float = -math.inf, below: float = math.inf) -> None:
+    With ``per_leaf`` it may also be a structure of those like the parameters'.
+    """
+
+    def __init__(self, at_least: float = -math.inf, below: float = math.inf, per_leaf: bool = False) -> None:
         self._at_least = at_least
         self._below = below
+        self.per_leaf = per_leaf
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else instance._numbers.values[self._name]
+        return self if instance is None else instance._numbers.get(self._name)
 
-    def __set__(self, instance: Any, value: Scalar) -> None:
+    def __set__(self, instance: Any, value: Any) -> None:
         instance._numbers.set(self._name, value)
 
     def check(self, name: str, value: Any) -> float:
@@ -52,10 +60,11 @@ class Number:
 
 
 class Option:
-    """An attribute of an optimizer, chosen when that is made and read-only after: a bool, or one of ``choices``."""
+    """An attribute of an optimizer, chosen when that is made and read-only after: a bool, a choice, or a dtype."""
 
-    def __init__(self, *choices: str) -> None:
+    def __init__(self, *choices: str, is_dtype: bool = False) -> None:
         self._choices = choices
+        self._is_dtype = is_dtype
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -66,8 +75,10 @@ class Option:
     def __set__(self, instance: Any, value: Any) -> None:
         raise AttributeError(f"{self._name} is fixed when the optimizer is made; to change it, make another")
 
-    def check(self, value: Any) -> bool | str:
+    def check(self, value: Any) -> bool | str | None:
         """The value, if it is one of the choices; else TypeError or ValueError."""
+        if self._is_dtype:
+            return dtype_name(self._name, value)
         if self._choices:
             if value not in self._choices:
                 raise ValueError(f"{self._name} is {value!r}, expected one of {', '.join(map(repr, self._choices))}")
@@ -78,28 +89,61 @@ class Option:
 
 
 class Numbers:
-    """The hyperparameters of one optimizer by name, checked by the ``Number`` of that name in its class."""
+    """The hyperparameters of one optimizer by name, checked by the ``Number`` of that name in its class.
 
-    def __init__(self, owner: type, values: Mapping[str, Scalar]) -> None:
+    One that differs by leaf is held as a tuple, in the tree's order.
+    """
+
+    def __init__(self, owner: type, tree: Tree, values: Mapping[str, Any]) -> None:
         self._owner = owner
-        self.values: Mapping[str, Any] = {}
+        self._tree = tree
+        self._values: Mapping[str, Any] = {}
         self._has_schedules = False
+        self.per_leaf: tuple[str, ...] = ()  # the names of those that differ by leaf
         for name, value in values.items():
             self.set(name, value)
 
-    def set(self, name: str, value: Scalar) -> None:
-        self.values = {**self.values, name: value if callable(value) else self.check(name, name, value)}
-        self._has_schedules = any(map(callable, self.values.values()))
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
 
-    def check(self, attribute: str, name: str, value: Any) -> float:
-        descriptor: Number = getattr(self._owner, attribute)
-        return descriptor.check(name, value)
+    def get(self, name: str) -> Any:
+        """The number or schedule, or the structure of them, as it was set."""
+        value = self._values[name]
+        return self._tree.build(value) if isinstance(value, tuple) else value
 
-    def at(self, count: int) -> Mapping[str, float]:
+    def set(self, name: str, value: Any) -> None:
+        self._values = {**self._values, name: self.check(name, name, value)}
+        self.per_leaf = tuple([key for key, held in self._values.items() if isinstance(held, tuple)])
+        self._has_schedules = any(map(_has_schedule, self._values.values()))
+
+    def has_schedule(self, name: str) -> bool:
+        return _has_schedule(self._values[name])
+
+    def check(self, attribute: str, name: str, value: Any) -> Any:
+        """The value as it is held; TypeError or ValueError in terms of ``name``."""
+        number: Number = getattr(self._owner, attribute)
+        if callable(value):
+            return value
+        if not (number.per_leaf and isinstance(value, (list, tuple, dict))):
+            return number.check(name, value)
+        leaves = zip(self._tree.match(value, name), self._tree.paths(), strict=True)
+        return tuple([leaf if callable(leaf) else number.check(name + path, leaf) for leaf, path in leaves])
+
+    def at(self, count: int) -> Mapping[str, Any]:
         """All of them as numbers, schedules at the given count. The same object as long as nothing changes."""
         if not self._has_schedules:
-            return self.values
-        return {
-            name: self.check(name, f"{name}({count})", value(count)) if callable(value) else value
-            for name, value in self.values.items()
-        }
+            return self._values
+        return {name: self._at(name, value, count) for name, value in self._values.items()}
+
+    def _at(self, name: str, value: Any, count: int) -> Any:
+        number: Number = getattr(self._owner, name)
+        if callable(value):
+            return number.check(f"{name}({count})", value(count))
+        if not _has_schedule(value):
+            return value
+        leaves = zip(value, self._tree.paths(), strict=True)
+        return tuple([number.check(f"{name}{path}({count})", v(count)) if callable(v) else v for v, path in leaves])
+
+
+def _has_schedule(value: Any) -> bool:
+    return callable(value) or (isinstance(value, tuple) and any(map(callable, value)))

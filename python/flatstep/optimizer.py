@@ -6,11 +6,13 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from . import _core
-from .arrays import check_params
+from .arrays import take_params
 from .loading import STATE_DICT_VERSION, Loaded
-from .numbers import Number, Numbers, Option, Scalar, finite
-from .state import History, Past, State
+from .numbers import Number, Numbers, Option, finite
+from .state import History, Past, State, number_off
 from .trees import Tree
 
 _SETTLED = ("weight_decay", "decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule
@@ -22,8 +24,8 @@ class Optimizer:
 
     _on_openmp = False  # whose threads carry out large steps: our own, or OpenMP's, which torch uses too
 
-    learning_rate = Number(at_least=0)
-    weight_decay = Number(at_least=0)
+    learning_rate = Number(at_least=0, per_leaf=True)
+    weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
 
@@ -31,23 +33,24 @@ class Optimizer:
         self,
         params: Any,
         rule: str,
-        numbers: Mapping[str, Scalar],
-        options: Mapping[str, bool | str],
+        numbers: Mapping[str, Any],
+        options: Mapping[str, Any],
         flags: Mapping[str, bool] | None = None,
     ) -> None:
         """``options`` are fixed from here on; ``flags`` are those that the rule knows by another name."""
         self._params = params
         self._tree = Tree(params)
-        leaves = check_params(self._tree)
+        leaves = take_params(self._tree)
         self._rule = rule
-        self._numbers = Numbers(type(self), numbers)
+        self._numbers = Numbers(type(self), self._tree, numbers)
         self._options = {name: getattr(type(self), name).check(value) for name, value in options.items()}
         of_rule = {**self._options, **(flags or {})}
-        self._flags = {name: float(flag) for name, flag in of_rule.items() if not isinstance(flag, str)}
+        self._flags = {name: float(flag) for name, flag in of_rule.items() if isinstance(flag, (bool, np.bool_))}
         self._names = _core.hyperparameters(rule)
         self._remembered = [name.removeprefix(_PREVIOUS) for name in self._names if name.startswith(_PREVIOUS)]
-        self._stepper = _core.Stepper(rule, leaves, "", self._tree.path, self._on_openmp)
-        self._state = State(rule, leaves, self._stepper)
+        first_moment = self._options.get("mu_dtype") or ""
+        self._stepper = _core.Stepper(rule, leaves, first_moment, self._tree.path, self._on_openmp)
+        self._state = State(rule, leaves, first_moment, self._stepper)
         self._settled: tuple[float, ...] = ()  # the part of a row that is the same as long as the numbers are
         self._settled_for: Mapping[str, float] | None = None
         self._history = History(len(leaves))
@@ -82,14 +85,25 @@ class Optimizer:
             leaves = self._tree.match(grads, "grads")
             scale = finite("grad_scale", grad_scale)
             numbers = self._numbers.at(self._count)
-            pasts, index = self._history.groups()
-            rows = [self._scalars(past, numbers, scale) for past in pasts]
+            rows, index = self._rows(numbers, scale)
             self._stepper.step(leaves, rows, index)
             updated = [grad is not None for grad in leaves]
             self._history.advance(updated, tuple(numbers[name] for name in self._remembered))
             self._count += 1
         finally:
             self._stepping.release()
+
+    def _rows(self, numbers: Mapping[str, Any], grad_scale: float) -> tuple[list[tuple[float, ...]], list[int] | None]:
+        """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
+        per_leaf = self._numbers.per_leaf
+        if not per_leaf:
+            pasts, index = self._history.groups()
+            return [self._scalars(past, numbers, grad_scale) for past in pasts], index
+        columns = [numbers[name] for name in per_leaf]
+        keys, index = number_off(zip(self._history.each(), *columns, strict=True))
+        return [
+            self._scalars(past, {**numbers, **dict(zip(per_leaf, own, strict=True))}, grad_scale) for past, *own in keys
+        ], index
 
     def _scalars(self, past: Past, numbers: Mapping[str, float], grad_scale: float) -> tuple[float, ...]:
         """The row of numbers that the compiled core reads for leaves with this past."""
@@ -104,7 +118,7 @@ class Optimizer:
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not name.startswith("_") and not hasattr(type(self), name):
-            raise AttributeError(f"{type(self).__name__} has no {name!r}; its numbers are {list(self._numbers.values)}")
+            raise AttributeError(f"{type(self).__name__} has no {name!r}; its numbers are {list(self._numbers)}")
         super().__setattr__(name, value)
 
     @property
@@ -128,7 +142,8 @@ class Optimizer:
         return self._stepper.target
 
     def __repr__(self) -> str:
-        parts = [f"{name}={value!r}" for name, value in {**self._numbers.values, **self._options}.items()]
+        numbers = {name: self._numbers.get(name) for name in self._numbers}
+        parts = [f"{name}={value!r}" for name, value in {**numbers, **self._options}.items()]
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,7 +156,9 @@ class Optimizer:
             "version": STATE_DICT_VERSION,
             "optimizer": type(self).__name__,
             "options": dict(self._options),
-            "numbers": {name: value for name, value in self._numbers.values.items() if not callable(value)},
+            "numbers": {
+                name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
+            },
             "count": self._count,
             "leaf_counts": self._tree.build([count for count, _ in each]),
             "leaf_numbers": {
@@ -167,7 +184,7 @@ class Optimizer:
         loaded.check_made_by(type(self).__name__, self._options)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
-            for name, value in loaded.part("numbers", self._numbers.values, complete=False).items()
+            for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
         count = loaded.count()
         each = loaded.pasts(self._remembered)
@@ -176,7 +193,7 @@ class Optimizer:
         for view, array in arrays:
             view[...] = array
         for name, value in numbers.items():
-            if not callable(self._numbers.values[name]):
-                self._numbers.set(name, value)
+            if not self._numbers.has_schedule(name):
+                self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
         self._count = count
         self._history.replace(each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .numbers import Number, Option, Scalar
+from .numbers import Number, Option, PerLeaf, Scalar
 from .optimizer import Optimizer
 
 
@@ -15,6 +15,7 @@ class _AdamFamily(Optimizer):
     b2 = Number(at_least=0, below=1)
     eps = Number(at_least=0)
     eps_root = Number(at_least=0)
+    mu_dtype = Option(is_dtype=True)
 
 
 class Adam(_AdamFamily):
@@ -30,14 +31,17 @@ class Adam(_AdamFamily):
 
     Args:
         params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
-        learning_rate: step size, at least 0: a number or a schedule (count -> number). Every number here is an
-            attribute that may be set between steps, to a number or a schedule.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
         b2: decay rate of the second moment, in [0, 1). Default 0.999.
         eps: added to the denominator, at least 0. Default 1e-8.
         eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which mu is stored: bfloat16 halves it for float32 parameters (and needs ml_dtypes). Default
+            None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default False.
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. May be a structure like
+            params. Default 0.0.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -62,14 +66,15 @@ class Adam(_AdamFamily):
     def __init__(
         self,
         params: Any,
-        learning_rate: Scalar,
+        learning_rate: PerLeaf,
         *,
         b1: Scalar = 0.9,
         b2: Scalar = 0.999,
         eps: Scalar = 1e-8,
         eps_root: Scalar = 0.0,
+        mu_dtype: Any = None,
         nesterov: bool = False,
-        weight_decay: Scalar = 0.0,
+        weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
     ) -> None:
@@ -77,7 +82,9 @@ class Adam(_AdamFamily):
             params,
             "adam",
             dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay),
-            dict(nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize),
+            dict(
+                mu_dtype=mu_dtype, nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize
+            ),
         )
 
 
@@ -95,6 +102,7 @@ class AdamW(Adam):
         b2: decay rate of the second moment. Default 0.999.
         eps: added to the denominator. Default 1e-8.
         eps_root: added under the square root. Default 0.0.
+        mu_dtype: dtype in which mu is stored. Default None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default False.
         weight_decay: strength of weight decay, at least 0. Default 1e-2.
         decoupled_weight_decay: False makes this :class:`Adam`. Default True.
@@ -119,14 +127,15 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Any,
-        learning_rate: Scalar,
+        learning_rate: PerLeaf,
         *,
         b1: Scalar = 0.9,
         b2: Scalar = 0.999,
         eps: Scalar = 1e-8,
         eps_root: Scalar = 0.0,
+        mu_dtype: Any = None,
         nesterov: bool = False,
-        weight_decay: Scalar = 1e-2,
+        weight_decay: PerLeaf = 1e-2,
         decoupled_weight_decay: bool = True,
         maximize: bool = False,
     ) -> None:
@@ -137,6 +146,7 @@ class AdamW(Adam):
             b2=b2,
             eps=eps,
             eps_root=eps_root,
+            mu_dtype=mu_dtype,
             nesterov=nesterov,
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
@@ -163,16 +173,19 @@ class AMSGrad(_AdamFamily):
 
     Args:
         params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
-        learning_rate: step size, at least 0: a number or a schedule (count -> number). Every number here is an
-            attribute that may be set between steps, to a number or a schedule.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
         b2: decay rate of the second moment, in [0, 1). Default 0.999.
         eps: added to the denominator, at least 0. Default 1e-8.
         eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which mu is stored: bfloat16 halves it for float32 parameters (and needs ml_dtypes). Default
+            None: the parameter's.
         bias_correction_mu: whether to divide mu by 1 - b1^t. Default None: True, but False in the paper's convention.
         bias_correction_nu: whether nu's bias is corrected, where the convention says. Default None: likewise.
         convention: ``"optax"`` (the default), ``"torch"`` or ``"paper"``.
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. May be a structure like
+            params. Default 0.0.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -202,7 +215,7 @@ class AMSGrad(_AdamFamily):
     def __init__(
         self,
         params: Any,
-        learning_rate: Scalar,
+        learning_rate: PerLeaf,
         *,
         b1: Scalar = 0.9,
         b2: Scalar = 0.999,
@@ -210,8 +223,9 @@ class AMSGrad(_AdamFamily):
         eps_root: Scalar = 0.0,
         bias_correction_mu: bool | None = None,
         bias_correction_nu: bool | None = None,
+        mu_dtype: Any = None,
         convention: str = "optax",
-        weight_decay: Scalar = 0.0,
+        weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
     ) -> None:
@@ -225,6 +239,7 @@ class AMSGrad(_AdamFamily):
             "amsgrad",
             dict(learning_rate=learning_rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=weight_decay),
             dict(
+                mu_dtype=mu_dtype,
                 convention=convention,
                 bias_correction_mu=mu,
                 bias_correction_nu=nu,
@@ -251,20 +266,23 @@ class OptimisticAdam(_AdamFamily):
     :math:`p \leftarrow p - \mathit{lr} \cdot \alpha r`. With Nesterov's momentum, the default,
     :math:`\hat\mu = b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`, else :math:`\mu / (1 - b_1^t)`. Without it
     the previous direction is made again from the old moments instead of being stored: 28 bytes move a float32
-    parameter instead of 36, with the same bits.
+    parameter instead of 36, with the same bits. (With a mu_dtype it is stored.)
 
     Args:
         params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
-        learning_rate: step size, at least 0: a number or a schedule (count -> number). Every number here is an
-            attribute that may be set between steps, to a number or a schedule.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         alpha: weight of the direction. Default 1.0.
         beta: weight of the direction's change, the optimism. Default 1.0.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
         b2: decay rate of the second moment, in [0, 1). Default 0.999.
         eps: added to the denominator, at least 0. Default 1e-8.
         eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which mu is stored: bfloat16 halves it for float32 parameters (and needs ml_dtypes). Default
+            None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default True.
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. May be a structure like
+            params. Default 0.0.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -295,7 +313,7 @@ class OptimisticAdam(_AdamFamily):
     def __init__(
         self,
         params: Any,
-        learning_rate: Scalar,
+        learning_rate: PerLeaf,
         *,
         alpha: Scalar = 1.0,
         beta: Scalar = 1.0,
@@ -303,15 +321,76 @@ class OptimisticAdam(_AdamFamily):
         b2: Scalar = 0.999,
         eps: Scalar = 1e-8,
         eps_root: Scalar = 0.0,
+        mu_dtype: Any = None,
         nesterov: bool = True,
-        weight_decay: Scalar = 0.0,
+        weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
     ) -> None:
         moments = dict(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
         super().__init__(
             params,
-            "optimistic_adam" if nesterov else "optimistic_adam_two_slots",
+            "optimistic_adam" if nesterov or mu_dtype is not None else "optimistic_adam_two_slots",
             dict(learning_rate=learning_rate, alpha=alpha, beta=beta, **moments, weight_decay=weight_decay),
-            dict(nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize),
+            dict(
+                mu_dtype=mu_dtype, nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize
+            ),
+        )
+
+
+class OptimisticGradientDescent(Optimizer):
+    r"""Optimistic gradient descent: a step along the gradient and along its change, for min-max games.
+
+    .. math:: p \leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) g - \beta\, g_{previous}\right)
+
+    The parameter's first update has no previous gradient: :math:`p \leftarrow p - \mathit{lr} \cdot \alpha g`.
+
+    Args:
+        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
+        alpha: weight of the gradient. Default 1.0.
+        beta: weight of the gradient's change, the optimism. Default 1.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. May be a structure like
+            params. Default 0.0.
+        decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, or a number is out of bounds.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> point = np.array([1.0, 2.0])  # of the game f(x, y) = x y, in which x descends and y ascends
+        >>> opt = flatstep.OptimisticGradientDescent(point, learning_rate=0.1)
+        >>> for _ in range(1000):
+        ...     x, y = point
+        ...     opt.step(np.array([y, -x]))
+        >>> bool(np.hypot(*point) < 0.05)
+        True
+
+    References:
+        Rakhlin and Sridharan, "Optimization, Learning, and Games with Predictable Sequences", NIPS 2013;
+        ``optax.optimistic_gradient_descent``.
+    """
+
+    alpha = Number()
+    beta = Number()
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: PerLeaf,
+        *,
+        alpha: Scalar = 1.0,
+        beta: Scalar = 1.0,
+        weight_decay: PerLeaf = 0.0,
+        decoupled_weight_decay: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(
+            params,
+            "optimistic_gradient_descent",
+            dict(learning_rate=learning_rate, alpha=alpha, beta=beta, weight_decay=weight_decay),
+            dict(decoupled_weight_decay=decoupled_weight_decay, maximize=maximize),
         )

@@ -5,21 +5,17 @@ For the package's own use.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
-from typing import Any
-
-import numpy as np
+from typing import TypeVar
 
 from . import _core
-from .arrays import aligned_zeros, view_like
-
-Array = np.ndarray[Any, Any]
+from .arrays import Array, aligned_zeros, view_like
 
 
 @cache
-def _slot_dtypes(rule: str, param: str) -> list[str]:
-    return [dtype for _, dtype, _ in _core.slot_formats(rule, param, "")]
+def _slot_dtypes(rule: str, param: str, first_moment: str) -> list[str]:
+    return [dtype for _, dtype, _ in _core.slot_formats(rule, param, first_moment)]
 
 
 class State:
@@ -28,9 +24,9 @@ class State:
     Places each slot where the stepper wants it, and keeps it alive.
     """
 
-    def __init__(self, rule: str, params: Sequence[Array], stepper: _core.Stepper) -> None:
+    def __init__(self, rule: str, params: Sequence[Array], first_moment: str, stepper: _core.Stepper) -> None:
         self._params = params
-        self._dtypes = [_slot_dtypes(rule, param.dtype.name) for param in params]
+        self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
         self._offsets: list[list[int]] = []
         self._buffers: list[Array] = []
         self.slots = _core.slots(rule)
@@ -47,8 +43,16 @@ class State:
         return [view_like(param, self._buffers[index], offset, dtypes[index]) for param, offset, dtypes in rows]
 
 
+Key = TypeVar("Key", bound=Hashable)
 Past = tuple[int, tuple[float, ...]]
 """Of one leaf: its updates so far, and those numbers of the last one that the rule wants back."""
+
+
+def number_off(keys: Iterable[Key]) -> tuple[list[Key], list[int]]:
+    """The different keys, in the order in which they come, and the index of each among them."""
+    numbers: dict[Key, int] = {}
+    index = [numbers.setdefault(key, len(numbers)) for key in keys]
+    return list(numbers), index
 
 
 class History:
@@ -67,9 +71,7 @@ class History:
         """The different pasts, and the index of each leaf's among them; None where there is but one."""
         if self._shared is not None:
             return [self._shared], None
-        numbers: dict[Past, int] = {}
-        index = [numbers.setdefault(past, len(numbers)) for past in self._each]
-        return list(numbers), index
+        return number_off(self._each)
 
     def advance(self, updated: Sequence[bool], remembered: tuple[float, ...]) -> None:
         """Counts an update, with these numbers, of the leaves for which ``updated`` is true."""

@@ -1,0 +1,29 @@
+// bfloat16: the upper half of a float32, rounded to nearest, ties to even. Used by catalog.h.
+#pragma once
+
+#include "format.h"
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+struct BF16 {
+  static constexpr const char* name = "bfloat16";
+  using Compute = float;
+  using Storage = uint16_t;
+
+  struct Tile {
+    uint16_t* numbers;
+
+    FLATSTEP_FN Tile(void* memory, int64_t first) : numbers(static_cast<uint16_t*>(memory) + first) {}
+
+    FLATSTEP_FN float load(int k) const { return bits_to_float(uint32_t(numbers[k]) << 16); }
+
+    FLATSTEP_FN void store(int k, float value) const {
+      const uint32_t bits = float_to_bits(value);
+      const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+      const uint32_t quiet_nan = bits >> 16 | 0x40;  // rounding up could carry a NaN into infinity, or into zero
+      numbers[k] = uint16_t(value == value ? nearest : quiet_nan);
+    }
+  };
+};
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

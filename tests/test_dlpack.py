@@ -1,0 +1,67 @@
+"""Arrays of other libraries: taken by DLPack without copying, or refused by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import flatstep
+from cases import DEFAULTS, assert_same_bits, numbers
+
+
+@pytest.fixture
+def torch():
+    return pytest.importorskip("torch")
+
+
+@pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
+def test_torch_tensors(case, torch):
+    """Parameters, gradients or both; dense, and gradients laid out otherwise."""
+    rng = np.random.default_rng(0)
+    start, grads = numbers(rng, (6, 70), np.float32), [numbers(rng, (6, 70), np.float32) for _ in range(4)]
+    tensor, array = torch.from_numpy(start.copy()), start.copy()
+    place = tensor.data_ptr()
+    over_tensor, over_array = case.make({"w": tensor}), case.make({"w": array})
+    assert over_tensor.params["w"] is tensor
+    for count, grad in enumerate(grads):
+        laid_out = torch.from_numpy(grad.T.copy()).T if count % 2 else torch.from_numpy(grad)
+        over_tensor.step({"w": laid_out if count != 2 else grad})
+        over_array.step({"w": laid_out})
+    expected, _ = case.expect(start, grads)
+    assert_same_bits(tensor.numpy(), expected)
+    assert_same_bits(array, expected)
+    assert tensor.data_ptr() == place
+
+
+def test_tensors_that_require_grad_are_refused(torch):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    with pytest.raises(TypeError, match=r"params\['w'\] is a torch.nn.parameter.Parameter that requires grad"):
+        flatstep.Adam({"w": parameter}, 0.1)
+    flatstep.Adam({"w": parameter.detach()}, 0.1).step({"w": torch.ones(3)})
+    assert parameter[0] < 1
+    with pytest.raises(TypeError, match=r"grads is a torch.Tensor of dtype torch.float32, .*\(by DLPack: .*grad"):
+        flatstep.Adam(np.ones(3, np.float32), 0.1).step(parameter * 2)
+
+
+def test_other_tensors_are_refused(torch):
+    with pytest.raises(TypeError, match="params has dtype float16, expected float32 or float64"):
+        flatstep.Adam(torch.ones(3, dtype=torch.float16), 0.1)
+    with pytest.raises(TypeError, match="params is a torch.Tensor that cannot be shared by DLPack"):
+        flatstep.Adam(torch.ones(3, dtype=torch.bfloat16), 0.1)
+    with pytest.raises(ValueError, match=r"params\[0\] has gaps, repeats or reversed axes"):
+        flatstep.Adam([torch.ones(3, 4)[:, ::2]], 0.1)
+    tensor = torch.ones(4)
+    with pytest.raises(ValueError, match=r"params\[1\] shares memory with params\[0\]"):
+        flatstep.Adam([tensor, tensor.numpy()], 0.1)
+
+
+def test_jax_arrays():
+    """Immutable, so no parameters; but gradients are only read."""
+    jnp = pytest.importorskip("jax.numpy")
+    array = jnp.ones(3)
+    with pytest.raises(TypeError, match=r"params\['w'\] is a jax.*, which is immutable; use flatstep.jax"):
+        flatstep.Adam({"w": array}, 0.1)
+    param = np.ones(3, np.float32)
+    flatstep.Adam(param, 0.1).step(array)
+    assert param[0] < 1
+    assert np.all(np.asarray(array) == 1)
