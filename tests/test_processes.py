@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 import sys
 import threading
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
@@ -95,3 +97,44 @@ def test_more_threads_than_processors(threads):
     case.make(param).step(grad)
     assert_same_bits(param, expected)
     assert flatstep.get_num_threads() == 64
+
+
+@pytest.mark.parametrize("on_openmp", [False, True], ids=["own threads", "OpenMP's threads"])
+@pytest.mark.parametrize("order", ["torch, flatstep", "flatstep, torch"])
+def test_beside_torch(order, on_openmp):
+    """Imported before and after torch, stepping between its operations."""
+    pytest.importorskip("torch")
+    code = f"""
+import {order}
+import numpy as np
+flatstep.Optimizer._on_openmp = {on_openmp}
+param, grad = np.ones(300_000, np.float32), np.ones(300_000, np.float32)
+opt = flatstep.Adam(param, 0.1)
+for _ in range(5):
+    torch.ones(500, 500) @ torch.ones(500, 500)
+    opt.step(grad)
+print(float(param[0]) == float(param[-1]), round(float(param[0]), 4))
+"""
+    assert run(code) == ["True", "0.5"]
+
+
+def step_in_a_child(size: int) -> float:
+    param = np.ones(size, np.float32)
+    flatstep.Adam(param, 0.1).step(np.ones(size, np.float32))
+    return float(param[-1])
+
+
+def test_spawn():
+    """After steps here, a spawned process steps with threads of its own."""
+    param = np.ones(200_000, np.float32)
+    flatstep.Adam(param, 0.1).step(np.ones(200_000, np.float32))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(step_in_a_child, 200_000).result(timeout=60) == float(param[-1])
+
+
+@pytest.mark.skipif(not hasattr(sys, "_is_gil_enabled"), reason="needs Python 3.13 or later")
+def test_the_import_leaves_the_gil_as_it_was():
+    """Off, in a free-threaded interpreter."""
+    code = "import sys; print(sys._is_gil_enabled()); import flatstep; print(sys._is_gil_enabled())"
+    before, after = run(code)
+    assert before == after
