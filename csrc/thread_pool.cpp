@@ -26,6 +26,22 @@ T wait_while_equal(const std::atomic<T>& value, T old) {
   return value.load(std::memory_order_acquire);
 }
 
+// Threads started meanwhile get no signals: those are for the threads that the program knows of.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &callers_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &callers_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t callers_;
+};
+
 }  // namespace
 
 void ThreadPool::run(int threads, Task task, void* argument) {
@@ -46,9 +62,8 @@ void ThreadPool::run(int threads, Task task, void* argument) {
 // Starts helpers until there are that many. Where the system grants no more threads, fewer must do.
 void ThreadPool::grow(int helpers) {
   if (int(helpers_.size()) >= helpers) return;
-  sigset_t all, callers;  // signals are for the threads that the program knows of
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &callers);
+  helpers_.reserve(size_t(helpers));
+  const SignalsBlocked blocked;
   try {
     while (int(helpers_.size()) < helpers) {
       auto helper = std::make_unique<Helper>();
@@ -57,7 +72,6 @@ void ThreadPool::grow(int helpers) {
     }
   } catch (const std::system_error&) {
   }
-  pthread_sigmask(SIG_SETMASK, &callers, nullptr);
 }
 
 void ThreadPool::help(Helper& helper, int thread) {

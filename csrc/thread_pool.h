@@ -15,8 +15,9 @@ class ThreadPool {
  public:
   using Task = void (*)(void* argument, int thread);
 
-  // task(argument, i) on up to `threads` threads, for different i in 0 .. threads - 1; 0 is the caller's. Returns when
-  // all that began have returned. Where the pool is busy with another caller's task, the caller works alone.
+  // task(argument, i) on the caller's thread, i = 0, and on helpers, each with an i of its own: threads - 1 are called,
+  // and one called earlier may come late. Returns when all that began have returned. Where the pool is busy with
+  // another caller's task, the caller works alone.
   void run(int threads, Task task, void* argument);
 
  private:
