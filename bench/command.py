@@ -7,12 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from .beside import show_beside_numpy
 from .cases import contenders
 from .measure import Result, measure
 from .report import show, write_json
 
 
-def run(sizes: list[int], rounds: int, output: Path | None) -> int:
+def run(sizes: list[int], rounds: int, output: Path | None, beside_numpy: bool = False) -> int:
     """Measures and shows every size; writes JSON where asked to."""
     console = Console()
     results: list[Result] = []
@@ -20,6 +21,9 @@ def run(sizes: list[int], rounds: int, output: Path | None) -> int:
         of_size = _measure(size, rounds, console)
         show(of_size, console)
         results.extend(of_size)
+    if beside_numpy:
+        for size in sizes:
+            show_beside_numpy(size, rounds, console)
     if output is not None:
         write_json(results, output)
         console.print(f"wrote {output}")

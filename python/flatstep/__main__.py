@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--size", type=_size, nargs="+", default=[10**4, 10**6, 2**26], help="elements (%(default)s)")
     bench.add_argument("--rounds", type=_positive, default=15, help="timings of each (%(default)s)")
     bench.add_argument("--json", type=Path, help="file to write the timings to")
+    bench.add_argument("--beside-numpy", action="store_true", help="also time steps between matrix products")
     bench.set_defaults(run=_bench)
 
     about = "tell what this build can do on this machine, for a bug report"
@@ -85,7 +86,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     _require_target()
     from .bench import command
 
-    return command.run(arguments.size, arguments.rounds, arguments.json)
+    return command.run(arguments.size, arguments.rounds, arguments.json, arguments.beside_numpy)
 
 
 def _info(arguments: argparse.Namespace) -> int:
