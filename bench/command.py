@@ -15,6 +15,8 @@ from .report import show, write_json
 
 def run(sizes: list[int], rounds: int, output: Path | None, beside_numpy: bool = False) -> int:
     """Measures and shows every size; writes JSON where asked to."""
+    if output is not None:
+        output.open("a").close()  # say now, not after the run, that it cannot be written
     console = Console()
     results: list[Result] = []
     for size in sizes:

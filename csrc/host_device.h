@@ -28,7 +28,7 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-constexpr int tile_size = 64;  // elements that a CPU sweep handles at a time; measured, see bench/README.md
+constexpr int tile_size = 64;  // elements that a CPU sweep handles at a time, and prefetches at a time
 
 FLATSTEP_FN float square_root(float x) { return ::sqrtf(x); }
 FLATSTEP_FN double square_root(double x) { return ::sqrt(x); }

@@ -24,9 +24,22 @@ constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: who
 
 std::atomic<int> chosen_threads{0};  // 0: as many as OpenMP would use, or as there are processors
 
-// Threads do not survive a fork, and waiting for OpenMP's hangs the child: it works alone.
+std::atomic<ThreadPool*> own_threads{nullptr};  // made once needed, never destroyed: its threads sleep in it
+
+// Threads do not survive a fork. The child gets a pool of its own when it needs one; what OpenMP still believes in it
+// would wait for for ever.
 std::atomic<bool> forked{false};
-[[maybe_unused]] const int watching_fork = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+[[maybe_unused]] const int watching_fork = pthread_atfork(nullptr, nullptr, [] {
+  forked = true;
+  own_threads = nullptr;
+});
+
+ThreadPool& pool() {
+  ThreadPool* existing = own_threads;
+  if (existing) return *existing;
+  auto made = std::make_unique<ThreadPool>();
+  return own_threads.compare_exchange_strong(existing, made.get()) ? *made.release() : *existing;
+}
 
 // Kernels promise the same bits whatever rounding or flush-to-zero mode the caller's thread happens to be in.
 class DefaultFloatingPoint {
@@ -89,11 +102,6 @@ struct Work {
   }
 };
 
-ThreadPool& own_threads() {
-  static ThreadPool& pool = *new ThreadPool;  // never destroyed: its threads sleep in it until the process ends
-  return pool;
-}
-
 }  // namespace
 
 void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team) {
@@ -106,14 +114,13 @@ void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team) {
   }
   Work work(jobs, count, total, threads);
 #ifdef _OPENMP
-  if (team == Team::openmp) {
+  if (team == Team::openmp && !forked) {
 #pragma omp parallel num_threads(threads)
     work.carry_out(omp_get_thread_num());
     return;
   }
 #endif
-  own_threads().run(
-      threads, [](void* argument, int thread) { static_cast<Work*>(argument)->carry_out(thread); }, &work);
+  pool().run(threads, [](void* argument, int thread) { static_cast<Work*>(argument)->carry_out(thread); }, &work);
 }
 
 bool has_openmp() {
@@ -125,7 +132,6 @@ bool has_openmp() {
 }
 
 int num_threads() {
-  if (forked) return 1;
   if (const int chosen = chosen_threads) return chosen;
 #ifdef _OPENMP
   return omp_get_max_threads();

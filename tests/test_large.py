@@ -27,7 +27,7 @@ def lazily_mapped(size: int) -> np.ndarray:
 
 def sweep(opt: flatstep.Optimizer, grads, elements: slice) -> None:
     """The part of a first step that falls to these elements."""
-    (past,), _ = opt._history.groups()
+    (past,), _ = opt._stepper.progress.history.groups()
     row = opt._scalars(past, opt._numbers.at(0), 1.0)
     opt._stepper.step_range(grads, [row], None, elements.start, elements.stop)
 
@@ -35,19 +35,22 @@ def sweep(opt: flatstep.Optimizer, grads, elements: slice) -> None:
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="maps memory without reserving it")
 
 
-@pytest.mark.parametrize("strided", [False, True], ids=["dense grad", "strided grad"])
-def test_one_tensor(strided):
+@pytest.mark.parametrize("stride", [1, 2, 0, -1], ids=["dense", "every second", "expanded", "reversed"])
+def test_one_tensor(stride):
+    """Gradients laid out otherwise are read from offsets past the edge too."""
     rng = np.random.default_rng(0)
     param = lazily_mapped(SIZE)
     opt = flatstep.Adam(param, 0.1)
     param[RANGE] = before = numbers(rng, RANGE.stop - RANGE.start, np.float32)
-    if strided:
+    wanted = numbers(rng, before.size, np.float32)
+    if stride == 0:
+        wanted[...] = 2
         grad = np.broadcast_to(np.float32(2), SIZE)
     else:
-        grad = lazily_mapped(SIZE)
-        grad[RANGE] = 2
+        grad = lazily_mapped(SIZE * abs(stride))[::stride]
+        grad[RANGE] = wanted
     sweep(opt, [grad], RANGE)
-    flatstep.Adam(before, 0.1).step(np.full_like(before, 2))
+    flatstep.Adam(before, 0.1).step(wanted)
     assert_same_bits(param[RANGE], before)
     assert not param[RANGE.start - 100 : RANGE.start].any() and not param[RANGE.stop :].any()
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+import threading
+import warnings
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -77,7 +81,7 @@ MISMATCHES = {
         r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it with .astype",
     ),
     "integers": ({"a": np.ones(2, int), "b": [np.ones(2)]}, r"grads\['a'\] has dtype int64, expected float64"),
-    "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >d, expected float64"),
+    "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >f8, expected float64"),
     "not an array": ({"a": "word", "b": [np.ones(2)]}, r"grads\['a'\] is a builtins.str, expected a NumPy array"),
     "dates": (
         {"a": np.ones(2, "M8[s]"), "b": [np.ones(2)]},
@@ -359,15 +363,108 @@ def test_targets(monkeypatch):
         flatstep.Adam(np.ones(1), 0.1)
 
 
-def test_one_optimizer_in_two_threads():
-    """A step that meets another one of the same optimizer says so."""
+def test_one_optimizer_used_while_it_steps():
+    """By a schedule of its own, or by another thread: refused, and the step goes on."""
     opt = flatstep.Adam(np.ones(3), 0.1)
+    saved = opt.state_dict()
+    refused = []
+
+    def attempt(action):
+        try:
+            action()
+        except RuntimeError as error:
+            refused.append(str(error))
 
     def schedule(count):
-        with pytest.raises(RuntimeError, match="another thread is stepping this optimizer"):
-            opt.step(np.ones(3))
+        for action in (lambda: opt.step(np.ones(3)), opt.state_dict, lambda: opt.load_state_dict(saved)):
+            attempt(action)
+            thread = threading.Thread(target=attempt, args=(action,))
+            thread.start()
+            thread.join()
         return 0.1
 
     opt.learning_rate = schedule
     opt.step(np.ones(3))
+    assert len(refused) == 6
+    assert all(text.startswith("this optimizer is in use") for text in refused)
     assert opt.count == 1
+    opt.learning_rate = 0.1
+    opt.step(np.ones(3))
+
+
+def test_parameters_put_into_the_structure_later():
+    """They would never be updated, and whoever put them there would not know."""
+    params = {"w": np.ones(3), "b": [np.ones(2)]}
+    opt = flatstep.Adam(params, 0.1)
+    kept, params["b"][0] = params["b"][0], np.zeros(2)
+    with pytest.raises(ValueError, match=r"params\['b'\]\[0\] is another array than when the optimizer was made"):
+        opt.step({"w": np.ones(3), "b": [np.ones(2)]})
+    params["b"][0] = kept
+    opt.step({"w": np.ones(3), "b": [np.ones(2)]})
+    del params["b"]
+    with pytest.raises(ValueError, match=r"params lacks the keys \['b'\]"):
+        opt.step({"w": np.ones(3), "b": [np.ones(2)]})
+    assert opt.count == 1
+
+
+def moved(param):
+    param.resize(100_000, refcheck=False)  # to another place
+    param.resize(4, refcheck=False)
+
+
+def retyped(param):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        param.dtype = np.int64
+
+
+def restrided(param):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        param.shape = (2, 2)
+        param.strides = (8, 16)
+
+
+@pytest.mark.parametrize("change", [moved, retyped, restrided])
+def test_parameter_is_not_what_it_was(change):
+    param = np.ones(4) if change is not restrided else np.ones((2, 2))
+    opt = flatstep.AMSGrad([param, np.ones(4)], 0.1)
+    grads = [np.ones(param.shape), np.ones(4)]
+    opt.step(grads)
+    place = param.ctypes.data
+    change(param)
+    if change is moved and param.ctypes.data == place:
+        pytest.skip("the allocator gave the same memory again")
+    with pytest.raises(ValueError, match=r"params\[0\] has another shape, dtype or place in memory"):
+        opt.step(grads)
+    assert opt.state["mu"][0].shape == grads[0].shape
+    assert not np.shares_memory(opt.state["mu"][0], opt.state["mu"][1])
+
+
+def test_gradients_in_packed_records():
+    """Aligned where they begin, but not from there on."""
+    grads = np.ones(5, [("grad", np.float32), ("flag", np.uint8)])["grad"]
+    with pytest.raises(ValueError, match="grads is not aligned to its item size"):
+        flatstep.Adam(np.ones(5, np.float32), 0.1).step(grads)
+
+
+def test_reversed_gradients_in_memory_that_is_written():
+    buffer = np.ones(10)
+    opt = flatstep.Adam(buffer[:5], 0.1)
+    with pytest.raises(ValueError, match="grads shares memory with params"):
+        opt.step(buffer[4:9][::-1])
+    opt.step(buffer[5:][::-1])
+
+
+def test_masked_gradients():
+    with pytest.raises(
+        TypeError, match=r"grads is a numpy.ma.*MaskedArray of dtype float64, whose mask would be ignored"
+    ):
+        flatstep.Adam(np.ones(2), 0.1).step(np.ma.array([1.0, 2.0], mask=[0, 1]))
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__name__)
+def test_copies_are_refused(copied):
+    """A copy would share state, or be without."""
+    with pytest.raises(TypeError, match="Adam cannot be copied or pickled; make another one"):
+        copied(flatstep.Adam(np.ones(2), 0.1))

@@ -112,6 +112,9 @@ UNFIT = {
     "broken count": (changed(["count"], 1.5), r"state_dict\['count'\] is 1.5"),
     "boundless count": (changed(["count"], 2**63), r"state_dict\['count'\] is 9223372036854775808, expected a whole"),
     "true": (changed(["count"], True), r"state_dict\['count'\] is True"),
+    "number that no float holds": (changed(["numbers", "b2"], 10**400), r"\['b2'\] is inf, expected a finite number"),
+    "numbers not a dict": (changed(["numbers"], 5), r"state_dict\['numbers'\] is a int, expected a dict"),
+    "options not a dict": (changed(["options"], []), r"state_dict\['options'\] is a list, expected a dict"),
     "missing counts": (changed(["leaf_counts"], None), "state_dict lacks 'leaf_counts'"),
     "other counts": (changed(["leaf_counts", "v", 1], -2), r"state_dict\['leaf_counts'\]\['v'\]\[1\] is -2"),
     "other structure": (
@@ -160,6 +163,10 @@ def test_numbers_of_the_last_step_are_needed():
     opt.step(np.ones(2))
     saved = opt.state_dict()
     assert saved["leaf_numbers"] == {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0}
+    for wrong in (1.0, float("nan"), None):
+        saved["leaf_numbers"]["b2"] = wrong
+        with pytest.raises((ValueError, TypeError), match=r"state_dict\['leaf_numbers'\]\['b2'\] is "):
+            opt.load_state_dict(saved)
     del saved["leaf_numbers"]["b2"]
     with pytest.raises(ValueError, match=r"state_dict\['leaf_numbers'\] lacks \['b2'\]"):
         opt.load_state_dict(saved)

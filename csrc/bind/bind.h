@@ -22,7 +22,11 @@ class Buffer {
   Array array() const;
 
  private:
+  void describe(nb::handle object);
+
   Py_buffer view_;
+  std::string_view dtype_;
+  std::string unusual_;  // the dtype's name where it is none that arrays.cpp knows
 };
 
 void bind_catalog(nb::module_& module);

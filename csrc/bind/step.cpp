@@ -4,6 +4,11 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <unistd.h>
+
+#include <atomic>
+#include <exception>
+
 #include "bind.h"
 #include "describe.h"
 
@@ -25,6 +30,42 @@ Scalars read_scalars(nb::handle row, size_t hyperparameters) {
 }
 
 using Rows = std::optional<std::vector<int64_t>>;
+
+// One thread at a time, and no waiting: `with` raises RuntimeError while somebody is inside. Unlike a Python lock
+// around which a signal can strike, it is never left closed.
+class Exclusive {
+ public:
+  void enter() {
+    if (taken_.exchange(true, std::memory_order_acquire)) {
+      throw std::runtime_error(
+          "this optimizer is in use: by a step of another thread, or by the step that calls this schedule; give each "
+          "thread an optimizer of its own, or take turns");
+    }
+  }
+  void exit(nb::args) { taken_.store(false, std::memory_order_release); }
+
+ private:
+  std::atomic<bool> taken_{false};
+};
+
+// Runs f with the interpreter unlocked. A daemon thread that comes back to an interpreter which is shutting down is
+// ended by CPython (before 3.14) in a way that would abort the process from here, so it waits for the end instead.
+template <class F>
+void unlocked(F&& f) {
+  PyThreadState* const state = PyEval_SaveThread();
+  std::exception_ptr raised;
+  try {
+    f();
+  } catch (...) {
+    raised = std::current_exception();
+  }
+  try {
+    PyEval_RestoreThread(state);
+  } catch (...) {
+    while (true) pause();
+  }
+  if (raised) std::rethrow_exception(raised);
+}
 
 class Stepper {
  public:
@@ -60,11 +101,17 @@ class Stepper {
     state_.append(buffer);
   }
 
-  // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first.
-  void step(nb::list grads, nb::list scalars, const Rows& rows) {
+  // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first. `progress` becomes the
+  // stepper's with the step itself: no signal can strike between the two.
+  void step(nb::list grads, nb::list scalars, const Rows& rows, nb::object progress) {
     with_jobs(grads, scalars, rows,
               [this](const std::vector<Job>& jobs) { run(jobs.data(), int64_t(jobs.size()), team_); });
+    progress_ = std::move(progress);
   }
+
+  // Whatever the caller counts with; goes on with each step.
+  nb::object progress() const { return progress_; }
+  void set_progress(nb::object progress) { progress_ = std::move(progress); }
 
   // The part of a step that falls to the elements first <= i < last of each job. For tests of what kernels do far out,
   // where a whole step would touch more memory than a machine has.
@@ -101,8 +148,7 @@ class Stepper {
         arrays[i] = held.emplace_back(grad, Stream::grad, int64_t(i)).array();
       }
       const std::vector<Job>& jobs = plan_->assemble(arrays, table, rows ? &*rows : nullptr, *target_);
-      const nb::gil_scoped_release unlocked;
-      carry_out(jobs);
+      unlocked([&] { carry_out(jobs); });
     });
   }
 
@@ -125,6 +171,7 @@ class Stepper {
 
   int rule_;
   nb::list params_, state_;
+  nb::object progress_ = nb::none();
   nb::callable name_;
   const Target* target_;
   Team team_;
@@ -134,6 +181,10 @@ class Stepper {
 }  // namespace
 
 void bind_step(nb::module_& module) {
+  nb::class_<Exclusive>(module, "Exclusive")
+      .def(nb::init<>())
+      .def("__enter__", &Exclusive::enter)
+      .def("__exit__", &Exclusive::exit, nb::sig("def __exit__(self, *raised: object) -> None"));
   nb::class_<Stepper>(module, "Stepper")
       .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool>(), nb::arg("rule"),
            nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"),
@@ -143,12 +194,14 @@ void bind_step(nb::module_& module) {
            nb::sig("def state_layout(self, slot: int) -> tuple[list[int], int]"))
       .def("place_state", &Stepper::place_state, nb::arg("slot"), nb::arg("buffer"))
       .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
+           nb::arg("progress").none(),
            nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
-                   "rows: collections.abc.Sequence[int] | None) -> None"))
+                   "rows: collections.abc.Sequence[int] | None, progress: object) -> None"))
       .def("step_range", &Stepper::step_range, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
            nb::arg("first"), nb::arg("last"),
            nb::sig("def step_range(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
                    "rows: collections.abc.Sequence[int] | None, first: int, last: int) -> None"))
+      .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress, nb::for_setter(nb::arg("value").none()))
       .def_prop_ro("target", &Stepper::target);
 }
 

@@ -2,6 +2,7 @@
 // cpu/target.cpp alone.
 #pragma once
 
+#include "../call.h"
 #include "../host_device.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {

@@ -23,17 +23,24 @@ FLATSTEP_FN void prefetch(const void* memory, int64_t element, bool will_write) 
   }
 }
 
-// Copies `count` numbers of a strided gradient, from the element `first` on in the parameter's order.
+// Copies `count` numbers of a strided gradient, from the element `first` on in the parameter's order: run by run along
+// the innermost axis.
 template <class Storage>
 void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
-  const auto* from = static_cast<const Storage*>(grad);
-  for (int k = 0; k < count; ++k) {
-    int64_t rest = first + k, offset = 0;
-    for (int axis = walk.axes - 1; axis >= 0; --axis) {
+  const int inner = walk.axes - 1;
+  for (int done = 0; done < count;) {
+    int64_t rest = (first + done) / walk.shape[inner];
+    const int64_t along = (first + done) % walk.shape[inner], stride = walk.strides[inner];
+    int64_t offset = along * stride;
+    for (int axis = inner - 1; axis >= 0; --axis) {
       offset += rest % walk.shape[axis] * walk.strides[axis];
       rest /= walk.shape[axis];
     }
-    to[k] = from[offset];
+    const auto* from = static_cast<const Storage*>(grad) + offset;
+    const int64_t left = walk.shape[inner] - along;
+    const int run = left < count - done ? int(left) : count - done;
+    for (int k = 0; k < run; ++k) to[done + k] = from[k * stride];
+    done += run;
   }
 }
 

@@ -6,14 +6,14 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-template <class R, class Layouts>
+template <class R, class AllLayouts>
 struct Row;
 template <class R, class... L>
 struct Row<R, List<L...>> {
   static constexpr Kernel kernels[] = {&sweep<R, L>...};
 };
 
-template <class Rules>
+template <class AllRules>
 struct Table;
 template <class... R>
 struct Table<List<R...>> {

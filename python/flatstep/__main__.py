@@ -63,7 +63,7 @@ def _size(text: str) -> int:
         elements = int(float(text))
     except (ValueError, OverflowError):
         elements = 0
-    if elements < 1:
+    if not 1 <= elements <= 2**40:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of elements")
     return elements
 
@@ -86,7 +86,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     _require_target()
     from .bench import command
 
-    return command.run(arguments.size, arguments.rounds, arguments.json, arguments.beside_numpy)
+    try:
+        return command.run(arguments.size, arguments.rounds, arguments.json, arguments.beside_numpy)
+    except OSError as error:
+        raise SystemExit(f"flatstep: cannot write {arguments.json}: {error.strerror}") from None
 
 
 def _info(arguments: argparse.Namespace) -> int:

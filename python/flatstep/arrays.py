@@ -33,9 +33,10 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise TypeError(f"{name} is a {kind}, expected a NumPy array")
     try:
-        return np.from_dlpack(leaf)
+        array: Array = np.from_dlpack(leaf)
     except Exception as error:  # whatever the library at the other end raises
         raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
+    return array
 
 
 def dtype_name(name: str, dtype: Any) -> str | None:
@@ -43,9 +44,10 @@ def dtype_name(name: str, dtype: Any) -> str | None:
     if dtype is None:
         return None
     try:
-        return dtype_of("bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name).name
+        known: str = dtype_of("bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name).name
     except TypeError:
         raise TypeError(f"{name} is {dtype!r}, expected a dtype or its name") from None
+    return known
 
 
 def dtype_of(name: str) -> np.dtype[Any]:
@@ -67,8 +69,8 @@ def aligned_zeros(count: int) -> Array:
     return aligned
 
 
-def view_like(param: Array, buffer: Array, offset: int, dtype: str) -> Array:
-    """An array over a buffer of bytes, of a parameter's shape and with its axes in the same order in memory."""
+def view(shape: tuple[tuple[int, ...], tuple[int, ...]], buffer: Array, offset: int, dtype: str) -> Array:
+    """An array over a buffer of bytes; ``shape`` is its shape and its strides in elements."""
     own = dtype_of(dtype)
-    strides = tuple(stride // param.itemsize * own.itemsize for stride in param.strides)
-    return np.ndarray(param.shape, own, buffer, offset, strides)
+    lengths, strides = shape
+    return np.ndarray(lengths, own, buffer, offset, tuple([stride * own.itemsize for stride in strides]))

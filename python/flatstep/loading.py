@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from .numbers import finite
 from .state import Past
 from .trees import Tree
 
@@ -47,6 +46,8 @@ class Loaded:
     def part(self, key: str, expected: Mapping[str, Any], complete: bool = True) -> Mapping[str, Any]:
         """The dict under a key, whose own keys are those of ``expected``, or some of them."""
         part = self.get(key)
+        if not isinstance(part, Mapping):
+            raise ValueError(f"state_dict['{key}'] is a {type(part).__name__}, expected a dict")
         missing = [name for name in expected if name not in part] if complete else []
         unknown = [name for name in part if name not in expected]
         if missing or unknown:
@@ -56,18 +57,19 @@ class Loaded:
     def count(self) -> int:
         return self._natural("state_dict['count']", self.get("count"))
 
-    def pasts(self, remembered: list[str]) -> list[Past]:
+    def pasts(self, remembered: list[str], check: Callable[[str, str, Any], float]) -> list[Past]:
+        """The past of each leaf; ``check`` takes the name of a number, what to call it, and its value."""
         counts = self._tree.match(self.get("leaf_counts"), "state_dict['leaf_counts']")
         columns = [
             self._tree.match(column, f"state_dict['leaf_numbers']['{name}']")
             for name, column in self.part("leaf_numbers", dict.fromkeys(remembered)).items()
         ]
         pasts: list[Past] = []
-        for leaf, (path, count) in enumerate(zip(self._paths, counts, strict=True)):
-            number = self._natural(f"state_dict['leaf_counts']{path}", count)
-            names = [f"state_dict['leaf_numbers']['{name}']{path}" for name in remembered]
-            values = [finite(name, column[leaf]) for name, column in zip(names, columns, strict=True) if number > 0]
-            pasts.append((number, tuple(values)))
+        for leaf, (path, value) in enumerate(zip(self._paths, counts, strict=True)):
+            count = self._natural(f"state_dict['leaf_counts']{path}", value)
+            named = zip(remembered, columns, strict=True) if count > 0 else ()
+            values = [check(n, f"state_dict['leaf_numbers']['{n}']{path}", column[leaf]) for n, column in named]
+            pasts.append((count, tuple(values)))
         return pasts
 
     def arrays(self, views: dict[str, list[Any]]) -> list[tuple[Any, Any]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
-from typing import Any
+from operator import is_
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from . import _core
 from .arrays import take_params
 from .loading import STATE_DICT_VERSION, Loaded
 from .numbers import Number, Numbers, Option, finite
-from .state import History, Past, State, number_off
+from .state import History, Past, Progress, State, number_off
 from .trees import Tree
 
 _SETTLED = ("weight_decay", "decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule
@@ -53,9 +53,8 @@ class Optimizer:
         self._state = State(rule, leaves, first_moment, self._stepper)
         self._settled: tuple[float, ...] = ()  # the part of a row that is the same as long as the numbers are
         self._settled_for: Mapping[str, float] | None = None
-        self._history = History(len(leaves))
-        self._count = 0
-        self._stepping = threading.Lock()
+        self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
+        self._exclusive = _core.Exclusive()
 
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
         """Updates the parameters in place from their gradients.
@@ -69,7 +68,7 @@ class Optimizer:
         Raises:
             TypeError, ValueError: a gradient does not fit its parameter, or a number or schedule is out of bounds. Then
                 parameters, state and counts are as before.
-            RuntimeError: another thread is stepping this optimizer.
+            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
             >>> import numpy as np, flatstep
@@ -79,28 +78,37 @@ class Optimizer:
             >>> w.round(6)
             array([ 0.9, -0.9])
         """
-        if not self._stepping.acquire(blocking=False):
-            raise RuntimeError("another thread is stepping this optimizer; give each thread its own, or take turns")
-        try:
+        with self._exclusive:
             leaves = self._tree.match(grads, "grads")
+            self._check_same_leaves()
+            count, history = self._stepper.progress
             scale = finite("grad_scale", grad_scale)
-            numbers = self._numbers.at(self._count)
-            rows, index = self._rows(numbers, scale)
-            self._stepper.step(leaves, rows, index)
-            updated = [grad is not None for grad in leaves]
-            self._history.advance(updated, tuple(numbers[name] for name in self._remembered))
-            self._count += 1
-        finally:
-            self._stepping.release()
+            numbers = self._numbers.at(count)
+            rows, index = self._rows(history, numbers, scale)
+            remembered = tuple([numbers[name] for name in self._remembered])
+            after = Progress(count + 1, history.advanced([grad is not None for grad in leaves], remembered))
+            self._stepper.step(leaves, rows, index, after)
 
-    def _rows(self, numbers: Mapping[str, Any], grad_scale: float) -> tuple[list[tuple[float, ...]], list[int] | None]:
+    def _check_same_leaves(self) -> None:
+        """The structure of parameters is the user's own: one that was put into it later would never be updated."""
+        now = self._tree.match(self._params, "params")
+        if not all(map(is_, now, self._tree.leaves)):
+            changed = next(i for i, leaf in enumerate(now) if leaf is not self._tree.leaves[i])
+            raise ValueError(
+                f"params{self._tree.path(changed)} is another array than when the optimizer was made; write into that "
+                "one (p[...] = x), or make another optimizer"
+            )
+
+    def _rows(
+        self, history: History, numbers: Mapping[str, Any], grad_scale: float
+    ) -> tuple[list[tuple[float, ...]], list[int] | None]:
         """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
         per_leaf = self._numbers.per_leaf
         if not per_leaf:
-            pasts, index = self._history.groups()
+            pasts, index = history.groups()
             return [self._scalars(past, numbers, grad_scale) for past in pasts], index
         columns = [numbers[name] for name in per_leaf]
-        keys, index = number_off(zip(self._history.each(), *columns, strict=True))
+        keys, index = number_off(zip(history.each(), *columns, strict=True))
         return [
             self._scalars(past, {**numbers, **dict(zip(per_leaf, own, strict=True))}, grad_scale) for past, *own in keys
         ], index
@@ -129,7 +137,12 @@ class Optimizer:
     @property
     def count(self) -> int:
         """Steps executed; what schedules are called with."""
-        return self._count
+        return self._progress.count
+
+    @property
+    def _progress(self) -> Progress:
+        progress: Progress = self._stepper.progress
+        return progress
 
     @property
     def state(self) -> dict[str, Any]:
@@ -151,25 +164,27 @@ class Optimizer:
 
         Parameters are not in it, nor are schedules.
         """
-        each = self._history.each()
-        return {
-            "version": STATE_DICT_VERSION,
-            "optimizer": type(self).__name__,
-            "options": dict(self._options),
-            "numbers": {
-                name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
-            },
-            "count": self._count,
-            "leaf_counts": self._tree.build([count for count, _ in each]),
-            "leaf_numbers": {
-                name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
-                for at, name in enumerate(self._remembered)
-            },
-            "state": {
-                slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
-                for slot in self._state.slots
-            },
-        }
+        with self._exclusive:
+            count, history = self._progress
+            each = history.each()
+            return {
+                "version": STATE_DICT_VERSION,
+                "optimizer": type(self).__name__,
+                "options": dict(self._options),
+                "numbers": {
+                    name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
+                },
+                "count": count,
+                "leaf_counts": self._tree.build([own for own, _ in each]),
+                "leaf_numbers": {
+                    name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
+                    for at, name in enumerate(self._remembered)
+                },
+                "state": {
+                    slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
+                    for slot in self._state.slots
+                },
+            }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over a state made by ``state_dict`` for the same optimizer, options and parameter shapes.
@@ -186,14 +201,17 @@ class Optimizer:
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
             for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
-        count = loaded.count()
-        each = loaded.pasts(self._remembered)
-        arrays = loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
+        with self._exclusive:
+            progress = Progress(loaded.count(), History(loaded.pasts(self._remembered, self._numbers.check)))
+            for view, array in loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots}):
+                view[...] = array
+            for name, value in numbers.items():
+                if not self._numbers.has_schedule(name):
+                    self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
+            self._stepper.progress = progress
 
-        for view, array in arrays:
-            view[...] = array
-        for name, value in numbers.items():
-            if not self._numbers.has_schedule(name):
-                self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
-        self._count = count
-        self._history.replace(each)
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled; make another one over the other parameters, and let "
+            "it load_state_dict(opt.state_dict())"
+        )

@@ -22,8 +22,8 @@ def targets() -> list[str]:
 def get_num_threads() -> int:
     """How many threads a large step uses; small ones run on the calling thread.
 
-    By default what OpenMP would use (``OMP_NUM_THREADS``, else all processors); 1 in a build without OpenMP and in a
-    forked child.
+    By default what OpenMP would use (``OMP_NUM_THREADS``, else all processors). The threads are flatstep's own, are
+    started by the first large step, and sleep between steps.
 
     Example:
         >>> import flatstep
@@ -40,7 +40,7 @@ def set_num_threads(n: int) -> None:
         n: at least 1.
 
     Raises:
-        ValueError: n is less than 1, or more than 1 in a build without OpenMP.
+        ValueError: n is less than 1.
 
     Example:
         >>> import flatstep

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from . import _core
-from .arrays import Array, aligned_zeros, view_like
+from .arrays import Array, aligned_zeros, view
 
 
 @cache
@@ -25,7 +25,9 @@ class State:
     """
 
     def __init__(self, rule: str, params: Sequence[Array], first_moment: str, stepper: _core.Stepper) -> None:
-        self._params = params
+        self.params = params
+        # As the parameters are now: whoever reshapes one later is refused by the next step, and its state stays whole.
+        self._shapes = [(p.shape, tuple([s // p.itemsize for s in p.strides])) for p in params]
         self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
         self._offsets: list[list[int]] = []
         self._buffers: list[Array] = []
@@ -39,8 +41,8 @@ class State:
     def views(self, slot: str) -> list[Array]:
         """The slot's part of each parameter, as arrays over the buffer."""
         index = self.slots.index(slot)
-        rows = zip(self._params, self._offsets[index], self._dtypes, strict=True)
-        return [view_like(param, self._buffers[index], offset, dtypes[index]) for param, offset, dtypes in rows]
+        rows = zip(self._shapes, self._offsets[index], self._dtypes, strict=True)
+        return [view(shape, self._buffers[index], offset, dtypes[index]) for shape, offset, dtypes in rows]
 
 
 Key = TypeVar("Key", bound=Hashable)
@@ -56,16 +58,17 @@ def number_off(keys: Iterable[Key]) -> tuple[list[Key], list[int]]:
 
 
 class History:
-    """The past of each leaf. As long as all share one, it is kept once."""
+    """The past of each leaf, at one moment. As long as all share one, it is kept once."""
 
-    def __init__(self, leaves: int) -> None:
-        self._leaves = leaves
-        self._shared: Past | None = (0, ())
-        self._each: list[Past] = []
+    def __init__(self, each: Sequence[Past]) -> None:
+        self._leaves = len(each)
+        all_alike = not each or each.count(each[0]) == len(each)
+        self._shared: Past | None = (each[0] if each else (0, ())) if all_alike else None
+        self._each = () if all_alike else each
 
-    def each(self) -> list[Past]:
+    def each(self) -> Sequence[Past]:
         """The past of each leaf, in order."""
-        return list(self._each) if self._shared is None else [self._shared] * self._leaves
+        return self._each if self._shared is None else [self._shared] * self._leaves
 
     def groups(self) -> tuple[list[Past], list[int] | None]:
         """The different pasts, and the index of each leaf's among them; None where there is but one."""
@@ -73,20 +76,21 @@ class History:
             return [self._shared], None
         return number_off(self._each)
 
-    def advance(self, updated: Sequence[bool], remembered: tuple[float, ...]) -> None:
-        """Counts an update, with these numbers, of the leaves for which ``updated`` is true."""
+    def advanced(self, updated: Sequence[bool], remembered: tuple[float, ...]) -> History:
+        """The history after an update, with these numbers, of the leaves for which ``updated`` is true."""
         if self._shared is not None and all(updated):
-            self._shared = (self._shared[0] + 1, remembered)
-            return
-        self.replace(
-            [
-                (past[0] + 1, remembered) if is_updated else past
-                for past, is_updated in zip(self.each(), updated, strict=True)
-            ]
-        )
+            return self._with_shared((self._shared[0] + 1, remembered))
+        pairs = zip(self.each(), updated, strict=True)
+        return History([(past[0] + 1, remembered) if is_updated else past for past, is_updated in pairs])
 
-    def replace(self, each: list[Past]) -> None:
-        """Sets the past of each leaf."""
-        all_alike = not each or each.count(each[0]) == len(each)
-        self._shared = (each[0] if each else (0, ())) if all_alike else None
-        self._each = [] if all_alike else each
+    def _with_shared(self, past: Past) -> History:
+        made = History(())
+        made._leaves, made._shared = self._leaves, past
+        return made
+
+
+class Progress(NamedTuple):
+    """How far an optimizer has come: replaced as a whole, by the step itself."""
+
+    count: int
+    history: History

@@ -6,8 +6,9 @@ For the package's own use; knows nothing of arrays.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -20,6 +21,10 @@ class _Node:
     keys: tuple[Any, ...]
     children: tuple[_Node | None, ...]
 
+    @cached_property
+    def key_set(self) -> frozenset[Any]:
+        return frozenset(self.keys)
+
     def make(self, values: list[Any]) -> Any:
         if issubclass(self.kind, dict):
             # A dict with a constructor of its own (defaultdict, say) comes back as a plain one.
@@ -31,7 +36,7 @@ class _Node:
 
     def describe(self) -> str:
         if issubclass(self.kind, dict):
-            return f"a dict with the keys {list(self.keys)}"
+            return f"a dict with the keys {_some(self.keys)}"
         return f"a {'tuple' if issubclass(self.kind, tuple) else 'list'} of {len(self.keys)}"
 
 
@@ -79,6 +84,11 @@ class Tree:
         return next(islice(_paths(self._root, ""), leaf, None))
 
 
+def _some(keys: Sequence[Any]) -> str:
+    """The first few of them, for a message."""
+    return f"[{', '.join(map(repr, keys[:5]))}{', ...' if len(keys) > 5 else ''}]"
+
+
 def _match(node: _Node | None, value: Any, name: str, take: Callable[[Any], None]) -> None:
     if node is None:
         take(value)
@@ -86,10 +96,10 @@ def _match(node: _Node | None, value: Any, name: str, take: Callable[[Any], None
     if issubclass(node.kind, dict):
         if not isinstance(value, dict):
             raise ValueError(f"{name} is a {type(value).__name__}, expected {node.describe()}")
-        missing = [key for key in node.keys if key not in value]
-        unknown = [key for key in value if key not in node.keys] if len(value) + len(missing) != len(node.keys) else []
-        if missing or unknown:
-            raise ValueError(f"{name} lacks the keys {missing} and has the unknown keys {unknown}")
+        if value.keys() != node.key_set:
+            missing = [key for key in node.keys if key not in value]
+            unknown = [key for key in value if key not in node.key_set]
+            raise ValueError(f"{name} lacks the keys {_some(missing)} and has the unknown keys {_some(unknown)}")
         values = [value[key] for key in node.keys]
     else:
         if not isinstance(value, (list, tuple)):
