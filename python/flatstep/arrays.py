@@ -58,7 +58,8 @@ def dtype_of(name: str) -> np.dtype[Any]:
         from ml_dtypes import bfloat16
     except ImportError:
         raise ImportError('bfloat16 arrays need ml_dtypes: pip install "flatstep[bfloat16]"') from None
-    return np.dtype(bfloat16)
+    dtype: np.dtype[Any] = np.dtype(bfloat16)
+    return dtype
 
 
 def aligned_zeros(count: int) -> Array:
@@ -73,4 +74,5 @@ def view(shape: tuple[tuple[int, ...], tuple[int, ...]], buffer: Array, offset: 
     """An array over a buffer of bytes; ``shape`` is its shape and its strides in elements."""
     own = dtype_of(dtype)
     lengths, strides = shape
-    return np.ndarray(lengths, own, buffer, offset, tuple([stride * own.itemsize for stride in strides]))
+    made: Array = np.ndarray(lengths, own, buffer, offset, tuple([stride * own.itemsize for stride in strides]))
+    return made

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from operator import is_
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -81,7 +81,8 @@ class Optimizer:
         with self._exclusive:
             leaves = self._tree.match(grads, "grads")
             self._check_same_leaves()
-            count, history = self._stepper.progress
+            progress = self._progress
+            count, history = progress.count, progress.history
             scale = finite("grad_scale", grad_scale)
             numbers = self._numbers.at(count)
             rows, index = self._rows(history, numbers, scale)
@@ -141,8 +142,7 @@ class Optimizer:
 
     @property
     def _progress(self) -> Progress:
-        progress: Progress = self._stepper.progress
-        return progress
+        return cast(Progress, self._stepper.progress)
 
     @property
     def state(self) -> dict[str, Any]:
@@ -165,8 +165,8 @@ class Optimizer:
         Parameters are not in it, nor are schedules.
         """
         with self._exclusive:
-            count, history = self._progress
-            each = history.each()
+            progress = self._progress
+            each = progress.history.each()
             return {
                 "version": STATE_DICT_VERSION,
                 "optimizer": type(self).__name__,
@@ -174,7 +174,7 @@ class Optimizer:
                 "numbers": {
                     name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
                 },
-                "count": count,
+                "count": progress.count,
                 "leaf_counts": self._tree.build([own for own, _ in each]),
                 "leaf_numbers": {
                     name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])

@@ -6,8 +6,9 @@ For the package's own use.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from . import _core
 from .arrays import Array, aligned_zeros, view
@@ -89,7 +90,8 @@ class History:
         return made
 
 
-class Progress(NamedTuple):
+@dataclass(frozen=True)
+class Progress:
     """How far an optimizer has come: replaced as a whole, by the step itself."""
 
     count: int
