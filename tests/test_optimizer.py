@@ -363,7 +363,7 @@ def test_one_optimizer_in_two_threads():
     opt = flatstep.Adam(np.ones(3), 0.1)
 
     def schedule(count):
-        with pytest.raises(RuntimeError, match="another thread is stepping this optimizer"):
+        with pytest.raises(RuntimeError, match="another thread is using this optimizer"):
             opt.step(np.ones(3))
         return 0.1
 

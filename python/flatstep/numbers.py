@@ -20,6 +20,8 @@ def finite(name: str, value: Any) -> float:
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, expected a number") from None
+    except OverflowError:  # a whole number that no float can hold
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} is {number}, expected a finite number")
     return number

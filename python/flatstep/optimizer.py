@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from . import _core
+from . import _core, files
 from .arrays import check_params
 from .loading import STATE_DICT_VERSION, Loaded
 from .numbers import Number, Numbers, Option, Scalar, finite
@@ -14,6 +15,7 @@ from .state import History, Past, State
 from .trees import Tree
 
 _SETTLED = ("weight_decay", "decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule
+_BUSY = "another thread is using this optimizer; give each thread its own, or take turns"
 _PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value of the leaf's last update
 
 
@@ -66,7 +68,7 @@ class Optimizer:
         Raises:
             TypeError, ValueError: a gradient does not fit its parameter, or a number or schedule is out of bounds. Then
                 parameters, state and counts are as before.
-            RuntimeError: another thread is stepping this optimizer.
+            RuntimeError: another thread is stepping, saving or loading this optimizer.
 
         Example:
             >>> import numpy as np, flatstep
@@ -77,7 +79,7 @@ class Optimizer:
             array([ 0.9, -0.9])
         """
         if not self._stepping.acquire(blocking=False):
-            raise RuntimeError("another thread is stepping this optimizer; give each thread its own, or take turns")
+            raise RuntimeError(_BUSY)
         try:
             leaves = self._tree.match(grads, "grads")
             scale = finite("grad_scale", grad_scale)
@@ -136,6 +138,14 @@ class Optimizer:
 
         Parameters are not in it, nor are schedules.
         """
+        state = {
+            slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
+            for slot in self._state.slots
+        }
+        return {**self._described(), "state": state}
+
+    def _described(self) -> dict[str, Any]:
+        """The state_dict but for its arrays."""
         each = self._history.each()
         return {
             "version": STATE_DICT_VERSION,
@@ -148,10 +158,6 @@ class Optimizer:
                 name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
                 for at, name in enumerate(self._remembered)
             },
-            "state": {
-                slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
-                for slot in self._state.slots
-            },
         }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
@@ -163,15 +169,93 @@ class Optimizer:
             ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
                 incomplete. Then nothing has changed.
         """
-        loaded = Loaded(self._tree, state_dict)
+        self._take_over(Loaded(self._tree, state_dict))
+
+    def save(self, path: files.FilePath) -> None:
+        """Writes parameters and state to a safetensors file: all that ``state_dict`` holds, and the parameters.
+
+        An old file is replaced at once by the whole new one, or stays as it was, even if the process is killed in
+        between. (Killed in between, it leaves a file ``.flatstep-*.tmp`` behind, which may be deleted.) Schedules are
+        not saved.
+
+        Args:
+            path: where to. A link is followed; the permissions of an old file are kept.
+
+        Raises:
+            ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
+            OSError: the file cannot be written. Then the old one is as before.
+            ValueError: ``path`` is a directory or a device; or dicts in ``params`` have keys that no file can hold,
+                because they print alike or, like plain objects, print as their address.
+            RuntimeError: another thread is stepping, saving or loading this optimizer.
+
+        Example:
+            >>> import numpy as np, flatstep, os, tempfile
+            >>> w = np.array([1.0, -1.0])
+            >>> opt = flatstep.Adam(w, learning_rate=0.1)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = os.path.join(folder, "model.safetensors")
+            ...     opt.save(path)
+            ...     opt.step(2 * w)
+            ...     opt.load(path)
+            >>> w, opt.count
+            (array([ 1., -1.]), 0)
+        """
+        with self._alone():
+            params = self._tree.build(self._state.params)
+            files.write(path, self._tree, {**self._described(), "params": params, "state": self.state})
+
+    def load(self, path: files.FilePath) -> None:
+        """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
+
+        Parameters change in place. Numbers are taken over too, but an attribute that holds a schedule keeps it. What
+        follows has the bits that it would have had without the interruption.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
+            OSError: the file cannot be read.
+            ValueError: it is not a whole file written by ``save``, or of another optimizer, version, option, structure,
+                shape or dtype; or a parameter has become read-only. Whatever was raised, nothing has changed.
+            RuntimeError: another thread is stepping, saving or loading this optimizer.
+
+        Example:
+            >>> import numpy as np, flatstep, os, tempfile
+            >>> w = np.array([1.0, -1.0])
+            >>> opt = flatstep.AMSGrad(w, learning_rate=0.1)
+            >>> opt.step(2 * w)
+            >>> again = flatstep.AMSGrad(np.zeros(2), learning_rate=0.5)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     opt.save(os.path.join(folder, "model.safetensors"))
+            ...     again.load(os.path.join(folder, "model.safetensors"))
+            >>> again.params.round(6), again.count, again.learning_rate
+            (array([ 0.9, -0.9]), 1, 0.1)
+        """
+        with self._alone(), files.refused(path):
+            self._take_over(Loaded(self._tree, files.read(path, self._tree)), self._state.params)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keeps other threads from the optimizer, for what takes long; ``step`` does the same at less cost."""
+        if not self._stepping.acquire(blocking=False):
+            raise RuntimeError(_BUSY)
+        try:
+            yield
+        finally:
+            self._stepping.release()
+
+    def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
+        """Checks everything, then changes the state and the rest, and the parameters if they are given."""
         loaded.check_made_by(type(self).__name__, self._options)
+        arrays = [] if params is None else loaded.params(params)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
             for name, value in loaded.part("numbers", self._numbers.values, complete=False).items()
         }
         count = loaded.count()
         each = loaded.pasts(self._remembered)
-        arrays = loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
+        arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
         for view, array in arrays:
             view[...] = array

@@ -29,7 +29,7 @@ class State:
     """
 
     def __init__(self, rule: str, params: Sequence[Array], stepper: _core.Stepper) -> None:
-        self._params = params
+        self.params = params
         self._dtypes = [_slot_dtypes(rule, param.dtype.name) for param in params]
         self._offsets: list[list[int]] = []
         self._buffers: list[Array] = []
@@ -43,7 +43,7 @@ class State:
     def views(self, slot: str) -> list[Array]:
         """The slot's part of each parameter, as arrays over the buffer."""
         index = self.slots.index(slot)
-        rows = zip(self._params, self._offsets[index], self._dtypes, strict=True)
+        rows = zip(self.params, self._offsets[index], self._dtypes, strict=True)
         return [view_like(param, self._buffers[index], offset, dtypes[index]) for param, offset, dtypes in rows]
 
 
