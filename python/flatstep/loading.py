@@ -1,8 +1,8 @@
-"""A state_dict on its way in, taken apart and checked. Used by optimizer.py."""
+"""A state_dict on its way in, from memory or a file, taken apart and checked. Used by optimizer.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,17 +74,29 @@ class Loaded:
 
     def arrays(self, views: dict[str, list[Any]]) -> list[tuple[Any, Any]]:
         """Each view of the state with the array that it is to take over."""
-        pairs = []
+        pairs: list[tuple[Any, Any]] = []
         for slot, structure in self.part("state", views).items():
-            name = f"state_dict['state']['{slot}']"
-            for leaf, (view, value) in enumerate(zip(views[slot], self._tree.match(structure, name), strict=True)):
-                array = np.asarray(value)
-                if array.shape != view.shape or array.dtype != view.dtype:
-                    raise ValueError(
-                        f"{name}{self._paths[leaf]} has shape {array.shape} and dtype {array.dtype}, expected "
-                        f"{view.shape} and {view.dtype}"
-                    )
-                pairs.append((view, array))
+            pairs += self._pairs(f"state_dict['state']['{slot}']", structure, views[slot])
+        return pairs
+
+    def params(self, params: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Each parameter with the array that it is to take over; a file's state_dict has them."""
+        pairs = self._pairs("state_dict['params']", self.get("params"), params)
+        for path, param in zip(self._paths, params, strict=True):
+            if not param.flags.writeable:
+                raise ValueError(f"params{path} has become read-only, expected an array that can be loaded in place")
+        return pairs
+
+    def _pairs(self, name: str, structure: Any, into: Sequence[Any]) -> list[tuple[Any, Any]]:
+        pairs = []
+        for leaf, (view, value) in enumerate(zip(into, self._tree.match(structure, name), strict=True)):
+            array = np.asarray(value)
+            if array.shape != view.shape or array.dtype != view.dtype:
+                raise ValueError(
+                    f"{name}{self._paths[leaf]} has shape {array.shape} and dtype {array.dtype}, expected "
+                    f"{view.shape} and {view.dtype}"
+                )
+            pairs.append((view, array))
         return pairs
 
     def _natural(self, name: str, value: Any) -> int:

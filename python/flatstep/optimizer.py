@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any, NoReturn, cast
 
 import numpy as np
 
-from . import _core
+from . import _core, files
 from .arrays import take_params
 from .loading import STATE_DICT_VERSION, Loaded
 from .numbers import Number, Numbers, Option, finite
@@ -165,26 +165,30 @@ class Optimizer:
         Parameters are not in it, nor are schedules.
         """
         with self._exclusive:
-            progress = self._progress
-            each = progress.history.each()
-            return {
-                "version": STATE_DICT_VERSION,
-                "optimizer": type(self).__name__,
-                "options": dict(self._options),
-                "numbers": {
-                    name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
-                },
-                "count": progress.count,
-                "leaf_counts": self._tree.build([own for own, _ in each]),
-                "leaf_numbers": {
-                    name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
-                    for at, name in enumerate(self._remembered)
-                },
-                "state": {
-                    slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
-                    for slot in self._state.slots
-                },
+            state = {
+                slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
+                for slot in self._state.slots
             }
+            return {**self._described(), "state": state}
+
+    def _described(self) -> dict[str, Any]:
+        """The state_dict but for its arrays."""
+        progress = self._progress
+        each = progress.history.each()
+        return {
+            "version": STATE_DICT_VERSION,
+            "optimizer": type(self).__name__,
+            "options": dict(self._options),
+            "numbers": {
+                name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
+            },
+            "count": progress.count,
+            "leaf_counts": self._tree.build([own for own, _ in each]),
+            "leaf_numbers": {
+                name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
+                for at, name in enumerate(self._remembered)
+            },
+        }
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over a state made by ``state_dict`` for the same optimizer, options and parameter shapes.
@@ -195,20 +199,90 @@ class Optimizer:
             ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
                 incomplete. Then nothing has changed.
         """
-        loaded = Loaded(self._tree, state_dict)
+        with self._exclusive:
+            self._take_over(Loaded(self._tree, state_dict))
+
+    def save(self, path: files.FilePath) -> None:
+        """Writes parameters and state to a safetensors file: all that ``state_dict`` holds, and the parameters.
+
+        An old file is replaced at once by the whole new one, or stays as it was, even if the process is killed in
+        between. (Killed in between, it leaves a file ``.flatstep-*.tmp`` behind, which may be deleted.) Schedules are
+        not saved.
+
+        Args:
+            path: where to. A link is followed; the permissions of an old file are kept.
+
+        Raises:
+            ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
+            OSError: the file cannot be written. Then the old one is as before.
+            ValueError: ``path`` is a directory or a device; or dicts in ``params`` have keys that no file can hold,
+                because they print alike or, like plain objects, print as their address.
+            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
+
+        Example:
+            >>> import numpy as np, flatstep, os, tempfile
+            >>> w = np.array([1.0, -1.0])
+            >>> opt = flatstep.Adam(w, learning_rate=0.1)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     path = os.path.join(folder, "model.safetensors")
+            ...     opt.save(path)
+            ...     opt.step(2 * w)
+            ...     opt.load(path)
+            >>> w, opt.count
+            (array([ 1., -1.]), 0)
+        """
+        with self._exclusive:
+            params = self._tree.build(self._state.params)
+            files.write(path, self._tree, {**self._described(), "params": params, "state": self.state})
+
+    def load(self, path: files.FilePath) -> None:
+        """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
+
+        Parameters change in place. Numbers are taken over too, but an attribute that holds a schedule keeps it. What
+        follows has the bits that it would have had without the interruption.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
+            OSError: the file cannot be read.
+            ValueError: it is not a whole file written by ``save``, or of another optimizer, version, option, structure,
+                shape or dtype; or a parameter has become read-only. Whatever was raised, nothing has changed.
+            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
+
+        Example:
+            >>> import numpy as np, flatstep, os, tempfile
+            >>> w = np.array([1.0, -1.0])
+            >>> opt = flatstep.AMSGrad(w, learning_rate=0.1)
+            >>> opt.step(2 * w)
+            >>> again = flatstep.AMSGrad(np.zeros(2), learning_rate=0.5)
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     opt.save(os.path.join(folder, "model.safetensors"))
+            ...     again.load(os.path.join(folder, "model.safetensors"))
+            >>> again.params.round(6), again.count, again.learning_rate
+            (array([ 0.9, -0.9]), 1, 0.1)
+        """
+        with self._exclusive, files.refused(path):
+            self._take_over(Loaded(self._tree, files.read(path, self._tree)), self._state.params)
+
+    def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
+        """Checks everything, then changes the state and the rest, and the parameters if they are given."""
         loaded.check_made_by(type(self).__name__, self._options)
+        arrays = [] if params is None else loaded.params(params)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
             for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
-        with self._exclusive:
-            progress = Progress(loaded.count(), History(loaded.pasts(self._remembered, self._numbers.check)))
-            for view, array in loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots}):
-                view[...] = array
-            for name, value in numbers.items():
-                if not self._numbers.has_schedule(name):
-                    self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
-            self._stepper.progress = progress
+        progress = Progress(loaded.count(), History(loaded.pasts(self._remembered, self._numbers.check)))
+        arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
+
+        for view, array in arrays:
+            view[...] = array
+        for name, value in numbers.items():
+            if not self._numbers.has_schedule(name):
+                self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
+        self._stepper.progress = progress
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -1,0 +1,297 @@
+"""An optimizer in a file: its state_dict with the parameters, in the safetensors format. Used by optimizer.py.
+
+Tensors are named by leaf number, ``params/0`` or ``state/mu/0``, because a dict's keys may be anything. All else is
+JSON in the metadata, under "flatstep": the state_dict, in which a list with one entry a leaf stands for each structure
+like params, and "structure", which says where each leaf number belongs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .trees import Tree
+
+FORMAT = 1  # of what is described above; what the state_dict itself holds has a version of its own
+
+FilePath = str | os.PathLike[str]
+Tensors = Mapping[str, np.ndarray[Any, Any]]
+
+_METADATA = "flatstep"
+_CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # safetensors' names of dtypes
+_KINDS = {"structure": object, "slots": list, "numbers": dict, "leaf_counts": list, "leaf_numbers": dict}
+
+
+def write(path: FilePath, tree: Tree, saved: Mapping[str, Any]) -> None:
+    """Writes a state_dict that has "params" too; ``tree`` is their structure. An old file is replaced at the end."""
+    library = _library()
+    with refused(path):
+        described, tensors = _described(tree, saved), _tensors(tree, saved)
+        with _in_place_of(os.path.realpath(os.fsdecode(path))) as file:
+            _write(file, tensors, {_METADATA: json.dumps(described, allow_nan=False)})
+            file.flush()
+            _open(library, file.name)  # a header too long for the library shows now, while there is an old file
+
+
+def read(path: FilePath, tree: Tree) -> dict[str, Any]:
+    """The state_dict, with "params", that a file holds, under the keys of the tree's dicts where they are the same.
+
+    Raises ValueError for what ``write`` has not written; whether the structure is the tree's is not asked here.
+    """
+    library = _library()
+    open(path, "rb").close()  # raises OSErrors that name the file
+    with _open(library, os.fsdecode(path)) as file:
+        described = _parsed(file.metadata())
+        layout = _layout(described.pop("structure"), tree)
+        slots = described.pop("slots")
+        columns = _columns(file, ["params", *[f"state/{slot}" for slot in slots]], len(layout.leaves))
+    return {
+        **described,
+        "numbers": {
+            name: _spread(layout, f"numbers['{name}']", value) if isinstance(value, list) else value
+            for name, value in described["numbers"].items()
+        },
+        "leaf_counts": _spread(layout, "leaf_counts", described["leaf_counts"]),
+        "leaf_numbers": {
+            name: _spread(layout, f"leaf_numbers['{name}']", column)
+            for name, column in described["leaf_numbers"].items()
+        },
+        "params": _spread(layout, "params", columns["params"]),
+        "state": {slot: _spread(layout, slot, columns[f"state/{slot}"]) for slot in slots},
+    }
+
+
+@contextmanager
+def refused(path: FilePath) -> Iterator[None]:
+    """Makes what is found wrong within a ValueError that names the file."""
+    name = os.fsdecode(path)
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name}: {error}") from error
+    except RecursionError:
+        raise ValueError(f"{name}: its structure is nested too deeply") from None
+
+
+def _library() -> Any:
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError('save and load need safetensors: pip install "flatstep[files]"') from error
+    return safetensors
+
+
+def _open(library: Any, name: str) -> Any:
+    try:
+        return library.safe_open(name, framework="numpy")
+    except library.SafetensorError as error:
+        raise ValueError(f"expected a whole safetensors file, but it cannot be read as one: {error}") from error
+
+
+# Writing.
+
+
+def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
+    """All of a state_dict but its arrays, as JSON can hold it."""
+    return {
+        "format": FORMAT,
+        **{key: value for key, value in saved.items() if key not in ("params", "state")},
+        "numbers": {
+            name: value if isinstance(value, float) else tree.match(value, name)
+            for name, value in saved["numbers"].items()
+        },
+        "leaf_counts": tree.match(saved["leaf_counts"], "leaf_counts"),
+        "leaf_numbers": {name: tree.match(column, name) for name, column in saved["leaf_numbers"].items()},
+        "slots": list(saved["state"]),
+        "structure": _written(tree.build(range(len(tree.leaves))), "params"),
+    }
+
+
+def _tensors(tree: Tree, saved: Mapping[str, Any]) -> Tensors:
+    structures = {"params": saved["params"], **{f"state/{slot}": value for slot, value in saved["state"].items()}}
+    return {
+        f"{name}/{leaf}": array
+        for name, structure in structures.items()
+        for leaf, array in enumerate(tree.match(structure, name))
+    }
+
+
+def _written(structure: Any, path: str) -> Any:
+    """A structure of leaf numbers for JSON: keys are written out, tuples are lists."""
+    if isinstance(structure, dict):
+        written = {_text(key, path): _written(value, f"{path}[{key!r}]") for key, value in structure.items()}
+        if len(written) != len(structure):
+            raise ValueError(f"{path} has different keys that print alike, so that a file could not tell them apart")
+        return written
+    if isinstance(structure, (list, tuple)):
+        return [_written(value, f"{path}[{index}]") for index, value in enumerate(structure)]
+    return structure
+
+
+def _text(key: Any, path: str) -> str:
+    """What stands for a key of a dict: its repr, and that of the plain value for kinds of str and int."""
+    if isinstance(key, np.generic):
+        key = key.item()  # NumPy's reprs depend on its version
+    for plain in (str, int):  # an enum's member, say, is equal to its value and finds it
+        if isinstance(key, plain):
+            return plain.__repr__(key)
+    text = repr(key)
+    if f"{id(key):x}" in text.lower():
+        raise ValueError(f"{path} has the key {text}, which no other process can find again; use one that has a value")
+    return text
+
+
+def _write(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str]) -> None:
+    """The safetensors format: the header's length, the header, the tensors' bytes without gaps.
+
+    The library's own writers would hold a copy of everything, or, as of 0.8, make a file of other permissions and lose
+    the number of the operating system's error.
+    """
+    header: dict[str, Any] = {"__metadata__": metadata}
+    widest_first = sorted(tensors.items(), key=lambda item: -item[1].itemsize)  # keeps each aligned to its items
+    end = 0
+    for name, array in widest_first:
+        start, end = end, end + array.nbytes
+        header[name] = {"dtype": _CODES[array.dtype.name], "shape": array.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for _, array in widest_first:  # one that is not in C order is copied here
+        file.write(array.reshape(-1).view(np.uint8).data)
+
+
+@contextmanager
+def _in_place_of(target: str) -> Iterator[BinaryIO]:
+    """A new file that replaces the target when the block ends well; when it does not, nothing has changed."""
+    mode = _mode(target)
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".flatstep-{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = target, None
+        raise
+    _sync(folder)
+
+
+def _mode(target: str) -> int | None:
+    """The permissions of a file that is to be replaced; None where there is none yet."""
+    try:
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(mode):
+        raise ValueError("it is a directory or a device, expected a file or a new name")
+    return stat.S_IMODE(mode)
+
+
+def _sync(folder: str) -> None:
+    """Makes the new name last through a power cut, on file systems on which a directory can be synced."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# Reading.
+
+
+def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    """What ``_described`` has made."""
+    text = (metadata or {}).get(_METADATA)
+    if text is None:
+        raise ValueError("a safetensors file, but not of an optimizer; expected what save() has written")
+    try:
+        described = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"its metadata is not JSON: {error}") from None
+    if not isinstance(described, dict) or "format" not in described:
+        raise ValueError("its metadata lacks 'format'; expected what save() has written")
+    if described["format"] != FORMAT:
+        raise ValueError(
+            f"it has file format {described['format']!r}, expected {FORMAT}; use the flatstep that wrote it, or a "
+            "newer one"
+        )
+    missing = [key for key in _KINDS if key not in described]
+    if missing:
+        raise ValueError(f"its metadata lacks {missing}; expected what save() has written")
+    for key, kind in _KINDS.items():
+        if not isinstance(described[key], kind):
+            raise ValueError(f"its metadata's {key} is a {type(described[key]).__name__}, expected a {kind.__name__}")
+    return described
+
+
+class _Unknown:
+    """Stands for a key that params does not have. Equal to nothing else, so that it is reported."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _layout(written: Any, tree: Tree) -> Tree:
+    """The structure of leaf numbers that ``_written`` has made, under the keys of the tree's dicts."""
+    layout = Tree(_matched(written, tree.build(tree.leaves)))
+    numbers, expected = layout.leaves, list(range(len(layout.leaves)))
+    if any(type(number) is not int for number in numbers) or sorted(numbers) != expected:
+        raise ValueError(f"its metadata's structure does not have each number from 0 to {len(numbers) - 1} once")
+    return layout
+
+
+def _matched(written: Any, params: Any) -> Any:
+    """What ``_written`` has made, with the keys of ``params`` where they print alike."""
+    if isinstance(written, dict):
+        mine = {_text(key, "params"): key for key in params} if isinstance(params, dict) else {}
+        keys = {text: mine.get(text, _Unknown(text)) for text in written}
+        return {
+            keys[text]: _matched(value, params[keys[text]] if text in mine else None) for text, value in written.items()
+        }
+    if isinstance(written, list):
+        is_alike = isinstance(params, (list, tuple)) and len(params) == len(written)
+        return [_matched(*pair) for pair in zip(written, params if is_alike else [None] * len(written), strict=True)]
+    return written
+
+
+def _columns(file: Any, names: Sequence[str], leaves: int) -> dict[str, list[Any]]:
+    """The file's tensors under each name, by leaf number. Any others are an error."""
+    columns = {name: [f"{name}/{leaf}" for leaf in range(leaves)] for name in names}
+    expected = [tensor for column in columns.values() for tensor in column]
+    missing, unknown = set(expected).difference(file.keys()), set(file.keys()).difference(expected)
+    if missing or unknown:
+        raise ValueError(f"it lacks the tensors {sorted(missing)[:5]} and has the unknown {sorted(unknown)[:5]}")
+    return {name: [_tensor(file, tensor) for tensor in column] for name, column in columns.items()}
+
+
+def _tensor(file: Any, name: str) -> Any:
+    try:
+        return file.get_tensor(name)
+    except AttributeError as error:  # the library looks for the dtype in NumPy
+        raise ValueError(f"its tensor {name} cannot be read: {error}") from error
+
+
+def _spread(layout: Tree, name: str, column: Any) -> Any:
+    """A structure of the entries of a column; ``layout`` has the number of each."""
+    leaves = len(layout.leaves)
+    if not isinstance(column, list) or len(column) != leaves:
+        raise ValueError(f"its metadata's {name} is not a list with an entry for each of the {leaves} leaves")
+    return layout.build([column[number] for number in layout.leaves])
