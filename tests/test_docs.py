@@ -65,7 +65,14 @@ def test_the_readme_has_two_commands():
 def test_the_readme_counts_bytes_right():
     """A parameter is read and written, a gradient read, each slot read and written."""
     rows = re.findall(r"^\| `(\w+)(\(.*\))?` \| (.*?) \| (\d+) \|", README.read_text(), re.MULTILINE)
-    assert [row[0] for row in rows] == ["AMSGrad", "OptimisticAdam", "OptimisticAdam", "Adam", "AdamW"]
+    assert [row[0] for row in rows] == [
+        "AMSGrad",
+        "OptimisticAdam",
+        "OptimisticAdam",
+        "Adam",
+        "AdamW",
+        "OptimisticGradientDescent",
+    ]
     for name, settings, slots, count in rows:
         options = dict(nesterov=False) if settings else {}
         opt = getattr(flatstep, name)(np.ones(1, np.float32), 0.1, **options)

@@ -32,7 +32,8 @@ def test_golden(path: Path, target):
     opt.load(path)
     expected = json.loads(path.with_suffix(".json").read_text())
     assert opt.count == write.STEPS
-    assert {name: getattr(opt, name) for name in write.NUMBERS} == write.NUMBERS
+    own = {name: value for name, value in write.NUMBERS.items() if hasattr(type(opt), name)}
+    assert {name: getattr(opt, name) for name in own} == own
     assert opt.state_dict()["leaf_counts"] == {"w": 3, 7: [3, 2], "a.b/c": (0, 3)}
     assert write.bits(opt) == expected["saved"]
     opt.step(write.grads(write.STEPS))
