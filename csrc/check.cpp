@@ -26,18 +26,31 @@ std::string param_formats(std::string_view first_moment) {
   return all.empty() ? "none that has this mu_dtype" : all;
 }
 
+// -1 where a shape has more elements than memory has bytes, so that no product of what was counted can overflow.
 int64_t element_count(const Array& array) {
-  int64_t count = 1;
-  for (int axis = 0; axis < array.axes; ++axis) count *= array.shape[axis];
-  return count;
+  const int64_t* const end = array.shape + array.axes;
+  if (std::find(array.shape, end, 0) != end) return 0;
+  int64_t count = 1, bytes;
+  for (const int64_t* length = array.shape; length != end; ++length) {
+    if (*length < 0 || __builtin_mul_overflow(count, *length, &count)) return -1;
+  }
+  return __builtin_mul_overflow(count, array.item_bytes, &bytes) ? -1 : count;
 }
 
 // The addresses between an array's first and last byte in memory.
-Written extent(const Array& array, int64_t leaf) {
-  auto begin = reinterpret_cast<uintptr_t>(array.data), end = begin + array.item_bytes;
+Written extent(const Array& array, Stream stream, int64_t leaf) {
+  auto begin = reinterpret_cast<uintptr_t>(array.data), end = begin;
+  bool outside = __builtin_add_overflow(end, array.item_bytes, &end);
   for (int axis = 0; axis < array.axes; ++axis) {
-    const int64_t reach = (array.shape[axis] - 1) * array.strides[axis];
-    (reach < 0 ? begin : end) += reach;
+    int64_t reach;
+    outside |= __builtin_mul_overflow(array.shape[axis] - 1, array.strides[axis], &reach);
+    uintptr_t& edge = reach < 0 ? begin : end;
+    outside |= __builtin_add_overflow(edge, reach, &edge);
+  }
+  if (outside) {
+    throw Refusal{stream, leaf,
+                  "reaches beyond all memory (shape " + text(array.shape, array.axes) + ", strides " +
+                      text(array.strides, array.axes) + " bytes); pass an array whose elements exist"};
   }
   return {begin, end, leaf};
 }
@@ -83,7 +96,7 @@ Plan::Plan(int rule, const std::vector<Array>& params, std::string_view first_mo
   leaves_.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
     leaves_.push_back(check_param(int64_t(i), params[i], first_moment));
-    if (leaves_.back().count > 0) written_.push_back(extent(params[i], int64_t(i)));
+    if (leaves_.back().count > 0) written_.push_back(extent(params[i], Stream::param, int64_t(i)));
   }
   std::sort(written_.begin(), written_.end(), [](const Written& a, const Written& b) { return a.begin < b.begin; });
   for (size_t i = 1; i < written_.size(); ++i) {
@@ -104,6 +117,7 @@ Plan::Leaf Plan::check_param(int64_t leaf, const Array& param, std::string_view 
   }
   if (param.read_only) refuse("is read-only, but parameters are updated in place; pass a writable array");
   const int64_t count = element_count(param);
+  if (count < 0) refuse("has shape " + text(param.shape, param.axes) + ", more elements than any memory holds");
   std::vector<int> order = memory_order(param);
   if (count > 0 && !is_aligned(param)) refuse(misaligned);
   if (count > 0 && !is_dense(param, order)) {
@@ -174,7 +188,7 @@ void Plan::check_grad(int64_t index, const Array& grad) const {
   }
   if (leaf.count == 0) return;
   if (!is_aligned(grad)) refuse(misaligned);
-  const Written read = extent(grad, index);
+  const Written read = extent(grad, Stream::grad, index);
   const auto after = std::lower_bound(written_.begin(), written_.end(), read.end,
                                       [](const Written& a, uintptr_t address) { return a.begin < address; });
   if (after != written_.begin() && (after - 1)->end > read.begin) {

@@ -1,0 +1,50 @@
+// Random array descriptors, good and bad, and by brute force what they mean. For fuzz_plan.cpp alone.
+#pragma once
+
+#include <optional>
+
+#include "check.h"
+#include "testing.h"
+
+namespace flatstep::testing {
+
+using Wide = __int128;  // holds any sum of addresses
+
+// A descriptor that owns its shape and strides.
+struct Description {
+  char* data;
+  std::string_view dtype;
+  int item_bytes;
+  std::vector<int64_t> shape, strides;
+  bool read_only;
+
+  Array array() const { return {data, dtype, item_bytes, int(shape.size()), shape.data(), strides.data(), read_only}; }
+};
+
+// Where an array may lie. What a descriptor names is always inside, or else outside of any address space.
+struct Room {
+  char* begin;
+  int64_t bytes;
+};
+
+Description random_param(Random& random, const Room& room);
+Description random_grad(Random& random, const Room& room, const Description& param);
+
+// The addresses of all elements, last axis fastest. Nothing where they are too many to be real.
+std::optional<std::vector<Wide>> addresses(const Description& array);
+
+// From the first to behind the last byte; none if it is empty.
+struct Extent {
+  Wide begin, end;
+  bool is_empty() const { return begin == end; }
+  bool overlaps(const Extent& other) const {
+    return !is_empty() && !other.is_empty() && begin < other.end && other.begin < end;
+  }
+};
+Extent extent_of(const Description& array);
+
+// What check.h promises to take, decided element by element.
+bool is_good_param(const Description& param, std::string_view first_moment);
+bool is_good_grad(const Description& grad, const Description& param, const std::vector<Extent>& written);
+
+}  // namespace flatstep::testing
