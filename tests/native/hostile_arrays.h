@@ -1,6 +1,7 @@
 // Random array descriptors, good and bad, and by brute force what they mean. For fuzz_plan.cpp alone.
 #pragma once
 
+#include <algorithm>
 #include <optional>
 
 #include "check.h"
@@ -36,10 +37,7 @@ std::optional<std::vector<Wide>> addresses(const Description& array);
 // From the first to behind the last byte; none if it is empty.
 struct Extent {
   Wide begin, end;
-  bool is_empty() const { return begin == end; }
-  bool overlaps(const Extent& other) const {
-    return !is_empty() && !other.is_empty() && begin < other.end && other.begin < end;
-  }
+  bool overlaps(const Extent& other) const { return std::max(begin, other.begin) < std::min(end, other.end); }
 };
 Extent extent_of(const Description& array);
 
