@@ -34,6 +34,7 @@ OPTIMIZERS: dict[str, Callable[[Array], flatstep.Optimizer]] = {
     "AMSGrad": lambda param: flatstep.AMSGrad(param, 1e-3),
     "OptimisticAdam": lambda param: flatstep.OptimisticAdam(param, 1e-3),
     "OptimisticAdam, 2 slots": lambda param: flatstep.OptimisticAdam(param, 1e-3, nesterov=False),
+    "OptimisticGradientDescent": lambda param: flatstep.OptimisticGradientDescent(param, 1e-3),
 }
 
 
@@ -44,7 +45,7 @@ def contenders(size: int) -> Iterator[Contender]:
     param = np.ones(size, np.float32)
     state = list(flatstep.AMSGrad(param, 0.1).state.values())
     streams = [param, np.ones(size, np.float32), *state]
-    for slots in (2, 3):
+    for slots in (1, 2, 3):
         for prefetch in (False, True):
             name = f"limit, {slots} slots{', prefetched' if prefetch else ''}"
             yield Contender(name, slots, _limit(streams[: 2 + slots], prefetch), is_limit=True)

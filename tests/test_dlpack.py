@@ -55,6 +55,53 @@ def test_other_tensors_are_refused(torch):
         flatstep.Adam([tensor, tensor.numpy()], 0.1)
 
 
+MOVES = {
+    "data": lambda tensor, torch: setattr(tensor, "data", torch.full((3,), 5.0)),
+    "set_": lambda tensor, torch: tensor.set_(torch.full((3,), 5.0)),
+    "resize_": lambda tensor, torch: tensor.resize_(1000),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
+def test_tensors_that_have_moved_are_refused(move, torch):
+    """torch may free the old memory, where NumPy would go on."""
+    tensor = torch.ones(3)
+    opt = flatstep.Adam([tensor], 0.1)
+    opt.step([torch.ones(3)])
+    move(tensor, torch)
+    now = tensor.clone()
+    with pytest.raises(ValueError, match=r"params\[0\] has another shape, dtype or place in memory"):
+        opt.step([torch.ones(3)])
+    assert opt.count == 1
+    assert torch.equal(tensor.nan_to_num(), now.nan_to_num())
+
+
+def test_tensors_that_are_not_what_their_memory_is(torch):
+    """Negated when read; or of a class that keeps its numbers elsewhere."""
+    negated = torch.complex(torch.ones(3), torch.ones(3)).conj().imag
+    other = torch.ones(3).as_subclass(type("Other", (torch.Tensor,), {}))
+    for tensor, message in (
+        (negated, "negated when read"),
+        (other, "its class may keep"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            flatstep.Adam(tensor, 0.1)
+        with pytest.raises(TypeError, match=message):
+            flatstep.Adam(np.ones(3, np.float32), 0.1).step(tensor)
+
+
+def test_interrupts_on_the_way_are_not_swallowed():
+    class Interrupting:
+        def __dlpack__(self, **_):
+            raise KeyboardInterrupt
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+    with pytest.raises(KeyboardInterrupt):
+        flatstep.Adam(np.ones(3), 0.1).step(Interrupting())
+
+
 def test_jax_arrays():
     """Immutable, so no parameters; but gradients are only read."""
     jnp = pytest.importorskip("jax.numpy")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import gc
 import pickle
 import threading
 import warnings
+import weakref
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -468,3 +471,43 @@ def test_copies_are_refused(copied):
     """A copy would share state, or be without."""
     with pytest.raises(TypeError, match="Adam cannot be copied or pickled; make another one"):
         copied(flatstep.Adam(np.ones(2), 0.1))
+
+
+def test_gradients_that_do_not_say_how_they_lie():
+    with pytest.raises(TypeError, match=r"grads is a .*c_double_Array_3 that does not say how it lies in memory"):
+        flatstep.Adam(np.ones(3), 0.1).step((ctypes.c_double * 3)(1, 2, 3))
+
+
+def test_schedules_may_change_what_differs_by_leaf():
+    """From the next step on."""
+    opt = flatstep.Adam([np.ones(3), np.ones(3)], 0.1, weight_decay=[0.1, 0.2])
+
+    def schedule(count):
+        opt.weight_decay = [0.5, 0.1] if count % 2 else 0.25
+        return 0.1
+
+    opt.learning_rate = schedule
+    for _ in range(4):
+        opt.step([np.ones(3), np.ones(3)])
+    assert opt.weight_decay == [0.5, 0.1]
+
+
+def test_schedules_that_replace_parameters():
+    params = [np.ones(3)]
+    opt = flatstep.Adam(params, lambda count: params.__setitem__(0, np.zeros(3)) or 0.1)
+    with pytest.raises(ValueError, match=r"params\[0\] is another array"):
+        opt.step([np.ones(3)])
+    assert opt.count == 0
+
+
+def test_cycles_through_parameters_are_collected():
+    class Holding(np.ndarray):
+        pass
+
+    param = np.ones(3).view(Holding)
+    param.opt = flatstep.Adam([param], 0.1)
+    param.opt.step([np.ones(3)])
+    gone = weakref.ref(param)
+    del param
+    gc.collect()
+    assert gone() is None

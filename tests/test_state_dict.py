@@ -170,3 +170,12 @@ def test_numbers_of_the_last_step_are_needed():
     del saved["leaf_numbers"]["b2"]
     with pytest.raises(ValueError, match=r"state_dict\['leaf_numbers'\] lacks \['b2'\]"):
         opt.load_state_dict(saved)
+
+
+def test_parts_of_the_state_itself_in_other_places():
+    opt = flatstep.Adam(np.ones(3), 0.1)
+    opt.step(np.array([1.0, 2.0, 3.0]))
+    saved, expected = opt.state_dict(), opt.state_dict()["state"]
+    opt.load_state_dict({**saved, "state": {"mu": opt.state["nu"], "nu": opt.state["mu"]}})
+    assert_same_bits(opt.state["mu"], expected["nu"])
+    assert_same_bits(opt.state["nu"], expected["mu"])

@@ -40,33 +40,62 @@ std::string full_type_name(nb::handle object) {
   return name + " of dtype " + nb::str(dtype).c_str();
 }
 
+// Whether a pending or caught Python error says that an object will not do, rather than that everything must stop.
+bool is_refusal(const nb::python_error& error) {
+  return error.matches(PyExc_Exception) && !error.matches(PyExc_MemoryError);
+}
+
+// Why a torch tensor's memory is not what the tensor is; empty where it is, and for other objects.
+std::string hidden_meaning(nb::handle object) {
+  if (!nb::hasattr(object, "__torch_function__")) return {};
+  const std::string name = full_type_name(object);
+  if (!name.starts_with("torch.Tensor of") && !name.starts_with("torch.nn.parameter.Parameter of"))
+    return "its class may keep its numbers elsewhere";
+  if (nb::cast<bool>(object.attr("is_neg")())) return "its numbers are negated when read; pass x.resolve_neg()";
+  return {};
+}
+
 }  // namespace
+
+nb::object share(nb::handle object) {
+  if (const std::string why = hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
+  return nb::module_::import_("numpy").attr("from_dlpack")(object);
+}
 
 Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
   constexpr int flags = PyBUF_STRIDES | PyBUF_FORMAT;
-  if (!is_plain_array(object) && nb::hasattr(object, "mask") && nb::hasattr(object, "filled")) {
-    throw Refusal{stream, leaf, "is a " + full_type_name(object) + ", whose mask would be ignored; pass its .data", -1,
-                  true};
-  }
-  if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) {
-    describe(object);
-    return;
-  }
-  PyErr_Clear();
-  std::string why;
-  if (nb::hasattr(object, "__dlpack__")) {
-    try {
-      const nb::object array = nb::module_::import_("numpy").attr("from_dlpack")(object);
-      if (PyObject_GetBuffer(array.ptr(), &view_, flags) == 0) {  // the view keeps the array
-        describe(array);
-        return;
+  const auto refuse = [&](const std::string& what) {
+    throw Refusal{stream, leaf, "is a " + full_type_name(object) + what, -1, true};
+  };
+  if (!is_plain_array(object) && nb::hasattr(object, "mask") && nb::hasattr(object, "filled"))
+    refuse(", whose mask would be ignored; pass its .data");
+  if (PyObject_CheckBuffer(object.ptr())) {
+    if (PyObject_GetBuffer(object.ptr(), &view_, flags) == 0) {
+      if (view_.ndim > 0 && (!view_.shape || !view_.strides)) {  // ctypes leaves them out, though asked for
+        PyBuffer_Release(&view_);
+        refuse(" that does not say how it lies in memory; pass np.asarray(x)");
       }
-      PyErr_Clear();
+      describe(object);
+      return;
+    }
+    const nb::python_error error;
+    if (!is_refusal(error)) throw error;
+  }
+  std::string why;
+  if (nb::hasattr(object, "__dlpack__") && !is_plain_array(object)) {
+    try {
+      const nb::object array = share(object);
+      if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
+      describe(array);  // the view keeps the array
+      return;
+    } catch (nb::builtin_exception& error) {
+      why = error.what();
     } catch (nb::python_error& error) {
-      why = std::string(" (by DLPack: ") + nb::str(error.value()).c_str() + ")";
+      if (!is_refusal(error)) throw;
+      why = nb::str(error.value()).c_str();
     }
   }
-  throw Refusal{stream, leaf, "is a " + full_type_name(object) + ", expected a NumPy array of numbers" + why, -1, true};
+  refuse(", expected a NumPy array of numbers" + (why.empty() ? "" : " (by DLPack: " + why + ")"));
 }
 
 // Names the dtype: by what we know, else as the object itself does, else by the buffer's format.

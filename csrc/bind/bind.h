@@ -29,6 +29,9 @@ class Buffer {
   std::string unusual_;  // the dtype's name where it is none that arrays.cpp knows
 };
 
+// A NumPy array over another library's memory, by DLPack. Raises TypeError where that memory is not what it means.
+nb::object share(nb::handle object);
+
 void bind_catalog(nb::module_& module);
 void bind_limit(nb::module_& module);
 void bind_step(nb::module_& module);

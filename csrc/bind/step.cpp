@@ -126,6 +126,20 @@ class Stepper {
 
   std::string_view target() const { return target_->name; }
 
+  // For the garbage collector: whatever here may lead back to the optimizer.
+  int visit(visitproc visit, void* argument) {
+    for (nb::object* held : {static_cast<nb::object*>(&params_), static_cast<nb::object*>(&state_), &progress_,
+                             static_cast<nb::object*>(&name_)})
+      if (const int stop = held->ptr() ? visit(held->ptr(), argument) : 0) return stop;
+    return 0;
+  }
+  void forget() {
+    params_.reset();
+    state_.reset();
+    progress_.reset();
+    name_.reset();
+  }
+
  private:
   // Checks and assembles a step, and hands its jobs to `carry_out` with the interpreter unlocked.
   template <class F>
@@ -178,14 +192,29 @@ class Stepper {
   std::optional<Plan> plan_;
 };
 
+int traverse_stepper(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  return nb::inst_ready(self) ? nb::inst_ptr<Stepper>(self)->visit(visit, arg) : 0;
+}
+
+int clear_stepper(PyObject* self) {
+  nb::inst_ptr<Stepper>(self)->forget();
+  return 0;
+}
+
+PyType_Slot stepper_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_stepper)},
+                               {Py_tp_clear, reinterpret_cast<void*>(&clear_stepper)},
+                               {0, nullptr}};
+
 }  // namespace
 
 void bind_step(nb::module_& module) {
+  module.def("share", &share, nb::arg("object"), nb::sig("def share(object: object) -> typing.Any"));
   nb::class_<Exclusive>(module, "Exclusive")
       .def(nb::init<>())
       .def("__enter__", &Exclusive::enter)
       .def("__exit__", &Exclusive::exit, nb::sig("def __exit__(self, *raised: object) -> None"));
-  nb::class_<Stepper>(module, "Stepper")
+  nb::class_<Stepper>(module, "Stepper", nb::type_slots(stepper_slots))
       .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool>(), nb::arg("rule"),
            nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"),
            nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "

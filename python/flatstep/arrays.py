@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from . import _core
 from .trees import Tree
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
@@ -33,10 +35,26 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise TypeError(f"{name} is a {kind}, expected a NumPy array")
     try:
-        array: Array = np.from_dlpack(leaf)
+        array: Array = _core.share(leaf)
     except Exception as error:  # whatever the library at the other end raises
         raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
     return array
+
+
+def check_same_memory(tree: Tree, arrays: Sequence[Array]) -> None:
+    """ValueError where another library has moved what it shared: NumPy would go on at the old place."""
+    for index, (leaf, array) in enumerate(zip(tree.leaves, arrays, strict=True)):
+        if leaf is array:
+            continue
+        now = _take(leaf, tree, index)
+        if _place(now) != _place(array):
+            raise ValueError(
+                f"params{tree.path(index)} has another shape, dtype or place in memory than when the optimizer was made"
+            )
+
+
+def _place(array: Array) -> tuple[Any, ...]:
+    return array.ctypes.data, array.shape, array.strides, array.dtype, array.flags.writeable
 
 
 def dtype_name(name: str, dtype: Any) -> str | None:

@@ -101,7 +101,6 @@ class Numbers:
         self._tree = tree
         self._values: Mapping[str, Any] = {}
         self._has_schedules = False
-        self.per_leaf: tuple[str, ...] = ()  # the names of those that differ by leaf
         for name, value in values.items():
             self.set(name, value)
 
@@ -115,7 +114,6 @@ class Numbers:
 
     def set(self, name: str, value: Any) -> None:
         self._values = {**self._values, name: self.check(name, name, value)}
-        self.per_leaf = tuple([key for key, held in self._values.items() if isinstance(held, tuple)])
         self._has_schedules = any(map(_has_schedule, self._values.values()))
 
     def has_schedule(self, name: str) -> bool:

@@ -9,13 +9,14 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 from . import _core, files
-from .arrays import take_params
+from .arrays import check_same_memory, take_params
 from .loading import STATE_DICT_VERSION, Loaded
 from .numbers import Number, Numbers, Option, finite
 from .state import History, Past, Progress, State, number_off
 from .trees import Tree
 
 _SETTLED = ("weight_decay", "decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule
+_PER_LEAF = ("learning_rate", "weight_decay")
 _PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value of the leaf's last update
 
 
@@ -41,7 +42,7 @@ class Optimizer:
         self._params = params
         self._tree = Tree(params)
         leaves = take_params(self._tree)
-        self._rule = rule
+        self._has_foreign_leaves = any(not isinstance(leaf, np.ndarray) for leaf in self._tree.leaves)
         self._numbers = Numbers(type(self), self._tree, numbers)
         self._options = {name: getattr(type(self), name).check(value) for name, value in options.items()}
         of_rule = {**self._options, **(flags or {})}
@@ -80,11 +81,11 @@ class Optimizer:
         """
         with self._exclusive:
             leaves = self._tree.match(grads, "grads")
-            self._check_same_leaves()
             progress = self._progress
             count, history = progress.count, progress.history
             scale = finite("grad_scale", grad_scale)
             numbers = self._numbers.at(count)
+            self._check_same_leaves()  # after schedules, which may do anything
             rows, index = self._rows(history, numbers, scale)
             remembered = tuple([numbers[name] for name in self._remembered])
             after = Progress(count + 1, history.advanced([grad is not None for grad in leaves], remembered))
@@ -99,12 +100,14 @@ class Optimizer:
                 f"params{self._tree.path(changed)} is another array than when the optimizer was made; write into that "
                 "one (p[...] = x), or make another optimizer"
             )
+        if self._has_foreign_leaves:
+            check_same_memory(self._tree, self._state.params)
 
     def _rows(
         self, history: History, numbers: Mapping[str, Any], grad_scale: float
     ) -> tuple[list[tuple[float, ...]], list[int] | None]:
         """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
-        per_leaf = self._numbers.per_leaf
+        per_leaf = [name for name in _PER_LEAF if isinstance(numbers[name], tuple)]
         if not per_leaf:
             pasts, index = history.groups()
             return [self._scalars(past, numbers, grad_scale) for past in pasts], index
@@ -197,7 +200,8 @@ class Optimizer:
 
         Raises:
             ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
-                incomplete. Then nothing has changed.
+                incomplete. Then nothing has changed. (A signal that raises while arrays are copied in may leave some
+                of them: load again.)
         """
         with self._exclusive:
             self._take_over(Loaded(self._tree, state_dict))
@@ -232,6 +236,7 @@ class Optimizer:
             (array([ 1., -1.]), 0)
         """
         with self._exclusive:
+            self._check_same_leaves()
             params = self._tree.build(self._state.params)
             files.write(path, self._tree, {**self._described(), "params": params, "state": self.state})
 
@@ -248,7 +253,8 @@ class Optimizer:
             ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
             OSError: the file cannot be read.
             ValueError: it is not a whole file written by ``save``, or of another optimizer, version, option, structure,
-                shape or dtype; or a parameter has become read-only. Whatever was raised, nothing has changed.
+                shape or dtype; or a parameter has become read-only. Then nothing has changed. (A signal that raises
+                while arrays are copied in may leave some of them: load again.)
             RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
@@ -264,6 +270,7 @@ class Optimizer:
             (array([ 0.9, -0.9]), 1, 0.1)
         """
         with self._exclusive, files.refused(path):
+            self._check_same_leaves()
             self._take_over(Loaded(self._tree, files.read(path, self._tree)), self._state.params)
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
@@ -277,6 +284,8 @@ class Optimizer:
         progress = Progress(loaded.count(), History(loaded.pasts(self._remembered, self._numbers.check)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
+        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.buffers):
+            arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
         for view, array in arrays:
             view[...] = array
         for name, value in numbers.items():

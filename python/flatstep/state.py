@@ -31,19 +31,19 @@ class State:
         self._shapes = [(p.shape, tuple([s // p.itemsize for s in p.strides])) for p in params]
         self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
         self._offsets: list[list[int]] = []
-        self._buffers: list[Array] = []
+        self.buffers: list[Array] = []
         self.slots = _core.slots(rule)
         for slot in range(len(self.slots)):
             offsets, length = stepper.state_layout(slot)
             self._offsets.append(offsets)
-            self._buffers.append(aligned_zeros(length))
-            stepper.place_state(slot, self._buffers[slot])
+            self.buffers.append(aligned_zeros(length))
+            stepper.place_state(slot, self.buffers[slot])
 
     def views(self, slot: str) -> list[Array]:
         """The slot's part of each parameter, as arrays over the buffer."""
         index = self.slots.index(slot)
         rows = zip(self._shapes, self._offsets[index], self._dtypes, strict=True)
-        return [view(shape, self._buffers[index], offset, dtypes[index]) for shape, offset, dtypes in rows]
+        return [view(shape, self.buffers[index], offset, dtypes[index]) for shape, offset, dtypes in rows]
 
 
 Key = TypeVar("Key", bound=Hashable)
