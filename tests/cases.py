@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -90,11 +91,11 @@ CASES: list[Case] = [
         {f"plain-{name}": {**row, "nesterov": False} for name, row in {**COMMON, **OPTIMISM}.items()},
     ),
 ]
-# float32 only.
+# float32 only, and where there is ml_dtypes.
 BFLOAT16: list[Case] = [
     Case(f"{case.name}-bfloat16", case.optimizer, case.oracle, {**case.settings, "mu_dtype": "bfloat16"})
     for case in CASES
-    if hasattr(case.optimizer, "mu_dtype")
+    if hasattr(case.optimizer, "mu_dtype") and find_spec("ml_dtypes")
 ]
 DEFAULTS: list[Case] = [case for case in CASES if case.name.endswith("default")]
 WITH_MOMENTS: list[Case] = [case for case in DEFAULTS if hasattr(case.optimizer, "b1")]
