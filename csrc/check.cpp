@@ -108,7 +108,7 @@ Plan::Plan(int rule, const std::vector<Array>& params, std::string_view first_mo
 
 Plan::Leaf Plan::check_param(int64_t leaf, const Array& param, std::string_view first_moment) const {
   const auto refuse = [&](std::string why) { throw Refusal{Stream::param, leaf, std::move(why)}; };
-  const int layout = find_layout(param.dtype, param.dtype, first_moment.empty() ? param.dtype : first_moment);
+  const int layout = find_layout(param.dtype, param.dtype, first_moment);
   if (layout < 0) {
     throw wrong_dtype(
         Stream::param, leaf, param.dtype,

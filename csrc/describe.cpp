@@ -64,6 +64,7 @@ int find_rule(std::string_view name) {
 }
 
 int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment) {
+  if (first_moment.empty()) first_moment = param;
   for (size_t i = 0; i < layouts().size(); ++i) {
     const LayoutDescription& layout = layouts()[i];
     if (layout.param.name == param && layout.grad.name == grad && layout.first_moment.name == first_moment)

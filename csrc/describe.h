@@ -34,7 +34,8 @@ struct LayoutDescription {
 const std::vector<RuleDescription>& rules();
 const std::vector<LayoutDescription>& layouts();
 
-// The index of a rule by its name, of a layout by its formats; -1 where the catalogue has none.
+// The index of a rule by its name, of a layout by its formats; -1 where the catalogue has none. An empty format of the
+// first moment is the parameter's own.
 int find_rule(std::string_view name);
 int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment);
 

@@ -81,6 +81,14 @@ def ratio(mu_hat, nu_hat, *, eps, eps_root, T):
     return mu_hat / (np.sqrt(nu_hat + guard(eps_root, T)) + guard(eps, T))
 
 
+def optimism(r, state, *, alpha, beta, t, T):
+    """The direction and its change; the first update has no previous one."""
+    if t == 1:
+        return T(alpha) * r
+    u = T(alpha + beta) * r
+    return u - T(beta) * state["previous"] if T(beta) != 0 else u
+
+
 def larger(a, b):
     """The larger of two, NaN if either is."""
     return np.where((a > b) | np.isnan(a), a, b)
@@ -186,12 +194,7 @@ def optimistic_adam(
     nu = average(state.get("nu", zero), g * g, b2, T)
     mu_hat = momentum(mu, g, b1=b1, t=t, nesterov=nesterov, T=T)
     r = ratio(mu_hat, T(correction(b2, t)) * nu, eps=eps, eps_root=eps_root, T=T)
-    if t == 1:
-        u = T(alpha) * r
-    else:
-        u = T(alpha + beta) * r
-        if T(beta) != 0:
-            u = u - T(beta) * state["previous"]
+    u = optimism(r, state, alpha=alpha, beta=beta, t=t, T=T)
     return descend(p, u, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu, "previous": r}
 
 
@@ -212,10 +215,5 @@ def optimistic_gradient_descent(
     T = p.dtype.type
     decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
     g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
-    if t == 1:
-        u = T(alpha) * g
-    else:
-        u = T(alpha + beta) * g
-        if T(beta) != 0:
-            u = u - T(beta) * state["previous"]
+    u = optimism(g, state, alpha=alpha, beta=beta, t=t, T=T)
     return descend(p, u, learning_rate=learning_rate, **decay), {"previous": g}

@@ -32,16 +32,15 @@ nb::tuple slots(std::string_view rule) {
   return nb::tuple(names);
 }
 
-// [(slot, dtype, bytes an item)] of a rule on the layout of such parameters.
-nb::list slot_formats(std::string_view rule, std::string_view param, std::string_view first_moment) {
-  const int layout = find_layout(param, param, first_moment.empty() ? param : first_moment);
+// The dtype of each slot of a rule on the layout of such parameters.
+std::vector<std::string_view> slot_dtypes(std::string_view rule, std::string_view param,
+                                          std::string_view first_moment) {
+  const int layout = find_layout(param, param, first_moment);
   if (layout < 0) throw nb::key_error(("no layout for parameters of dtype " + std::string(param)).c_str());
-  nb::list formats;
-  for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots) {
-    const FormatDescription& format = layouts()[size_t(layout)].slot(slot.role);
-    formats.append(nb::make_tuple(slot.name, format.name, format.bytes));
-  }
-  return formats;
+  std::vector<std::string_view> dtypes;
+  for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots)
+    dtypes.push_back(layouts()[size_t(layout)].slot(slot.role).name);
+  return dtypes;
 }
 
 nb::list target_names() {
@@ -69,8 +68,7 @@ void bind_catalog(nb::module_& module) {
   module.def("rules", &rule_names, nb::sig("def rules() -> list[str]"));
   module.def("hyperparameters", &hyperparameters, nb::arg("rule"));
   module.def("slots", &slots, nb::arg("rule"), nb::sig("def slots(rule: str) -> tuple[str, ...]"));
-  module.def("slot_formats", &slot_formats, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"),
-             nb::sig("def slot_formats(rule: str, param: str, first_moment: str) -> list[tuple[str, str, int]]"));
+  module.def("slot_dtypes", &slot_dtypes, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
   module.def("targets", &target_names, nb::sig("def targets() -> list[str]"));
   module.def("built_targets", &built, nb::sig("def built_targets() -> list[tuple[str, str, str, str]]"));
   module.def("chosen_target", [] { return chosen_target().name; });

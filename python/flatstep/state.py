@@ -13,10 +13,7 @@ from typing import TypeVar
 from . import _core
 from .arrays import Array, aligned_zeros, view
 
-
-@cache
-def _slot_dtypes(rule: str, param: str, first_moment: str) -> list[str]:
-    return [dtype for _, dtype, _ in _core.slot_formats(rule, param, first_moment)]
+_slot_dtypes = cache(_core.slot_dtypes)
 
 
 class State:
