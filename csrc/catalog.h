@@ -2,6 +2,7 @@
 #pragma once
 
 #include "formats/bf16.h"
+#include "formats/f16.h"
 #include "formats/f32.h"
 #include "formats/f64.h"
 #include "rules/adam.h"
@@ -17,9 +18,22 @@ struct List {};
 
 using Rules = List<Adam, AMSGrad, OptimisticAdam, OptimisticAdamTwoSlots, OptimisticGradientDescent>;
 
-// param, grad, first moment, second moment
-using Layouts = List<Layout<F32, F32, F32, F32>,   //
-                     Layout<F32, F32, BF16, F32>,  //
-                     Layout<F64, F64, F64, F64>>;
+// param, grad, first moment, second moment. The state of a narrow parameter is as narrow, as torch and optax have it,
+// or float32 in part or in whole.
+using Layouts = List<Layout<F32, F32, F32, F32>,      //
+                     Layout<F32, F32, BF16, F32>,     //
+                     Layout<F64, F64, F64, F64>,      //
+                     Layout<BF16, BF16, BF16, BF16>,  //
+                     Layout<BF16, BF16, F32, BF16>,   //
+                     Layout<BF16, BF16, F32, F32>,    //
+                     Layout<BF16, F32, BF16, BF16>,   //
+                     Layout<BF16, F32, F32, BF16>,    //
+                     Layout<BF16, F32, F32, F32>,     //
+                     Layout<F16, F16, F16, F16>,      //
+                     Layout<F16, F16, F32, F16>,      //
+                     Layout<F16, F16, F32, F32>,      //
+                     Layout<F16, F32, F16, F16>,      //
+                     Layout<F16, F32, F32, F16>,      //
+                     Layout<F16, F32, F32, F32>>;
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -19,8 +19,9 @@ std::string text(const int64_t* numbers, int count) {
 // The dtypes of parameters whose first moment may have that format; empty: the parameter's own.
 std::string param_formats(std::string_view first_moment) {
   std::string all;
-  for (const LayoutDescription& layout : layouts()) {
-    if (layout.first_moment.name != (first_moment.empty() ? layout.param.name : first_moment)) continue;
+  for (size_t i = 0; i < layouts().size(); ++i) {
+    const LayoutDescription& layout = layouts()[i];
+    if (find_layout(layout.param.name, layout.param.name, first_moment) != int(i)) continue;
     all += (all.empty() ? "" : " or ") + std::string(layout.param.name);
   }
   return all.empty() ? "none that has this mu_dtype" : all;
@@ -115,6 +116,8 @@ Plan::Leaf Plan::check_param(int64_t leaf, const Array& param, std::string_view 
         param_formats(first_moment) + (first_moment.empty() ? "" : " with mu_dtype " + std::string(first_moment)),
         "convert it before making the optimizer");
   }
+  if (!has_kernel(rule_, layout))
+    refuse("has dtype " + std::string(param.dtype) + ", in which this rule's state would be rounded");
   if (param.read_only) refuse("is read-only, but parameters are updated in place; pass a writable array");
   const int64_t count = element_count(param);
   if (count < 0) refuse("has shape " + text(param.shape, param.axes) + ", more elements than any memory holds");

@@ -12,7 +12,7 @@ FormatDescription describe_format() {
 
 template <Rule R>
 RuleDescription describe_rule() {
-  RuleDescription rule{R::name, {}, {}};
+  RuleDescription rule{R::name, {}, {}, needs_state_as_computed<R>};
   for (const Slot& slot : R::slots) rule.slots.push_back({slot.name, slot.role});
   for (const char* name : R::hyperparameters) rule.hyperparameters.push_back(name);
   return rule;
@@ -22,7 +22,7 @@ template <class L>
 LayoutDescription describe_layout() {
   return {describe_format<typename L::Param>(), describe_format<typename L::Grad>(),
           describe_format<typename L::template Slot<Role::first_moment>>(),
-          describe_format<typename L::template Slot<Role::second_moment>>()};
+          describe_format<typename L::template Slot<Role::second_moment>>(), L::state_as_computed};
 }
 
 template <class... R>
@@ -63,11 +63,18 @@ int find_rule(std::string_view name) {
   return -1;
 }
 
-int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment) {
+bool has_kernel(int rule, int layout) {
+  return layouts()[size_t(layout)].state_as_computed || !rules()[size_t(rule)].needs_state_as_computed;
+}
+
+int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment,
+                std::string_view second_moment) {
   if (first_moment.empty()) first_moment = param;
+  if (second_moment.empty()) second_moment = param;
   for (size_t i = 0; i < layouts().size(); ++i) {
     const LayoutDescription& layout = layouts()[i];
-    if (layout.param.name == param && layout.grad.name == grad && layout.first_moment.name == first_moment)
+    if (layout.param.name == param && layout.grad.name == grad && layout.first_moment.name == first_moment &&
+        layout.second_moment.name == second_moment)
       return int(i);
   }
   return -1;

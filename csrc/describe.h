@@ -23,10 +23,12 @@ struct RuleDescription {
   std::string_view name;
   std::vector<SlotDescription> slots;
   std::vector<std::string_view> hyperparameters;
+  bool needs_state_as_computed;
 };
 
 struct LayoutDescription {
   FormatDescription param, grad, first_moment, second_moment;
+  bool state_as_computed;
 
   const FormatDescription& slot(Role role) const;
 };
@@ -34,9 +36,13 @@ struct LayoutDescription {
 const std::vector<RuleDescription>& rules();
 const std::vector<LayoutDescription>& layouts();
 
-// The index of a rule by its name, of a layout by its formats; -1 where the catalogue has none. An empty format of the
-// first moment is the parameter's own.
+// Whether there is a kernel for the two, by their indices.
+bool has_kernel(int rule, int layout);
+
+// The index of a rule by its name, of a layout by its formats; -1 where the catalogue has none. An empty format of a
+// moment is the parameter's own.
 int find_rule(std::string_view name);
-int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment);
+int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment,
+                std::string_view second_moment = {});
 
 }  // namespace flatstep

@@ -26,13 +26,14 @@ class Case:
     def expect(self, param, grads, *, grad_scales=None, state=None):
         """The oracle's parameter and state after these gradients, one a step."""
         state = dict(state or {})
+        oracle = reference.in_float16(self.oracle) if param.dtype == np.float16 else self.oracle
         with np.errstate(all="ignore"):
             for count, grad in enumerate(grads):
                 settings = {"learning_rate": 0.05, **self.settings}
                 settings = {name: value(count) if callable(value) else value for name, value in settings.items()}
                 if grad_scales is not None:
                     settings["grad_scale"] = grad_scales[count]
-                param, state = self.oracle(param, grad, state, count + 1, **settings)
+                param, state = oracle(param, grad, state, count + 1, **settings)
         return param, state
 
 

@@ -53,6 +53,18 @@ def from_bfloat16(bits):
     return (bits.astype(np.uint32) * 2**16).view(np.float32).reshape(bits.shape)
 
 
+def in_float16(rule):
+    """The rule where parameter, gradient and state are stored in float16: float32 arithmetic, rounded once a slot."""
+
+    def step(p, grad, state, t, *, mu_dtype=None, **settings):
+        wide = {slot: value.astype(np.float32) for slot, value in state.items()}
+        p, made = rule(p.astype(np.float32), grad.astype(np.float32), wide, t, **settings)
+        kept = {"mu"} if mu_dtype == "float32" else set()
+        return p.astype(np.float16), {s: v if s in kept else v.astype(np.float16) for s, v in made.items()}
+
+    return step
+
+
 def stored(mu, mu_dtype):
     """What is left of mu after the step that makes it."""
     return from_bfloat16(to_bfloat16(mu)) if mu_dtype == "bfloat16" else mu

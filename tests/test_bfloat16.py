@@ -72,9 +72,9 @@ def test_resume():
 
 def test_errors(monkeypatch):
     param = np.ones(3, np.float32)
-    with pytest.raises(TypeError, match="params has dtype float64, expected float32 with mu_dtype bfloat16"):
+    with pytest.raises(TypeError, match="has dtype float64, expected float32 or bfloat16 with mu_dtype bfloat16"):
         flatstep.Adam(np.ones(3), 0.1, mu_dtype="bfloat16")
-    with pytest.raises(TypeError, match="params has dtype float32, expected none that has this mu_dtype"):
+    with pytest.raises(TypeError, match="params has dtype float32, expected float16 with mu_dtype float16"):
         flatstep.Adam(param, 0.1, mu_dtype="float16")
     with pytest.raises(TypeError, match="mu_dtype is 'brain', expected a dtype or its name"):
         flatstep.Adam(param, 0.1, mu_dtype="brain")

@@ -135,7 +135,6 @@ UNFIT_PARAMS = {
     "numpy scalar": ({"w": np.float32(1)}, r"params\['w'\] is a numpy.float32, expected a NumPy array"),
     "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), r"params is a masked array"),
     "integers": ([np.ones(2), np.ones(2, int)], r"params\[1\] has dtype int64, expected float32 or float64"),
-    "half": ([np.ones(2, np.float16)], r"params\[0\] has dtype float16, expected float32 or float64"),
     "complex": (np.ones(2, complex), r"params has dtype complex128"),
     "long double": (np.ones(2, np.longdouble), r"params has dtype longdouble"),
     "read-only": ({"w": read_only(np.ones(2))}, r"params\['w'\] is read-only"),

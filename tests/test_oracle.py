@@ -27,7 +27,7 @@ def assert_follows_oracle(case, param, grads, **step):
 
 
 # Every case with each dtype that it is for.
-ROWS = [(case, dtype) for case in CASES for dtype in DTYPES] + [(case, np.float32) for case in BFLOAT16]
+ROWS = [(case, dtype) for case in CASES for dtype in [*DTYPES, np.float16]] + [(case, np.float32) for case in BFLOAT16]
 rows = pytest.mark.parametrize("case, dtype", ROWS, ids=[f"{case.name}-{dtype.__name__}" for case, dtype in ROWS])
 
 

@@ -6,11 +6,20 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
+template <class R, class L>
+constexpr Kernel kernel() {
+  if constexpr (fits<R, L>) {
+    return &sweep<R, L>;
+  } else {
+    return nullptr;
+  }
+}
+
 template <class R, class AllLayouts>
 struct Row;
 template <class R, class... L>
 struct Row<R, List<L...>> {
-  static constexpr Kernel kernels[] = {&sweep<R, L>...};
+  static constexpr Kernel kernels[] = {kernel<R, L>()...};
 };
 
 template <class AllRules>

@@ -53,6 +53,15 @@ struct Layout {
   };
   template <Role role>
   using Slot = typename Of<role>::type;
+
+  static constexpr bool state_as_computed =
+      sizeof(typename Param::Storage) == sizeof(Compute) &&
+      sizeof(typename FirstMoment::Storage) == sizeof(typename FirstMoment::Compute) &&
+      sizeof(typename SecondMoment::Storage) == sizeof(typename SecondMoment::Compute);
 };
+
+// Whether there is a kernel of rule R on layout L.
+template <class R, class L>
+constexpr bool fits = L::state_as_computed || !needs_state_as_computed<R>;
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -10,6 +10,7 @@ namespace flatstep::inline FLATSTEP_NAMESPACE {
 // stored as computed, and the caller must hand back the numbers of the leaf's previous step.
 struct OptimisticAdamTwoSlots {
   static constexpr const char* name = "optimistic_adam_two_slots";
+  static constexpr bool needs_state_as_computed = true;
   static constexpr Slot slots[] = {{"mu", Role::first_moment}, {"nu", Role::second_moment}};
 
   struct Hyperparameters {

@@ -12,6 +12,8 @@
 //   Coefficients<T>                         the numbers of a step as the compute type T holds them
 //   prepare<T>(scalars) -> Coefficients<T>  once for all elements that share the scalars
 //   update<T>(param, grad, state, c)        once an element; param and state are read and replaced
+//   needs_state_as_computed                 only where it is so: the rule makes things again from its state, so that no
+//                                           slot may be stored narrower than it is computed
 //
 // Numerics, held by tests with ==:
 // - Each operation rounds once, in the order written: no fused multiply-add, no contraction, no fast-math. Division and
@@ -44,6 +46,9 @@ concept Rule = requires(const Scalars& scalars, double& param, double (&state)[s
 
 template <class R>
 constexpr int slot_count = sizeof(R::slots) / sizeof(Slot);
+
+template <class R>
+constexpr bool needs_state_as_computed = requires { R::needs_state_as_computed; };
 
 // The rule's own numbers, by name.
 template <class R>

@@ -6,6 +6,7 @@ from typing import Any
 
 from .numbers import Number, Option, PerLeaf, Scalar
 from .optimizer import Optimizer
+from .trees import Tree
 
 
 class _AdamFamily(Optimizer):
@@ -30,7 +31,8 @@ class Adam(_AdamFamily):
     :math:`b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`.
 
     Args:
-        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
@@ -172,7 +174,8 @@ class AMSGrad(_AdamFamily):
     Their weights differ after a few hundred steps, and so does the meaning of ``state["nu_max"]``.
 
     Args:
-        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
@@ -254,6 +257,12 @@ class AMSGrad(_AdamFamily):
         )
 
 
+def _stored_as_computed(params: Any, mu_dtype: Any) -> bool:
+    """Whether nothing of the state is rounded when it is stored."""
+    wide = (getattr(getattr(leaf, "dtype", None), "itemsize", 8) >= 4 for leaf in Tree(params).leaves)
+    return mu_dtype is None and all(wide)
+
+
 class OptimisticAdam(_AdamFamily):
     r"""Optimistic Adam: Adam that also steps along the change of its direction, for GANs and other min-max games.
 
@@ -269,7 +278,8 @@ class OptimisticAdam(_AdamFamily):
     parameter instead of 36, with the same bits. (With a mu_dtype it is stored.)
 
     Args:
-        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         alpha: weight of the direction. Default 1.0.
@@ -330,7 +340,7 @@ class OptimisticAdam(_AdamFamily):
         moments = dict(b1=b1, b2=b2, eps=eps, eps_root=eps_root)
         super().__init__(
             params,
-            "optimistic_adam" if nesterov or mu_dtype is not None else "optimistic_adam_two_slots",
+            "optimistic_adam" if nesterov or not _stored_as_computed(params, mu_dtype) else "optimistic_adam_two_slots",
             dict(learning_rate=learning_rate, alpha=alpha, beta=beta, **moments, weight_decay=weight_decay),
             dict(
                 mu_dtype=mu_dtype, nesterov=nesterov, decoupled_weight_decay=decoupled_weight_decay, maximize=maximize
@@ -346,7 +356,8 @@ class OptimisticGradientDescent(Optimizer):
     The parameter's first update has no previous gradient: :math:`p \leftarrow p - \mathit{lr} \cdot \alpha g`.
 
     Args:
-        params: float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in place.
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         alpha: weight of the gradient. Default 1.0.

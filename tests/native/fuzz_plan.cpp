@@ -45,7 +45,7 @@ class Life {
     for (int64_t i = 0; i < leaves; ++i) {
       const Description& param = params_.emplace_back(random_param(random_, room_for_param(i)));
       arrays.push_back(param.array());
-      good = good && is_good_param(param, first_moment_);
+      good = good && is_good_param(param, rule_, first_moment_);
       for (const Extent& other : written_) good = good && !other.overlaps(extent_of(param));
       if (extent_of(param).begin < extent_of(param).end) written_.push_back(extent_of(param));
     }
@@ -120,7 +120,7 @@ class Life {
 
   void step_plainly(size_t leaf, const Description& grad, const Scalars& scalars) {
     const Description& param = params_[leaf];
-    const int layout = find_layout(param.dtype, param.dtype, first_moment_.empty() ? param.dtype : first_moment_);
+    const int layout = find_layout(param.dtype, param.dtype, first_moment_);
     const auto to = addresses(param), from = addresses(grad);
     const Wide first = extent_of(param).begin;
     std::vector<char*> state;

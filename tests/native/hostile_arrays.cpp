@@ -155,8 +155,9 @@ Extent extent_of(const Description& array) {
   return extent;
 }
 
-bool is_good_param(const Description& param, std::string_view first_moment) {
-  if (find_layout(param.dtype, param.dtype, first_moment.empty() ? param.dtype : first_moment) < 0) return false;
+bool is_good_param(const Description& param, int rule, std::string_view first_moment) {
+  const int layout = find_layout(param.dtype, param.dtype, first_moment);
+  if (layout < 0 || !has_kernel(rule, layout)) return false;
   if (param.read_only) return false;
   auto all = addresses(param);
   if (!all) return false;

@@ -42,7 +42,7 @@ struct Extent {
 Extent extent_of(const Description& array);
 
 // What check.h promises to take, decided element by element.
-bool is_good_param(const Description& param, std::string_view first_moment);
+bool is_good_param(const Description& param, int rule, std::string_view first_moment);
 bool is_good_grad(const Description& grad, const Description& param, const std::vector<Extent>& written);
 
 }  // namespace flatstep::testing

@@ -13,7 +13,9 @@ int64_t sum(const std::vector<int64_t>& numbers) { return std::accumulate(number
 
 std::unique_ptr<Model> Model::make(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed) {
   const LayoutDescription& formats = layouts()[size_t(layout)];
-  if (find_layout(formats.param.name, formats.param.name, formats.first_moment.name) != layout) return nullptr;
+  if (find_layout(formats.param.name, formats.param.name, formats.first_moment.name) != layout ||
+      !has_kernel(rule, layout))
+    return nullptr;
   return std::unique_ptr<Model>(new Model(rule, layout, std::move(lengths), seed));
 }
 
