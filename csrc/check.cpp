@@ -10,12 +10,6 @@ namespace flatstep {
 
 namespace {
 
-std::string text(const int64_t* numbers, int count) {
-  std::string all = "(";
-  for (int i = 0; i < count; ++i) all += (i ? ", " : "") + std::to_string(numbers[i]);
-  return all + (count == 1 ? ",)" : ")");
-}
-
 // The dtypes of parameters whose first moment may have that format; empty: the parameter's own.
 std::string param_formats(std::string_view first_moment) {
   std::string all;
@@ -27,63 +21,6 @@ std::string param_formats(std::string_view first_moment) {
   return all.empty() ? "none that has this mu_dtype" : all;
 }
 
-// -1 where a shape has more elements than memory has bytes, so that no product of what was counted can overflow.
-int64_t element_count(const Array& array) {
-  const int64_t* const end = array.shape + array.axes;
-  if (std::find(array.shape, end, 0) != end) return 0;
-  int64_t count = 1, bytes;
-  for (const int64_t* length = array.shape; length != end; ++length) {
-    if (*length < 0 || __builtin_mul_overflow(count, *length, &count)) return -1;
-  }
-  return __builtin_mul_overflow(count, array.item_bytes, &bytes) ? -1 : count;
-}
-
-// The addresses between an array's first and last byte in memory.
-Written extent(const Array& array, Stream stream, int64_t leaf) {
-  auto begin = reinterpret_cast<uintptr_t>(array.data), end = begin;
-  bool outside = __builtin_add_overflow(end, array.item_bytes, &end);
-  for (int axis = 0; axis < array.axes; ++axis) {
-    int64_t reach;
-    outside |= __builtin_mul_overflow(array.shape[axis] - 1, array.strides[axis], &reach);
-    uintptr_t& edge = reach < 0 ? begin : end;
-    outside |= __builtin_add_overflow(edge, reach, &edge);
-  }
-  if (outside) {
-    throw Refusal{stream, leaf,
-                  "reaches beyond all memory (shape " + text(array.shape, array.axes) + ", strides " +
-                      text(array.strides, array.axes) + " bytes); pass an array whose elements exist"};
-  }
-  return {begin, end, leaf};
-}
-
-bool is_aligned(const Array& array) {
-  uintptr_t bits = reinterpret_cast<uintptr_t>(array.data);
-  for (int axis = 0; axis < array.axes; ++axis) {
-    if (array.shape[axis] > 1) bits |= uintptr_t(array.strides[axis]);
-  }
-  return bits % array.item_bytes == 0;
-}
-
-// The axes longer than 1, outermost in memory first.
-std::vector<int> memory_order(const Array& array) {
-  std::vector<int> order;
-  for (int axis = 0; axis < array.axes; ++axis) {
-    if (array.shape[axis] > 1) order.push_back(axis);
-  }
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return array.strides[a] > array.strides[b]; });
-  return order;
-}
-
-// Whether the elements fill their extent without gaps, each once, in increasing order.
-bool is_dense(const Array& array, const std::vector<int>& order) {
-  int64_t expected = array.item_bytes;
-  for (auto axis = order.rbegin(); axis != order.rend(); ++axis) {
-    if (array.strides[*axis] != expected) return false;
-    expected *= array.shape[*axis];
-  }
-  return true;
-}
-
 Refusal wrong_dtype(Stream stream, int64_t leaf, std::string_view dtype, std::string expected, std::string mend) {
   return {stream, leaf, "has dtype " + std::string(dtype) + ", expected " + expected + "; " + mend, -1, true};
 }
@@ -92,8 +29,7 @@ constexpr const char* misaligned = "is not aligned to its item size; copy it wit
 
 }  // namespace
 
-Plan::Plan(int rule, const std::vector<Array>& params, std::string_view first_moment)
-    : rule_(rule), segments_(layouts().size()) {
+Plan::Plan(int rule, const std::vector<Array>& params, std::string_view first_moment) : rule_(rule) {
   leaves_.reserve(params.size());
   for (size_t i = 0; i < params.size(); ++i) {
     leaves_.push_back(check_param(int64_t(i), params[i], first_moment));
@@ -202,56 +138,22 @@ void Plan::check_grad(int64_t index, const Array& grad) const {
   }
 }
 
-const Walk* Plan::walk_over(const Leaf& leaf, const Array& grad) {
-  const auto lies_alike = [&](int axis) { return grad.strides[axis] == leaf.strides[size_t(axis)]; };
-  if (std::all_of(leaf.order.begin(), leaf.order.end(), lies_alike)) return nullptr;
-  auto owned = std::make_unique<OwnedWalk>();
-  for (const int axis : leaf.order) {
-    const int64_t length = grad.shape[axis], stride = grad.strides[axis] / grad.item_bytes;
-    if (!owned->shape.empty() && owned->strides.back() == stride * length) {  // goes on where the outer axis leaves off
-      owned->shape.back() *= length;
-      owned->strides.back() = stride;
-    } else {
-      owned->shape.push_back(length);
-      owned->strides.push_back(stride);
-    }
-  }
-  owned->walk = {int(owned->shape.size()), owned->shape.data(), owned->strides.data()};
-  walks_.push_back(std::move(owned));
-  return &walks_.back()->walk;
-}
-
 const std::vector<Job>& Plan::assemble(const std::vector<std::optional<Array>>& grads,
                                        const std::vector<Scalars>& scalars, const std::vector<int64_t>* rows,
                                        const Target& target) {
-  walks_.clear();
-  calls_.clear();
-  jobs_.clear();
-  for (auto& segments : segments_) segments.clear();
+  assembly_.clear();
   for (size_t i = 0; i < leaves_.size(); ++i) {
     if (!grads[i]) continue;
     check_grad(int64_t(i), *grads[i]);
     const Leaf& leaf = leaves_[i];
     if (leaf.count == 0) continue;
-    std::vector<Segment>& segments = segments_[size_t(leaf.layout)];
-    Segment segment{segments.empty() ? 0 : segments.back().first + segments.back().count,
-                    leaf.count,
-                    rows ? (*rows)[i] : 0,
-                    leaf.data,
-                    grads[i]->data,
-                    walk_over(leaf, *grads[i]),
+    Segment segment{0,         leaf.count,     rows ? (*rows)[i] : 0,
+                    leaf.data, grads[i]->data, assembly_.walk_over(leaf.order, leaf.strides.data(), *grads[i]),
                     {}};
     std::copy(std::begin(leaf.state), std::end(leaf.state), segment.state);
-    segments.push_back(segment);
+    assembly_.add(leaf.layout, segment);
   }
-  calls_.reserve(segments_.size());  // jobs point into it
-  for (size_t layout = 0; layout < segments_.size(); ++layout) {
-    const std::vector<Segment>& segments = segments_[layout];
-    if (segments.empty()) continue;
-    calls_.push_back({segments.data(), int64_t(segments.size()), scalars.data()});
-    jobs_.push_back({target.kernels[rule_][layout], &calls_.back(), segments.back().first + segments.back().count});
-  }
-  return jobs_;
+  return assembly_.jobs(rule_, scalars, target);
 }
 
 }  // namespace flatstep

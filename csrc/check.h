@@ -1,45 +1,14 @@
 // Plain array descriptors -> Calls. Every check of memory lives here; kernels assume that it passed. Knows no Python.
 #pragma once
 
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "parallel.h"
-#include "targets.h"
+#include "assembly.h"
 
 namespace flatstep {
-
-// An array as somebody handed it in. Shape and strides belong to the owner.
-struct Array {
-  void* data;
-  std::string_view dtype;
-  int item_bytes;
-  int axes;
-  const int64_t* shape;
-  const int64_t* strides;  // in bytes
-  bool read_only;
-};
-
-enum class Stream { param, grad };
-
-// An array that cannot be taken, and why. The text goes on from the leaf's name ("has shape ..."); where it speaks of a
-// second leaf it says {other}.
-struct Refusal {
-  Stream stream;
-  int64_t leaf;
-  std::string text;
-  int64_t other = -1;
-  bool wrong_type = false;  // of the object or of its numbers
-};
-
-// Memory that a step writes, begin <= address < end.
-struct Written {
-  uintptr_t begin, end;
-  int64_t leaf;  // -1 for state
-};
 
 // The parameters and the state of one optimizer, checked once. A step then needs only its gradients and its numbers.
 class Plan {
@@ -78,25 +47,13 @@ class Plan {
     void* state[max_slots];
   };
 
-  // A Walk and what it points to.
-  struct OwnedWalk {
-    std::vector<int64_t> shape, strides;
-    Walk walk;
-  };
-
   Leaf check_param(int64_t leaf, const Array& param, std::string_view first_moment) const;
   void check_grad(int64_t leaf, const Array& grad) const;
-  const Walk* walk_over(const Leaf& leaf, const Array& grad);
 
   int rule_;
   std::vector<Leaf> leaves_;
   std::vector<Written> written_;  // sorted by begin, disjoint
-
-  // What assemble() filled; kept so that steps allocate nothing.
-  std::vector<std::vector<Segment>> segments_;  // by layout
-  std::vector<Call> calls_;
-  std::vector<Job> jobs_;
-  std::vector<std::unique_ptr<OwnedWalk>> walks_;
+  Assembly assembly_;
 };
 
 }  // namespace flatstep
