@@ -104,10 +104,11 @@ struct Work {
 
 }  // namespace
 
-void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team) {
+void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team, int default_threads) {
   int64_t total = 0;
   for (const Job* job = jobs; job != jobs + count; ++job) total += job->elements;
-  const int threads = int(std::clamp<int64_t>(total / elements_worth_a_thread, 1, num_threads()));
+  const int most = default_threads > 0 && chosen_threads == 0 ? default_threads : num_threads();
+  const int threads = int(std::clamp<int64_t>(total / elements_worth_a_thread, 1, most));
   if (threads == 1) {
     const DefaultFloatingPoint mode;
     return run_range(jobs, count, 0, total);

@@ -19,7 +19,8 @@ struct Job {
 enum class Team { own, openmp };
 
 // Carries out all jobs in one parallel region, split by elements; small totals run on the calling thread.
-void run(const Job* jobs, int64_t count, Team team);
+// `default_threads` is how many to use where nobody chose; 0: as many as num_threads() says.
+void run(const Job* jobs, int64_t count, Team team, int default_threads = 0);
 
 bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
 int num_threads();            // how many a large step uses

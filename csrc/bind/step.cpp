@@ -4,30 +4,15 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <unistd.h>
-
 #include <atomic>
-#include <exception>
 
 #include "bind.h"
 #include "describe.h"
+#include "running.h"
 
 namespace flatstep {
 
 namespace {
-
-// A row of Python numbers: count, the common scalars, then the rule's hyperparameters in its order.
-Scalars read_scalars(nb::handle row, size_t hyperparameters) {
-  constexpr size_t common = 6;
-  const nb::tuple numbers = nb::borrow<nb::tuple>(row);
-  if (numbers.size() != common + hyperparameters) throw nb::value_error("a row of scalars has another length");
-  Scalars s{};
-  s.count = nb::cast<int64_t>(numbers[0]);
-  double* const fields[] = {&s.learning_rate, &s.grad_scale, &s.weight_decay, &s.decoupled_weight_decay, &s.maximize};
-  for (size_t i = 1; i < common; ++i) *fields[i - 1] = nb::cast<double>(numbers[i]);
-  for (size_t i = 0; i < hyperparameters; ++i) s.hyperparameters[i] = nb::cast<double>(numbers[common + i]);
-  return s;
-}
 
 using Rows = std::optional<std::vector<int64_t>>;
 
@@ -47,25 +32,6 @@ class Exclusive {
  private:
   std::atomic<bool> taken_{false};
 };
-
-// Runs f with the interpreter unlocked. A daemon thread that comes back to an interpreter which is shutting down is
-// ended by CPython (before 3.14) in a way that would abort the process from here, so it waits for the end instead.
-template <class F>
-void unlocked(F&& f) {
-  PyThreadState* const state = PyEval_SaveThread();
-  std::exception_ptr raised;
-  try {
-    f();
-  } catch (...) {
-    raised = std::current_exception();
-  }
-  try {
-    PyEval_RestoreThread(state);
-  } catch (...) {
-    while (true) pause();
-  }
-  if (raised) std::rethrow_exception(raised);
-}
 
 class Stepper {
  public:
@@ -172,14 +138,7 @@ class Stepper {
     try {
       f();
     } catch (const Refusal& refusal) {
-      const auto name = [&](int64_t leaf) { return nb::cast<std::string>(name_(leaf)); };
-      std::string text =
-          (refusal.stream == Stream::param ? "params" : "grads") + name(refusal.leaf) + " " + refusal.text;
-      constexpr std::string_view other = "{other}";
-      if (const size_t at = text.find(other); at != std::string::npos)
-        text.replace(at, other.size(), "params" + name(refusal.other));
-      if (refusal.wrong_type) throw nb::type_error(text.c_str());
-      throw nb::value_error(text.c_str());
+      raise(refusal, {"params", "grads", [this](int64_t leaf) { return nb::cast<std::string>(name_(leaf)); }});
     }
   }
 

@@ -1,0 +1,291 @@
+// torch tensors -> a step: walks parameter groups, gradients and state in one call, and caches nothing between calls,
+// for torch moves all of them in many ways. Links against no torch.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <cmath>
+#include <optional>
+#include <stdexcept>
+
+#include "bind.h"
+#include "describe.h"
+#include "exchange.h"
+#include "running.h"
+#include "tensors.h"
+
+namespace flatstep {
+
+namespace {
+
+// A parameter stands twice in one step; it must be stepped twice.
+struct Repeated : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+// The name and size of a dtype that kernels may know; empty for others.
+std::string_view dtype_name(const dlpack::DataType& dtype) {
+  if (dtype.lanes != 1) return {};
+  if (dtype.code == dlpack::floating && dtype.bits == 32) return "float32";
+  if (dtype.code == dlpack::floating && dtype.bits == 64) return "float64";
+  if (dtype.code == dlpack::floating && dtype.bits == 16) return "float16";
+  if (dtype.code == dlpack::brain_floating && dtype.bits == 16) return "bfloat16";
+  return {};
+}
+
+// Looks at tensors whose memory is all that there is to them: of the plain types, on the CPU, dense or strided.
+class Reader {
+ public:
+  Reader(nb::tuple plain_types, nb::handle capsule) : plain_types_(std::move(plain_types)) {
+    const void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
+    if (!table) throw nb::python_error();
+    const auto* header = static_cast<const dlpack::Header*>(table);
+    while (header && header->major != dlpack::known_major_version) header = header->previous;
+    if (!header) throw nb::import_error("this torch speaks another version of DLPack than flatstep; update flatstep");
+    describe_ = reinterpret_cast<const dlpack::ExchangeAPI*>(header)->describe;
+  }
+
+  // False where the tensor is none of those.
+  bool read(nb::handle object, Tensor& out) const {
+    bool is_plain = false;
+    for (nb::handle type : plain_types_) is_plain = is_plain || object.type().is(type);
+    if (!is_plain) return false;
+    dlpack::TensorView view;
+    if (describe_(object.ptr(), &view) != 0) {
+      PyErr_Clear();  // sparse tensors, say: whoever looks at them next says what they are
+      return false;
+    }
+    const std::string_view dtype = dtype_name(view.dtype);
+    if (view.device.type != dlpack::cpu || dtype.empty()) return false;
+    out = {static_cast<char*>(view.data) + view.byte_offset,
+           dtype,
+           view.dtype.bits / 8,
+           view.axes,
+           view.shape,
+           view.strides};
+    return view.data || is_empty(out);  // tensors inside of vmap have no memory
+  }
+
+  // Also false where the numbers are negated when read.
+  bool read_as_it_means(nb::handle object, Tensor& out) const {
+    static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
+    if (!read(object, out)) return false;
+    const nb::object negated = object.attr(is_neg)();
+    return !nb::cast<bool>(negated);
+  }
+
+ private:
+  static bool is_empty(const Tensor& tensor) {
+    for (int axis = 0; axis < tensor.axes; ++axis) {
+      if (tensor.shape[axis] == 0) return true;
+    }
+    return false;
+  }
+
+  nb::tuple plain_types_;
+  int (*describe_)(void*, dlpack::TensorView*);
+};
+
+// A 0-d tensor in which torch counts a parameter's updates.
+struct Counter {
+  void* data;
+  bool is_double;
+
+  double get() const { return is_double ? *static_cast<double*>(data) : double(*static_cast<float*>(data)); }
+  void set(double value) const {
+    if (is_double) {
+      *static_cast<double*>(data) = value;
+    } else {
+      *static_cast<float*>(data) = float(value);
+    }
+  }
+};
+
+// What stands for one parameter in a step: itself, its gradient and its state, or what the caller made for them.
+struct Parts {
+  nb::object param, grad, step;
+  nb::object state[max_slots];
+};
+
+class TorchStepper {
+ public:
+  // `keys` are those of a parameter's state: for the count of updates, then for each slot.
+  TorchStepper(std::string_view rule, std::vector<std::string> keys, nb::tuple plain_types, nb::handle exchange_api)
+      : rule_(find_rule(rule)), target_(&chosen_target()), reader_(std::move(plain_types), exchange_api) {
+    if (rule_ < 0) throw nb::key_error("no such rule");
+    if (keys.size() != rules()[size_t(rule_)].slots.size() + 1) throw nb::value_error("expected a key a slot");
+    for (const std::string& key : keys) keys_.push_back(nb::steal(PyUnicode_InternFromString(key.c_str())));
+    keys.erase(keys.begin());
+    step_.emplace(rule_, keys);
+  }
+
+  // One step over groups of (parameters, row of scalars without count). Returns the positions, counted over all
+  // groups, of parameters that cannot be taken as they are, and then nothing was done; and those that were stepped.
+  // `stand_ins` has by position what to take instead: (param, grad, step, *slots).
+  nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::callable name, int threads) {
+    gather(groups, state, stand_ins, name);
+    nb::list stepped;
+    if (wanting_.size() == 0) {
+      const std::vector<Job>& jobs = step_->jobs(scalars_, *target_);
+      unlocked([&] { run(jobs.data(), int64_t(jobs.size()), Team::openmp, threads); });
+      for (const Counter& counter : counters_) counter.set(counter.get() + 1);
+      for (const nb::object& param : stepped_) stepped.append(param);
+    }
+    const nb::list wanting = std::move(wanting_);
+    forget();
+    return nb::make_tuple(wanting, stepped);
+  }
+
+  std::string_view target() const { return target_->name; }
+
+ private:
+  void forget() {
+    step_->clear();
+    scalars_.clear();
+    counters_.clear();
+    held_.clear();
+    stepped_.clear();
+    positions_of_.clear();
+    wanting_ = nb::list();
+  }
+
+  void gather(const nb::list& groups, const nb::dict& state, const nb::dict& stand_ins, const nb::callable& name) {
+    forget();
+    try {
+      int64_t position = 0;
+      for (nb::handle group : groups) {
+        const nb::tuple pair = nb::borrow<nb::tuple>(group);
+        row_ = read_scalars(pair[1], rules()[size_t(rule_)].hyperparameters.size());
+        row_begins_ = true;
+        for (nb::handle param : nb::borrow<nb::list>(pair[0])) take(position++, param, state, stand_ins);
+      }
+      if (wanting_.size() == 0) step_->check_overlap();
+    } catch (const Refusal& refusal) {
+      raise_for(refusal, name);
+    }
+  }
+
+  void take(int64_t position, nb::handle param, const nb::dict& state, const nb::dict& stand_ins) {
+    static PyObject* const grad_name = PyUnicode_InternFromString("grad");
+    nb::object grad = param.attr(grad_name);
+    if (grad.is_none()) return;
+    Parts parts{nb::borrow(param), std::move(grad), {}, {}};
+    const bool is_stand_in = stand_ins.size() > 0 && stand_ins.contains(position);
+    if (is_stand_in) {
+      replace(parts, nb::borrow<nb::tuple>(stand_ins[nb::int_(position)]));
+    } else if (!find_state(parts, state)) {
+      wanting_.append(position);
+      return;
+    }
+    if (!add(position, parts)) {
+      if (is_stand_in) throw std::runtime_error("a stand-in will not do");
+      wanting_.append(position);
+      return;
+    }
+    stepped_.push_back(nb::borrow(param));
+    positions_of_.push_back(position);
+    held_.push_back(std::move(parts));
+  }
+
+  static void replace(Parts& parts, const nb::tuple& stand_in) {
+    parts.param = stand_in[0];
+    parts.grad = stand_in[1];
+    parts.step = stand_in[2];
+    for (size_t slot = 0; slot + 3 < stand_in.size(); ++slot) parts.state[slot] = stand_in[slot + 3];
+  }
+
+  // False where there is none yet, or not all of it.
+  bool find_state(Parts& parts, const nb::dict& state) const {
+    const nb::object own = find(state, parts.param);
+    if (!own.is_valid() || !PyDict_Check(own.ptr())) return false;
+    parts.step = find(own, keys_[0]);
+    bool complete = parts.step.is_valid();
+    for (size_t slot = 0; slot + 1 < keys_.size(); ++slot) {
+      parts.state[slot] = find(own, keys_[slot + 1]);
+      complete = complete && parts.state[slot].is_valid();
+    }
+    return complete;
+  }
+
+  static nb::object find(nb::handle dict, nb::handle key) {
+    nb::object found = nb::borrow(PyDict_GetItemWithError(dict.ptr(), key.ptr()));
+    if (!found.is_valid() && PyErr_Occurred()) throw nb::python_error();
+    return found;
+  }
+
+  bool add(int64_t position, const Parts& parts) {
+    TensorLeaf leaf{position, {}, {}, {}, 0};
+    Tensor count;
+    if (!reader_.read_as_it_means(parts.param, leaf.param) || !reader_.read_as_it_means(parts.grad, leaf.grad) ||
+        !reader_.read(parts.step, count))
+      return false;
+    for (size_t slot = 0; slot + 1 < keys_.size(); ++slot) {
+      if (!reader_.read(parts.state[slot], leaf.state[slot])) return false;
+    }
+    if (count.axes != 0 || count.item_bytes < 4) return false;
+    const Counter counter{count.data, count.item_bytes == 8};
+    leaf.scalars = row_of(position, counter.get());
+    if (!step_->add(leaf)) return false;
+    counters_.push_back(counter);
+    return true;
+  }
+
+  // The index of the group's row for parameters that were updated so often.
+  int64_t row_of(int64_t position, double updates) {
+    constexpr double most = 0x1p62;
+    if (!(updates >= 0 && updates < most) || updates != std::floor(updates)) {
+      throw Refusal{Stream::param, position,
+                    "has a step of " + std::to_string(updates) + ", expected a whole number from 0 on"};
+    }
+    const int64_t count = int64_t(updates) + 1;
+    if (row_begins_ || scalars_.back().count != count) {
+      scalars_.push_back(row_);
+      scalars_.back().count = count;
+      row_begins_ = false;
+    }
+    return int64_t(scalars_.size()) - 1;
+  }
+
+  // Raises a refusal as a Python error that names the parameter.
+  [[noreturn]] void raise_for(const Refusal& refusal, const nb::callable& name) {
+    const auto object_at = [&](int64_t position) -> nb::handle {
+      for (size_t i = 0; i < stepped_.size(); ++i) {
+        if (positions_of_[i] == position) return stepped_[i];
+      }
+      return {};
+    };
+    if (refusal.other >= 0 && refusal.stream == Stream::param && object_at(refusal.leaf).is(object_at(refusal.other)))
+      throw Repeated("a parameter stands in the optimizer twice");
+    flatstep::raise(refusal, {"param ", "grad of ", [&](int64_t at) { return nb::cast<std::string>(name(at)); }});
+  }
+
+  int rule_;
+  const Target* target_;
+  Reader reader_;
+  std::vector<nb::object> keys_;
+  std::optional<TensorStep> step_;
+
+  // Of the step under way.
+  Scalars row_;
+  bool row_begins_;
+  std::vector<Scalars> scalars_;
+  std::vector<Counter> counters_;
+  std::vector<Parts> held_;  // so that the memory stays put until the step is done
+  std::vector<nb::object> stepped_;
+  std::vector<int64_t> positions_of_;
+  nb::list wanting_;
+};
+
+}  // namespace
+
+void bind_torch(nb::module_& module) {
+  nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
+  nb::class_<TorchStepper>(module, "TorchStepper")
+      .def(nb::init<std::string_view, std::vector<std::string>, nb::tuple, nb::handle>(), nb::arg("rule"),
+           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api"))
+      .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("name"),
+           nb::arg("threads"))
+      .def_prop_ro("target", &TorchStepper::target);
+}
+
+}  // namespace flatstep

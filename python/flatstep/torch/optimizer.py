@@ -1,0 +1,212 @@
+"""FusedOptimizer: a torch.optim.Optimizer that steps by one call of the compiled core. Base of those in rules.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .. import _core
+from ..numbers import Number, finite
+from . import loading
+from .plain import StandIns, new_state
+
+# What torch calls the slots.
+KEYS = {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq", "previous": "previous"}
+
+_AT_LEAST_0 = Number(at_least=0)
+_DECAY_RATE = Number(at_least=0, below=1)
+_NUMBERS = {"eps": _AT_LEAST_0, "eps_root": _AT_LEAST_0, "weight_decay": _AT_LEAST_0}
+CONVENTIONS = ("torch", "optax", "paper")
+
+Group = dict[str, Any]
+
+
+class FusedOptimizer(torch.optim.Optimizer):
+    """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in flatstep.torch."""
+
+    # Tells torch.amp.GradScaler to hand over its scale and overflow flag, as attributes, instead of unscaling itself.
+    _step_supports_amp_scaling = True
+    grad_scale: torch.Tensor | None = None
+    found_inf: torch.Tensor | None = None
+
+    _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
+
+    def __init__(self, params: Any, defaults: Group) -> None:
+        if defaults["differentiable"]:
+            raise ValueError("differentiable=True needs a step that autograd can follow; use torch.optim for it")
+        if defaults["capturable"]:
+            raise ValueError("capturable=True is for CUDA parameters, and flatstep.torch steps those on the CPU")
+        if defaults["fused"] and defaults["foreach"]:
+            raise RuntimeError("`fused` and `foreach` cannot be `True` together; every step here is fused")
+        super().__init__(params, defaults)
+
+    @property
+    def rule(self) -> str:
+        """The rule's name in the catalogue. It follows from how the optimizer was made, never from a group."""
+        raise NotImplementedError
+
+    @property
+    def state_keys(self) -> list[str]:
+        """The keys of a parameter's state, but for ``step``."""
+        return [KEYS[slot] for slot in _core.slots(self.rule)]
+
+    def add_param_group(self, param_group: Group) -> None:
+        """As torch.optim.Optimizer.add_param_group.
+
+        Raises:
+            TypeError, ValueError: a number is out of bounds, or an option is one that all groups must share.
+        """
+        super().add_param_group(param_group)
+        try:
+            self._row(self.param_groups[-1], 1.0)
+            self._check_shared_options(self.param_groups[-1])
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def _check_shared_options(self, group: Group) -> None:
+        if group["amsgrad"] != self.defaults["amsgrad"]:
+            raise ValueError(
+                f"a parameter group has amsgrad={group['amsgrad']}, but the optimizer has "
+                f"amsgrad={self.defaults['amsgrad']}; all groups must agree, or need two optimizers"
+            )
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Updates every parameter that has a gradient, in place.
+
+        Args:
+            closure: computes the loss and the gradients anew; called first. Default None.
+
+        Returns:
+            What the closure returned.
+
+        Raises:
+            TypeError, ValueError: a parameter, gradient or state does not fit, or a number is out of bounds. Then
+                parameters and state are as before.
+            RuntimeError: a gradient is sparse, or the optimizer is in use by another thread.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        if self.found_inf is None or float(self.found_inf) == 0:  # anything but 0 is an overflow
+            self._update(1.0 if self.grad_scale is None else 1.0 / float(self.grad_scale))
+        return loss
+
+    def _update(self, grad_scale: float) -> None:
+        groups = [(group["params"], self._row(group, grad_scale)) for group in self.param_groups]
+        stepper, exclusive = self._stepper()
+        with exclusive:
+            try:
+                self._sweep(stepper, groups)
+            except _core.Repeated:
+                for each_once in _rounds(groups):
+                    self._sweep(stepper, each_once)
+
+    def _sweep(self, stepper: _core.TorchStepper, groups: list[tuple[list[Any], tuple[float, ...]]]) -> None:
+        """One step over groups of parameters, none of which stands there twice."""
+        name = self._namer(groups)
+        threads = torch.get_num_threads()
+        wanting, stepped = stepper.step(groups, self.state, {}, name, threads)
+        if wanting:
+            with torch.no_grad():
+                stand_ins = StandIns(self.state_keys)
+                everything = [(param, g) for g, (params, _) in enumerate(groups) for param in params]
+                for position in wanting:
+                    param, group = everything[position]
+                    fresh = self.state.get(param) or new_state(param, self.state_keys, self.param_groups[group])
+                    stand_ins.add(position, param, fresh, name)
+                    self.state[param] = fresh
+                _, stepped = stepper.step(groups, self.state, stand_ins.tensors, name, threads)
+                stand_ins.copy_back()
+        torch.autograd.graph.increment_version(stepped)
+
+    def _row(self, group: Group, grad_scale: float) -> tuple[float, ...]:
+        """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
+        b1, b2 = group["betas"]
+        numbers = {
+            "b1": _DECAY_RATE.check("betas[0]", b1),
+            "b2": _DECAY_RATE.check("betas[1]", b2),
+            **{name: number.check(name, group[name]) for name, number in _NUMBERS.items()},
+            **self._numbers(group),
+        }
+        return (
+            0,
+            _AT_LEAST_0.check("lr", group["lr"]),
+            grad_scale,
+            numbers["weight_decay"],
+            float(group["decoupled_weight_decay"]),
+            float(group["maximize"]),
+            *[numbers[name] for name in _core.hyperparameters(self.rule)],
+        )
+
+    def _numbers(self, group: Group) -> dict[str, float]:
+        """The rule's own numbers."""
+        raise NotImplementedError
+
+    def _namer(self, groups: list[tuple[list[Any], tuple[float, ...]]]) -> Callable[[int], str]:
+        """Names a parameter by its position, counted over all groups."""
+
+        def name(position: int) -> str:
+            for index, (params, _) in enumerate(groups):
+                if position < len(params):
+                    names = self.param_groups[index].get("param_names")
+                    known = dict(zip(map(id, self.param_groups[index]["params"]), names or (), strict=False))
+                    return str(known.get(id(params[position]), f"{position} of group {index}"))
+                position -= len(params)
+            raise IndexError(position)
+
+        return name
+
+    def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
+        if self._made is None:
+            plain_types = (torch.Tensor, torch.nn.Parameter)
+            exchange_api = torch.Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
+            keys = ["step", *self.state_keys]
+            self._made = _core.TorchStepper(self.rule, keys, plain_types, exchange_api), _core.Exclusive()
+        return self._made
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch.optim.Optimizer.load_state_dict, but every state keeps its dtype and is a copy.
+
+        States of torch.optim's optimizer of the same name can be loaded, and the other way round.
+
+        Raises:
+            ValueError: the state is of another rule or convention, or lacks a key. Then nothing has changed.
+        """
+        with loading.keeping_dtypes(self):
+            super().load_state_dict(state_dict)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for key, value in self.defaults.items():
+                group.setdefault(key, value)
+        loading.take_over(self)
+
+
+def _rounds(groups: list[tuple[list[Any], tuple[float, ...]]]) -> list[list[tuple[list[Any], tuple[float, ...]]]]:
+    """Groups in which parameters stand several times, as several steps in each of which none stands twice."""
+    rounds: list[list[tuple[list[Any], tuple[float, ...]]]] = []
+    for index, (params, _) in enumerate(groups):
+        seen: dict[int, int] = {}
+        for param in params:
+            turn = seen[id(param)] = seen.get(id(param), -1) + 1
+            if turn == len(rounds):
+                rounds.append([([], own) for _, own in groups])
+            rounds[turn][index][0].append(param)
+    return rounds
+
+
+def checked_dtype(name: str, dtype: Any) -> torch.dtype | None:
+    """TypeError where it is neither None nor a dtype of torch."""
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{name} is {dtype!r}, expected a torch.dtype or None")
+    return dtype
+
+
+def number(group: Group, name: str) -> float:
+    """A number of a group that may have any finite value."""
+    return finite(name, group[name])

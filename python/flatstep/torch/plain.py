@@ -1,0 +1,110 @@
+"""Plain tensors that stand for others in a step: local shards, real views, dense copies. Used by optimizer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+State = dict[str, Any]
+
+
+def scalar_dtype() -> torch.dtype:
+    """The dtype in which torch counts steps."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def new_state(param: Tensor, keys: list[str], group: dict[str, Any]) -> State:
+    """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
+    state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype())}
+    for key in keys:
+        dtype = group["mu_dtype"] if key == "exp_avg" else None
+        state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+    return state
+
+
+class StandIns:
+    """What a step takes instead of parameters that are not plain, dense CPU tensors, or have state that is not."""
+
+    def __init__(self, keys: list[str]) -> None:
+        self._keys = keys
+        self._made: list[tuple[Tensor, Tensor]] = []
+        self.tensors: dict[int, tuple[Tensor, ...]] = {}
+
+    def add(self, position: int, param: Tensor, state: State, name: Callable[[int], str]) -> None:
+        """Prepares one parameter; TypeError, ValueError or RuntimeError where it cannot be stepped at all."""
+        what = f"param {name(position)}"
+        missing = [key for key in ("step", *self._keys) if key not in state]
+        if missing:
+            raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
+        assert param.grad is not None
+        grad = _plain(_placed_like(param.grad, param), f"grad of {name(position)}")
+        own = self._dense(_plain(param, what), what)
+        slots = [self._like(_plain(state[key], f"state {key} of {what}"), own) for key in self._keys]
+        self.tensors[position] = (own, grad.resolve_neg(), _counter(state, what), *slots)
+
+    def copy_back(self) -> None:
+        """Writes what was stepped in copies to where it belongs."""
+        for to, made in self._made:
+            to.copy_(made)
+
+    def _dense(self, param: Tensor, what: str) -> Tensor:
+        if param.is_neg():
+            raise TypeError(f"{what} is a view whose numbers are negated when read; pass a copy of it")
+        if torch._debug_has_internal_overlap(param) == 1:
+            raise ValueError(f"{what} has elements that share memory, as expand() makes them; pass a copy of it")
+        if torch.empty_like(param).stride() == param.stride():
+            return param
+        return self._copy_of(param, param.contiguous())
+
+    def _like(self, slot: Tensor, param: Tensor) -> Tensor:
+        """The state laid out as its parameter."""
+        if slot.shape != param.shape or (slot.stride() == param.stride() and not slot.is_neg()):
+            return slot  # of another shape: whoever takes it says so
+        return self._copy_of(slot, torch.empty_like(param, dtype=slot.dtype).copy_(slot))
+
+    def _copy_of(self, tensor: Tensor, made: Tensor) -> Tensor:
+        self._made.append((tensor, made))
+        return made
+
+
+def _counter(state: State, what: str) -> Tensor:
+    """The count of updates as a 0-d tensor on the CPU, which stays in the state."""
+    step = state["step"]
+    if not isinstance(step, Tensor) or step.device.type != "cpu" or step.dtype not in (torch.float32, torch.float64):
+        state["step"] = step = torch.tensor(float(step), dtype=scalar_dtype())
+    return step
+
+
+def _placed_like(grad: Tensor, param: Tensor) -> Tensor:
+    """The gradient of a distributed parameter, sharded as that is."""
+    if _is_distributed(grad) and _is_distributed(param) and grad.placements != param.placements:  # type: ignore[attr-defined]
+        return grad.redistribute(param.device_mesh, param.placements)  # type: ignore[attr-defined, no-any-return]
+    return grad
+
+
+def _is_distributed(tensor: Tensor) -> bool:
+    return type(tensor).__name__ == "DTensor" and type(tensor).__module__.startswith("torch.distributed")
+
+
+def _plain(tensor: Tensor, what: str) -> Tensor:
+    """The tensor over the same memory, without subclass, autograd or complex numbers."""
+    if _is_distributed(tensor):
+        tensor = tensor.to_local()  # type: ignore[operator]
+        if hasattr(tensor, "wait"):  # what collectives return before they are done
+            tensor = tensor.wait()
+    if tensor.layout != torch.strided:
+        if tensor.is_sparse:
+            raise RuntimeError(f"{what} is sparse, expected a dense tensor; consider torch.optim.SparseAdam instead")
+        raise TypeError(f"{what} has layout {tensor.layout}, expected torch.strided")
+    if tensor.device.type != "cpu":
+        raise ValueError(f"{what} is on {tensor.device}, but this build of flatstep steps tensors on the CPU")
+    if type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
+        raise TypeError(
+            f"{what} is a {type(tensor).__name__}, whose numbers are kept elsewhere; use torch.optim for it"
+        )
+    with torch._C.DisableTorchFunctionSubclass():
+        plain = tensor.detach()
+        return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain

@@ -1,0 +1,166 @@
+"""flatstep.torch computes what the core does, what the oracle says of narrow formats, and what torch's loop does."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import flatstep
+import reference
+from cases import assert_same_bits, numbers
+from torch_cases import CASES, DEFAULTS, DTYPES, SLOTS, params_of, set_grads, torch
+
+STEPS = 5
+SHAPES = [(130,), (), (3, 5, 7), (0, 4), (64,)]
+NARROW = [torch.float16, torch.bfloat16]
+by_name = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+defaults = pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
+
+
+@by_name
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_equals_the_core(case, dtype, target):
+    """The same bits as the NumPy face for the same arrays, in parameters and state; a gradient is None now and then."""
+    rng = np.random.default_rng(0)
+    arrays = [numbers(rng, shape, DTYPES[dtype]) for shape in SHAPES]
+    params, mine = params_of(arrays), [array.copy() for array in arrays]
+    opt, own = case.make(params), case.core(mine, learning_rate=0.05, **case.own)
+    for count in range(STEPS):
+        grads = [None if (count + i) % 4 == 3 else numbers(rng, s, DTYPES[dtype]) for i, s in enumerate(SHAPES)]
+        set_grads(params, grads)
+        opt.step()
+        own.step(grads)
+    for i, param in enumerate(params):
+        assert_same_bits(param.detach().numpy(), mine[i], f"param {i}")
+        for slot, views in own.state.items():
+            if slot in SLOTS:
+                assert_same_bits(opt.state[param][SLOTS[slot]].numpy(), views[i], f"{slot} of {i}")
+        assert opt.state[param]["step"].dtype == torch.float32
+
+
+def wide(tensor):
+    """The numbers of a tensor in NumPy, bfloat16 as float32."""
+    return tensor.detach().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()
+
+
+def rounded(array, dtype):
+    """Numbers rounded to a narrow format, by other code than torch's and ours."""
+    if dtype == torch.bfloat16:
+        return reference.from_bfloat16(reference.to_bfloat16(array))
+    return np.asarray(array).astype(np.float16).astype(np.float32) if dtype == torch.float16 else array
+
+
+# Of a narrow parameter: the dtypes of its gradient, first moment and second moment. None: as narrow.
+STORED = [
+    (None, None, None),
+    (None, torch.float32, None),
+    (None, torch.float32, torch.float32),
+    (torch.float32, None, None),
+    (torch.float32, torch.float32, None),
+    (torch.float32, torch.float32, torch.float32),
+]
+
+
+@defaults
+@pytest.mark.parametrize("stored", STORED, ids=str)
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_narrow_formats_round_once(case, dtype, stored, target):
+    """Each step is float32 arithmetic on what is stored, and one rounding of each slot."""
+    of_grad, of_mu, of_nu = [own or dtype for own in stored]
+    rng = np.random.default_rng(1)
+    param = torch.nn.Parameter(torch.from_numpy(numbers(rng, 300, np.float32)).to(dtype))
+    param.grad_dtype = of_grad
+    opt = case.make([param])
+    formats = {"mu": of_mu, "nu": of_nu, "nu_max": of_nu, "previous": dtype}
+    slots = [slot for slot in formats if SLOTS[slot] in opt.state_keys]
+    opt.state[param] = {"step": torch.tensor(0.0)}
+    opt.state[param].update({SLOTS[slot]: torch.zeros(300, dtype=formats[slot]) for slot in slots})
+    expected, state = wide(param).astype(np.float32), {}
+    for t in range(1, STEPS + 1):
+        param.grad = torch.from_numpy(numbers(rng, 300, np.float32)).to(of_grad)
+        with np.errstate(all="ignore"):
+            grad = wide(param.grad).astype(np.float32)
+            expected, state = case.oracle(expected, grad, state, t, learning_rate=0.05, **case.own)
+            expected = rounded(expected, dtype)
+            state = {slot: rounded(value, formats[slot]) for slot, value in state.items()}
+        opt.step()
+        assert_same_bits(wide(param).astype(np.float32), expected, f"param, step {t}")
+        for slot in slots:
+            assert opt.state[param][SLOTS[slot]].dtype == formats[slot]
+            assert_same_bits(wide(opt.state[param][SLOTS[slot]]).astype(np.float32), state[slot], f"{slot}, step {t}")
+
+
+@pytest.mark.parametrize("dtype", NARROW, ids=str)
+def test_every_rounding_boundary(dtype, target):
+    """Without memory the first moment is the gradient: every narrow number, each middle, the middle's neighbours."""
+    patterns = torch.arange(0x7C00 if dtype == torch.float16 else 0x7F80, dtype=torch.int16).view(dtype)
+    exact = patterns.float().numpy()
+    middle = (exact[:-1].astype(np.float64) + exact[1:]) / 2
+    middle = np.append(middle, 65520 if dtype == torch.float16 else 3.3961775e38).astype(np.float32)
+    around = [np.nextafter(middle, np.float32(side)) for side in (np.inf, 0)]
+    values = np.concatenate([exact, middle, *around, np.float32([np.inf, np.nan, 1e-45, 1e30, 3.4e38])])
+    values = np.concatenate([values, -values])
+    param = torch.nn.Parameter(torch.zeros(values.size, dtype=dtype))
+    param.grad_dtype = torch.float32
+    param.grad = torch.from_numpy(values)
+    opt = flatstep.torch.Adam([param], lr=0.0, betas=(0.0, 0.5))
+    opt.step()
+    with np.errstate(all="ignore"):
+        expected = rounded(reference.flush(np.float32(0) * np.float32(0) + values), dtype)
+    assert_same_bits(wide(opt.state[param]["exp_avg"]).astype(np.float32), expected)
+
+
+LOOP = dict(foreach=False, fused=False)
+PEERS = [
+    case
+    for case in CASES
+    if case.optimizer is not flatstep.torch.OptimisticAdam
+    and "nesterov" not in case.name
+    and case.settings.get("convention", "torch") == "torch"
+]
+
+
+def torch_peer(case, params):
+    settings = {name: value for name, value in case.settings.items() if name != "eps_root"}
+    if case.optimizer is flatstep.torch.AMSGrad:
+        settings["amsgrad"] = True
+    return getattr(torch.optim, case.optimizer.__name__, torch.optim.Adam)(params, **{"lr": 0.05, **settings, **LOOP})
+
+
+@pytest.mark.parametrize("case", PEERS, ids=[case.name for case in PEERS])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_torch_loop(case, dtype):
+    """Within a few ulp of torch's for-loop in each step from the same state; over a run the differences may grow."""
+    rng = np.random.default_rng(2)
+    params = params_of([numbers(rng, shape, DTYPES[dtype]) for shape in SHAPES])
+    opt = case.make(params, eps_root=0.0)
+    for _ in range(STEPS):
+        theirs = [torch.nn.Parameter(param.detach().clone()) for param in params]
+        peer = torch_peer(case, theirs)
+        if opt.state:
+            peer.load_state_dict(copy.deepcopy(opt.state_dict()))
+        grads = [numbers(rng, shape, DTYPES[dtype]) for shape in SHAPES]
+        set_grads(params, grads)
+        set_grads(theirs, grads)
+        before = [(wide(param).copy(), copy.deepcopy(opt.state[param])) for param in params]
+        opt.step()
+        peer.step()
+        for own, other, grad, (param, state) in zip(params, theirs, grads, before, strict=True):
+            assert_close_to_loop(opt.state[own], peer.state[other], np.abs(grad) + np.abs(param), state)
+            change = np.abs(wide(other) - param)
+            mu = np.abs(wide(peer.state[other]["exp_avg"]))
+            few = 4 * np.spacing(np.maximum(np.abs(param), change))
+            with np.errstate(all="ignore"):  # what is off in the moment is off in the step, in proportion
+                few += 8 * change * np.spacing(np.maximum(mu, np.abs(grad) + np.abs(param))) / mu
+            assert not np.any(np.abs(wide(own) - wide(other)) > few)
+
+
+def assert_close_to_loop(ours, theirs, size, before):
+    """Moments within a few ulp of the largest of the terms that they are sums of."""
+    for key in [key for key in theirs if key != "step"]:
+        term = size**2 if "sq" in key else size
+        old = np.abs(wide(before[key])) if before else 0
+        few = 4 * np.spacing(np.maximum(term, old).astype(size.dtype))
+        assert np.all(np.abs(wide(ours[key]) - wide(theirs[key])) <= few), key
