@@ -40,6 +40,14 @@ def test_equals_the_core(case, dtype, target):
         assert opt.state[param]["step"].dtype == torch.float32
 
 
+def test_without_exchange_api(monkeypatch):
+    """An older torch offers no DLPack exchange API: tensors are then asked one by one for where they lie."""
+    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    assert not hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
+    for case in DEFAULTS:
+        test_equals_the_core(case, torch.float32, None)
+
+
 def wide(tensor):
     """The numbers of a tensor in NumPy, bfloat16 as float32."""
     return tensor.detach().float().numpy() if tensor.dtype == torch.bfloat16 else tensor.detach().numpy()

@@ -5,6 +5,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
+#include <deque>
 #include <optional>
 #include <stdexcept>
 
@@ -33,28 +34,56 @@ std::string_view dtype_name(const dlpack::DataType& dtype) {
   return {};
 }
 
+// The description of a tensor by its own methods, for a torch that has no exchange API. Slower: microseconds.
+class AskedForEverything {
+ public:
+  void describe(nb::handle object, dlpack::TensorView& out) {
+    const nb::object shape = object.attr("shape"), strides = object.attr("stride")(), device = object.attr("device");
+    const nb::object dtype = object.attr("dtype"), of_device = device.attr("type"), address = object.attr("data_ptr")();
+    const std::string name = nb::str(dtype).c_str();
+    std::vector<int64_t>& numbers = numbers_.emplace_back();
+    for (nb::handle length : shape) numbers.push_back(nb::cast<int64_t>(length));
+    const auto axes = int32_t(numbers.size());
+    for (nb::handle stride : strides) numbers.push_back(nb::cast<int64_t>(stride));
+    const bool is_brain = name == "torch.bfloat16";
+    const int bits = is_brain || name == "torch.float16" ? 16
+                     : name == "torch.float32"           ? 32
+                     : name == "torch.float64"           ? 64
+                                                         : 0;
+    const bool is_on_cpu = std::string_view(nb::str(of_device).c_str()) == "cpu";
+    out = {reinterpret_cast<void*>(nb::cast<uintptr_t>(address)),
+           {is_on_cpu ? dlpack::cpu : 0, 0},
+           axes,
+           {is_brain ? dlpack::brain_floating : dlpack::floating, uint8_t(bits), 1},
+           numbers.data(),
+           numbers.data() + axes,
+           0};
+  }
+  void forget() { numbers_.clear(); }
+
+ private:
+  std::deque<std::vector<int64_t>> numbers_;  // shapes and strides, until the step is done
+};
+
 // Looks at tensors whose memory is all that there is to them: of the plain types, on the CPU, dense or strided.
 class Reader {
  public:
-  Reader(nb::tuple plain_types, nb::handle capsule) : plain_types_(std::move(plain_types)) {
-    const void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
+  // `exchange_api` may be None.
+  Reader(nb::tuple plain_types, nb::handle exchange_api) : plain_types_(std::move(plain_types)) {
+    if (exchange_api.is_none()) return;
+    const void* const table = PyCapsule_GetPointer(exchange_api.ptr(), "dlpack_exchange_api");
     if (!table) throw nb::python_error();
     const auto* header = static_cast<const dlpack::Header*>(table);
     while (header && header->major != dlpack::known_major_version) header = header->previous;
-    if (!header) throw nb::import_error("this torch speaks another version of DLPack than flatstep; update flatstep");
-    describe_ = reinterpret_cast<const dlpack::ExchangeAPI*>(header)->describe;
+    if (header) describe_ = reinterpret_cast<const dlpack::ExchangeAPI*>(header)->describe;
   }
 
   // False where the tensor is none of those.
-  bool read(nb::handle object, Tensor& out) const {
+  bool read(nb::handle object, Tensor& out) {
     bool is_plain = false;
     for (nb::handle type : plain_types_) is_plain = is_plain || object.type().is(type);
-    if (!is_plain) return false;
     dlpack::TensorView view;
-    if (describe_(object.ptr(), &view) != 0) {
-      PyErr_Clear();  // sparse tensors, say: whoever looks at them next says what they are
-      return false;
-    }
+    if (!is_plain || !describe(object, view)) return false;
     const std::string_view dtype = dtype_name(view.dtype);
     if (view.device.type != dlpack::cpu || dtype.empty()) return false;
     out = {static_cast<char*>(view.data) + view.byte_offset,
@@ -67,14 +96,31 @@ class Reader {
   }
 
   // Also false where the numbers are negated when read.
-  bool read_as_it_means(nb::handle object, Tensor& out) const {
+  bool read_as_it_means(nb::handle object, Tensor& out) {
     static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
     if (!read(object, out)) return false;
     const nb::object negated = object.attr(is_neg)();
     return !nb::cast<bool>(negated);
   }
 
+  void forget() { asked_.forget(); }
+
  private:
+  bool describe(nb::handle object, dlpack::TensorView& view) {
+    if (describe_) {
+      if (describe_(object.ptr(), &view) == 0) return true;
+      PyErr_Clear();  // sparse tensors, say: whoever looks at them next says what they are
+      return false;
+    }
+    try {
+      asked_.describe(object, view);
+      return true;
+    } catch (nb::python_error& error) {
+      if (!error.matches(PyExc_Exception)) throw;
+      return false;
+    }
+  }
+
   static bool is_empty(const Tensor& tensor) {
     for (int axis = 0; axis < tensor.axes; ++axis) {
       if (tensor.shape[axis] == 0) return true;
@@ -83,7 +129,8 @@ class Reader {
   }
 
   nb::tuple plain_types_;
-  int (*describe_)(void*, dlpack::TensorView*);
+  int (*describe_)(void*, dlpack::TensorView*) = nullptr;
+  AskedForEverything asked_;
 };
 
 // A 0-d tensor in which torch counts a parameter's updates.
@@ -123,6 +170,7 @@ class TorchStepper {
   // groups, of parameters that cannot be taken as they are, and then nothing was done; and those that were stepped.
   // `stand_ins` has by position what to take instead: (param, grad, step, *slots).
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::callable name, int threads) {
+    const Forgetting at_the_end{*this};
     gather(groups, state, stand_ins, name);
     nb::list stepped;
     if (wanting_.size() == 0) {
@@ -131,9 +179,7 @@ class TorchStepper {
       for (const Counter& counter : counters_) counter.set(counter.get() + 1);
       for (const nb::object& param : stepped_) stepped.append(param);
     }
-    const nb::list wanting = std::move(wanting_);
-    forget();
-    return nb::make_tuple(wanting, stepped);
+    return nb::make_tuple(wanting_, stepped);
   }
 
   std::string_view target() const { return target_->name; }
@@ -141,6 +187,7 @@ class TorchStepper {
  private:
   void forget() {
     step_->clear();
+    reader_.forget();
     scalars_.clear();
     counters_.clear();
     held_.clear();
@@ -149,8 +196,13 @@ class TorchStepper {
     wanting_ = nb::list();
   }
 
+  // Whatever happens, a step leaves no references behind.
+  struct Forgetting {
+    TorchStepper& stepper;
+    ~Forgetting() { stepper.forget(); }
+  };
+
   void gather(const nb::list& groups, const nb::dict& state, const nb::dict& stand_ins, const nb::callable& name) {
-    forget();
     try {
       int64_t position = 0;
       for (nb::handle group : groups) {
@@ -282,7 +334,7 @@ void bind_torch(nb::module_& module) {
   nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
   nb::class_<TorchStepper>(module, "TorchStepper")
       .def(nb::init<std::string_view, std::vector<std::string>, nb::tuple, nb::handle>(), nb::arg("rule"),
-           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api"))
+           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none())
       .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("name"),
            nb::arg("threads"))
       .def_prop_ro("target", &TorchStepper::target);

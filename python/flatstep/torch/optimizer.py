@@ -163,7 +163,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
         if self._made is None:
             plain_types = (torch.Tensor, torch.nn.Parameter)
-            exchange_api = torch.Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
+            exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
             keys = ["step", *self.state_keys]
             self._made = _core.TorchStepper(self.rule, keys, plain_types, exchange_api), _core.Exclusive()
         return self._made
