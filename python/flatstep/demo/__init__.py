@@ -5,21 +5,14 @@ digits.py and game.py compute, report.py prints, plot.py draws.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from rich.console import Console
 
+from ..outputs import check_writable
 from . import digits, game, plot, report
 
-
-def check_writable(path: Path) -> None:
-    """Raises the OSError that writing the file would, and leaves everything as it was."""
-    existed = os.path.lexists(path)
-    with open(path, "ab"):
-        pass
-    if not existed:
-        path.unlink()
+__all__ = ["check_writable", "digits", "game", "plot", "report", "run"]
 
 
 def run(output: Path, epochs: int) -> int:
