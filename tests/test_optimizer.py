@@ -266,9 +266,40 @@ def test_attributes():
             setattr(opt, name, getattr(opt, name))
     with pytest.raises(AttributeError, match="AMSGrad has no 'lr'; its numbers are .*'learning_rate'"):
         opt.lr = 0.1
-    with pytest.raises(AttributeError):
-        opt.count = 5
+    for name in ("count", "params", "state", "target"):
+        with pytest.raises(AttributeError):
+            setattr(opt, name, 5)
+    for name in ("step", "save", "load_state_dict"):
+        with pytest.raises(AttributeError, match=f"{name} is a method; make a subclass"):
+            setattr(opt, name, 5)
     assert "learning_rate=0.25" in repr(opt) and "convention='optax'" in repr(opt)
+
+
+def test_attributes_of_a_users_class():
+    """Are its own, also before the base is initialised; those of the base stay what they are."""
+
+    class Mine(flatstep.Adam):
+        kind = "old"
+
+        def __init__(self, params):
+            self.note = "first"
+            super().__init__(params, 0.1)
+            self.kind = "new"
+
+        @property
+        def half(self):
+            return self.learning_rate / 2
+
+        @half.setter
+        def half(self, value):
+            self.learning_rate = 2 * value
+
+    opt = Mine(np.ones(1))
+    opt.half = 0.25
+    assert (opt.note, opt.kind, opt.learning_rate) == ("first", "new", 0.5)
+    for name, message in (("step", "Adam.step is a method"), ("nesterov", "is fixed"), ("count", "count")):
+        with pytest.raises(AttributeError, match=message):
+            setattr(opt, name, 5)
 
 
 @pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])

@@ -129,8 +129,14 @@ class Optimizer:
         return (count + 1, numbers["learning_rate"], grad_scale, *self._settled)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and not hasattr(type(self), name):
-            raise AttributeError(f"{type(self).__name__} has no {name!r}; its numbers are {list(self._numbers)}")
+        """Refuses slips, like ``opt.lr = 0.1``. What a user's own class adds is that class's business."""
+        is_data = hasattr(type(getattr(type(self), name, None)), "__set__")  # a number, an option, a property: they know
+        if not name.startswith("_") and not is_data:
+            ours = next(cls for cls in type(self).__mro__ if cls.__module__.startswith(f"{__package__}."))
+            if hasattr(ours, name):
+                raise AttributeError(f"{ours.__name__}.{name} is a method; make a subclass to change it")
+            if ours is type(self):
+                raise AttributeError(f"{ours.__name__} has no {name!r}; its numbers are {list(self._numbers)}")
         super().__setattr__(name, value)
 
     @property
