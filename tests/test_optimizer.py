@@ -224,6 +224,26 @@ def test_numbers_out_of_bounds(name, value):
     assert opt.count == 0 and np.all(params == 1)
 
 
+@pytest.mark.parametrize("name", [name for name in BOUNDS if name not in ("b1", "b2")])
+def test_numbers_beyond_the_precision(name):
+    """Finite in double, they would be infinite in float32, and the step silently wrong."""
+    largest = float(np.finfo(np.float32).max)
+    grads = [np.ones(3), np.ones(3, np.float32)]
+    opt = flatstep.OptimisticAdam([np.ones(3), np.ones(3, np.float32)], learning_rate=0.1)
+    for value in (1e300, np.nextafter(largest, np.inf)):
+        with pytest.raises(ValueError, match=f"{name} is .*, infinite at these parameters' precision"):
+            setattr(opt, name, value)
+        with pytest.raises(ValueError, match="grad_scale is .*, infinite at these parameters' precision"):
+            opt.step(grads, grad_scale=-value)
+    setattr(opt, name, lambda count: 1e300)
+    with pytest.raises(ValueError, match=rf"{name}\(0\) is 1e\+300, infinite at these parameters' precision"):
+        opt.step(grads)
+    setattr(opt, name, largest)
+    double = flatstep.OptimisticAdam(np.ones(3), learning_rate=0.1)
+    setattr(double, name, 1e300)
+    double.step(np.ones(3), grad_scale=-1e300)
+
+
 def test_numbers_that_are_none():
     with pytest.raises(TypeError, match="learning_rate is 'fast', expected a number"):
         flatstep.Adam(np.ones(1), "fast")

@@ -41,6 +41,12 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
     return array
 
 
+def largest_number(params: Sequence[Array]) -> float:
+    """The largest of the type in which steps on all of these compute: float64 for float64, else float32."""
+    computed = np.float64 if all(param.dtype == np.float64 for param in params) else np.float32
+    return float(np.finfo(computed).max)
+
+
 def check_same_memory(tree: Tree, arrays: Sequence[Array]) -> None:
     """ValueError where another library has moved what it shared: NumPy would go on at the old place."""
     for index, (leaf, array) in enumerate(zip(tree.leaves, arrays, strict=True)):
