@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import dtype_name
+from .read_only import read_only
 from .trees import Tree
 
 Schedule = Callable[[int], float]
@@ -49,7 +50,7 @@ class Number:
         self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else instance._numbers.get(self._name)
+        return self if instance is None else read_only(instance._numbers.get(self._name))
 
     def __set__(self, instance: Any, value: Any) -> None:
         instance._numbers.set(self._name, value)
