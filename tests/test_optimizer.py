@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict, namedtuple
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ STRUCTURES = {
     "named": Point(np.ones(2), np.ones(3)),
     "nested": {"layers": [{"w": np.ones((2, 3)), "b": np.ones(3)}, (np.ones(1), [])], "scale": np.ones(()), "none": {}},
     "nothing": [],
+    "deep": reduce(lambda inner, _: [inner], range(100), np.ones(2)),
 }
 
 
@@ -127,6 +129,11 @@ def read_only(array):
     return array
 
 
+def inside_itself(structure, put):
+    put(structure, structure)
+    return structure
+
+
 whole = np.ones(10)
 UNFIT_PARAMS = {
     "list of floats": ([1.0, 2.0], r"params\[0\] is a builtins.float, expected a NumPy array"),
@@ -143,6 +150,9 @@ UNFIT_PARAMS = {
     "expanded": (np.lib.stride_tricks.as_strided(np.ones(1), (4,), (0,), writeable=True), r"params has gaps, repeats"),
     "misaligned": (np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64), r"params is not aligned"),
     "overlapping": ({"a": whole[:6], "b": whole[5:]}, r"params\['b'\] shares memory with params\['a'\]"),
+    "list in itself": (inside_itself([], list.append), "params is nested more than 100 levels .*contains itself"),
+    "dict in itself": (inside_itself({}, lambda d, x: d.update(a=x, b=x)), "params is nested .* or contains itself"),
+    "deeply nested": (reduce(lambda inner, _: (inner,), range(10_000), whole), "params is nested more than 100 levels"),
     "twice": ([whole, np.ones(3), whole], r"params\[2\] shares memory with params\[0\]"),
 }
 
