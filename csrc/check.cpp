@@ -123,18 +123,18 @@ void Plan::check_grad(int64_t index, const Array& grad) const {
   }
   if (grad.dtype != dtype) {
     throw wrong_dtype(Stream::grad, index, grad.dtype, std::string(dtype) + " like its parameter",
-                      "convert it with .astype(np." + std::string(dtype) + ")");
+                      "convert it to " + std::string(dtype));
   }
   if (leaf.count == 0) return;
   if (!is_aligned(grad)) refuse(misaligned);
   const Written read = extent(grad, Stream::grad, index);
-  const auto after = std::lower_bound(written_.begin(), written_.end(), read.end,
-                                      [](const Written& a, uintptr_t address) { return a.begin < address; });
-  if (after != written_.begin() && (after - 1)->end > read.begin) {
-    const int64_t other = (after - 1)->leaf;
-    refuse(other < 0 ? "shares memory with the optimizer's state, which the step overwrites; pass a copy"
-                     : "shares memory with {other}, which the step overwrites; pass a copy",
-           other);
+  auto other = std::lower_bound(written_.begin(), written_.end(), read.end,
+                                [](const Written& a, uintptr_t address) { return a.begin < address; });
+  while (other != written_.begin() && (--other)->end > read.begin) {
+    if (!touches(grad, read, *other)) continue;
+    refuse(other->leaf < 0 ? "shares memory with the optimizer's state, which the step overwrites; pass a copy"
+                           : "shares memory with {other}, which the step overwrites; pass a copy",
+           other->leaf);
   }
 }
 

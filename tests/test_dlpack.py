@@ -56,6 +56,8 @@ def test_other_tensors_are_refused(torch):
         flatstep.Adam(torch.ones(3, dtype=torch.bfloat16), 0.1)
     with pytest.raises(ValueError, match=r"params\[0\] has gaps, repeats or reversed axes"):
         flatstep.Adam([torch.ones(3, 4)[:, ::2]], 0.1)
+    with pytest.raises(TypeError, match=r"grads has dtype float64, expected float32 like its parameter; convert it to"):
+        flatstep.Adam(torch.ones(3), 0.1).step(torch.ones(3, dtype=torch.float64))
     tensor = torch.ones(4)
     with pytest.raises(ValueError, match=r"params\[1\] shares memory with params\[0\]"):
         flatstep.Adam([tensor, tensor.numpy()], 0.1)

@@ -83,7 +83,7 @@ MISMATCHES = {
     "wrong axes": ({"a": np.ones((1, 2)), "b": [np.ones(2)]}, r"grads\['a'\] has shape \(1, 2\), expected \(2,\)"),
     "wrong dtype": (
         {"a": np.ones(2), "b": [np.ones(2, np.float32)]},
-        r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it with .astype",
+        r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it to float64",
     ),
     "integers": ({"a": np.ones(2, int), "b": [np.ones(2)]}, r"grads\['a'\] has dtype int64, expected float64"),
     "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >f8, expected float64"),
@@ -509,6 +509,39 @@ def test_gradients_in_packed_records():
     grads = np.ones(5, [("grad", np.float32), ("flag", np.uint8)])["grad"]
     with pytest.raises(ValueError, match="grads is not aligned to its item size"):
         flatstep.Adam(np.ones(5, np.float32), 0.1).step(grads)
+
+
+GRADIENTS_AROUND = {  # of a parameter that lies in the middle row of a (5, 4, 6) buffer
+    "rows on both sides": (lambda around: around[1:4:2, 0], False),
+    "rows upwards": (lambda around: around[3:0:-2, 0], False),
+    "the row itself": (lambda around: around[2:4, 0], True),
+    "its own blocks": (lambda around: around[1::2], False),
+    "blocks with it": (lambda around: around[::2], True),
+    "beside it in its block": (lambda around: around[:, 1::2], False),
+    "across it": (lambda around: around[:, :, 2].T, True),
+    "every other, up to it": (lambda around: around.reshape(-1)[1:48:2], False),
+    "every other, into it": (lambda around: around.reshape(-1)[1:50:2], True),
+    "windows": (lambda around: np.lib.stride_tricks.sliding_window_view(around[2, 1:].reshape(-1), 4), False),
+    "windows over it": (lambda around: np.lib.stride_tricks.sliding_window_view(around.reshape(-1), 4), True),
+    "the same row again": (lambda around: np.broadcast_to(around[1, 0], (3, 6)), False),
+}
+
+
+@pytest.mark.parametrize("view, is_shared", GRADIENTS_AROUND.values(), ids=GRADIENTS_AROUND)
+def test_gradients_around_memory_that_is_written(view, is_shared):
+    """What counts is the memory of their elements, not what lies between these."""
+    around = np.random.default_rng(0).standard_normal((5, 4, 6))
+    grad = view(around)
+    assert np.shares_memory(grad, around[2, 0]) == is_shared
+    other, expected = np.ones(grad.shape), np.ones(grad.shape)
+    opt = flatstep.Adam([around[2, 0], other], 0.1)
+    if is_shared:
+        with pytest.raises(ValueError, match=r"grads\[1\] shares memory with params\[0\], which the step overwrites"):
+            opt.step([np.ones(6), grad])
+        return
+    flatstep.Adam(expected, 0.1).step(grad.copy())
+    opt.step([np.ones(6), grad])
+    assert_same_bits(other, expected)
 
 
 def test_reversed_gradients_in_memory_that_is_written():
