@@ -10,19 +10,27 @@ namespace flatstep {
 
 namespace {
 
-// The dtypes of parameters whose first moment may have that format; empty: the parameter's own.
-std::string param_formats(std::string_view first_moment) {
-  std::string all;
-  for (size_t i = 0; i < layouts().size(); ++i) {
-    const LayoutDescription& layout = layouts()[i];
-    if (find_layout(layout.param.name, layout.param.name, first_moment) != int(i)) continue;
-    all += (all.empty() ? "" : " or ") + std::string(layout.param.name);
-  }
-  return all.empty() ? "none that has this mu_dtype" : all;
-}
-
 Refusal wrong_dtype(Stream stream, int64_t leaf, std::string_view dtype, std::string expected, std::string mend) {
   return {stream, leaf, "has dtype " + std::string(dtype) + ", expected " + expected + "; " + mend, -1, true};
+}
+
+// Why a rule cannot have parameters of this dtype with that first moment.
+Refusal without_layout(int rule, int64_t leaf, std::string_view param, std::string_view first_moment) {
+  std::string params, moments;
+  const auto offer = [](std::string& offers, std::string_view name) {
+    offers += (offers.empty() ? "" : " or ") + std::string(name);
+  };
+  for (size_t i = 0; i < layouts().size(); ++i) {
+    const std::string_view own = layouts()[i].param.name, moment = layouts()[i].first_moment.name;
+    if (!has_kernel(rule, int(i)) || find_layout(own, own, moment) != int(i)) continue;
+    if (own == moment) offer(params, own);
+    if (own == param) offer(moments, moment);
+  }
+  if (moments.empty()) return wrong_dtype(Stream::param, leaf, param, params, "convert it before making the optimizer");
+  return {Stream::param, leaf,
+          "has dtype " + std::string(param) + ", for which mu_dtype may be " + moments + ", not " +
+              std::string(first_moment) + "; choose one of these, or leave mu_dtype out",
+          -1, true};
 }
 
 constexpr const char* misaligned = "is not aligned to its item size; copy it with np.array(x)";
@@ -46,12 +54,7 @@ Plan::Plan(int rule, const std::vector<Array>& params, std::string_view first_mo
 Plan::Leaf Plan::check_param(int64_t leaf, const Array& param, std::string_view first_moment) const {
   const auto refuse = [&](std::string why) { throw Refusal{Stream::param, leaf, std::move(why)}; };
   const int layout = find_layout(param.dtype, param.dtype, first_moment);
-  if (layout < 0) {
-    throw wrong_dtype(
-        Stream::param, leaf, param.dtype,
-        param_formats(first_moment) + (first_moment.empty() ? "" : " with mu_dtype " + std::string(first_moment)),
-        "convert it before making the optimizer");
-  }
+  if (layout < 0) throw without_layout(rule_, leaf, param.dtype, first_moment);
   if (!has_kernel(rule_, layout))
     refuse("has dtype " + std::string(param.dtype) + ", in which this rule's state would be rounded");
   if (param.read_only) refuse("is read-only, but parameters are updated in place; pass a writable array");
@@ -123,18 +126,18 @@ void Plan::check_grad(int64_t index, const Array& grad) const {
   }
   if (grad.dtype != dtype) {
     throw wrong_dtype(Stream::grad, index, grad.dtype, std::string(dtype) + " like its parameter",
-                      "convert it with .astype(np." + std::string(dtype) + ")");
+                      "convert it to " + std::string(dtype));
   }
   if (leaf.count == 0) return;
   if (!is_aligned(grad)) refuse(misaligned);
   const Written read = extent(grad, Stream::grad, index);
-  const auto after = std::lower_bound(written_.begin(), written_.end(), read.end,
-                                      [](const Written& a, uintptr_t address) { return a.begin < address; });
-  if (after != written_.begin() && (after - 1)->end > read.begin) {
-    const int64_t other = (after - 1)->leaf;
-    refuse(other < 0 ? "shares memory with the optimizer's state, which the step overwrites; pass a copy"
-                     : "shares memory with {other}, which the step overwrites; pass a copy",
-           other);
+  auto other = std::lower_bound(written_.begin(), written_.end(), read.end,
+                                [](const Written& a, uintptr_t address) { return a.begin < address; });
+  while (other != written_.begin() && (--other)->end > read.begin) {
+    if (!touches(grad, read, *other)) continue;
+    refuse(other->leaf < 0 ? "shares memory with the optimizer's state, which the step overwrites; pass a copy"
+                           : "shares memory with {other}, which the step overwrites; pass a copy",
+           other->leaf);
   }
 }
 

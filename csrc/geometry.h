@@ -46,6 +46,9 @@ int64_t element_count(const Array& array);
 // The addresses between an array's first and last byte in memory. Throws Refusal where they lie beyond all memory.
 Written extent(const Array& array, Stream stream, int64_t leaf);
 
+// Whether an element of an array of that extent, and not just the extent, has bytes in what is written.
+bool touches(const Array& array, const Written& extent, const Written& written);
+
 bool is_aligned(const Array& array);  // to its item size, every element of it
 
 // The axes longer than 1, outermost in memory first.

@@ -28,9 +28,9 @@ std::atomic<ThreadPool*> own_threads{nullptr};  // made once needed, never destr
 
 // Threads do not survive a fork. The child gets a pool of its own when it needs one; what OpenMP still believes in it
 // would wait for for ever.
-std::atomic<bool> forked{false};
+std::atomic<int> forked{0};
 [[maybe_unused]] const int watching_fork = pthread_atfork(nullptr, nullptr, [] {
-  forked = true;
+  ++forked;
   own_threads = nullptr;
 });
 
@@ -115,7 +115,7 @@ void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team, int default
   }
   Work work(jobs, count, total, threads);
 #ifdef _OPENMP
-  if (team == Team::openmp && !forked) {
+  if (team == Team::openmp && forked == 0) {
 #pragma omp parallel num_threads(threads)
     work.carry_out(omp_get_thread_num());
     return;
@@ -142,5 +142,7 @@ int num_threads() {
 }
 
 void set_num_threads(int n) { chosen_threads = n; }
+
+int forks() { return forked; }
 
 }  // namespace flatstep

@@ -25,5 +25,6 @@ void run(const Job* jobs, int64_t count, Team team, int default_threads = 0);
 bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
 int num_threads();            // how many a large step uses
 void set_num_threads(int n);  // n >= 1
+int forks();                  // how many lie between the process that loaded us and this one
 
 }  // namespace flatstep

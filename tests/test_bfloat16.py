@@ -72,10 +72,12 @@ def test_resume():
 
 def test_errors(monkeypatch):
     param = np.ones(3, np.float32)
-    with pytest.raises(TypeError, match="has dtype float64, expected float32 or bfloat16 with mu_dtype bfloat16"):
+    with pytest.raises(TypeError, match="params has dtype float64, for which mu_dtype may be float64, not bf"):
         flatstep.Adam(np.ones(3), 0.1, mu_dtype="bfloat16")
-    with pytest.raises(TypeError, match="params has dtype float32, expected float16 with mu_dtype float16"):
+    with pytest.raises(TypeError, match="has dtype float32, for which mu_dtype may be float32 or bfloat16, not"):
         flatstep.Adam(param, 0.1, mu_dtype="float16")
+    with pytest.raises(TypeError, match="params has dtype int64, expected float32 or float64 or .*; convert it before"):
+        flatstep.Adam(np.ones(3, int), 0.1, mu_dtype="bfloat16")
     with pytest.raises(TypeError, match="mu_dtype is 'brain', expected a dtype or its name"):
         flatstep.Adam(param, 0.1, mu_dtype="brain")
     saved = flatstep.Adam(param, 0.1, mu_dtype="bfloat16").state_dict()

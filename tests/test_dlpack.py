@@ -35,8 +35,14 @@ def test_torch_tensors(case, torch):
 
 def test_tensors_that_require_grad_are_refused(torch):
     parameter = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(TypeError, match=r"params\['w'\] is a torch.nn.parameter.Parameter that requires grad"):
-        flatstep.Adam({"w": parameter}, 0.1)
+    frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
+    for leaf, kind in (
+        (parameter, "torch.nn.parameter.Parameter"),
+        (frozen, "torch.nn.parameter.Parameter"),
+        (parameter * 2, "torch.Tensor"),
+    ):
+        with pytest.raises(TypeError, match=rf"params\['w'\] is a {kind}, which is autograd's; use flatstep.torch"):
+            flatstep.Adam({"w": leaf}, 0.1)
     flatstep.Adam({"w": parameter.detach()}, 0.1).step({"w": torch.ones(3)})
     assert parameter[0] < 1
     with pytest.raises(TypeError, match=r"grads is a torch.Tensor of dtype torch.float32, .*\(by DLPack: .*grad"):
@@ -50,6 +56,8 @@ def test_other_tensors_are_refused(torch):
         flatstep.Adam(torch.ones(3, dtype=torch.bfloat16), 0.1)
     with pytest.raises(ValueError, match=r"params\[0\] has gaps, repeats or reversed axes"):
         flatstep.Adam([torch.ones(3, 4)[:, ::2]], 0.1)
+    with pytest.raises(TypeError, match=r"grads has dtype float64, expected float32 like its parameter; convert it to"):
+        flatstep.Adam(torch.ones(3), 0.1).step(torch.ones(3, dtype=torch.float64))
     tensor = torch.ones(4)
     with pytest.raises(ValueError, match=r"params\[1\] shares memory with params\[0\]"):
         flatstep.Adam([tensor, tensor.numpy()], 0.1)

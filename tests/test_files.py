@@ -104,7 +104,7 @@ def test_every_bit_is_kept(tmp_path):
     """Of NaNs with payloads, infinities, zeros of both signs and denormals, and of numbers that print at length."""
     nans = np.array([0x7FA00001, 0xFFC12345, 0x7F800001], np.uint32).view(np.float32)
     leaves = [special_values(np.float32), special_values(np.float64), nans]
-    odd = dict(learning_rate=0.1 + 0.2, eps=5e-324, eps_root=1e308, b1=1 - 2**-53, b2=1 / 3, weight_decay=0.0)
+    odd = dict(learning_rate=0.1 + 0.2, eps=5e-324, eps_root=1e38, b1=1 - 2**-53, b2=1 / 3, weight_decay=0.0)
     opt = flatstep.OptimisticAdam([leaf.copy() for leaf in leaves], **odd, alpha=-0.0, beta=-1e-310)
     for slot in opt.state.values():
         for view, leaf in zip(slot, leaves, strict=True):

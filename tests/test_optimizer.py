@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections import OrderedDict, namedtuple
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ STRUCTURES = {
     "named": Point(np.ones(2), np.ones(3)),
     "nested": {"layers": [{"w": np.ones((2, 3)), "b": np.ones(3)}, (np.ones(1), [])], "scale": np.ones(()), "none": {}},
     "nothing": [],
+    "deep": reduce(lambda inner, _: [inner], range(100), np.ones(2)),
 }
 
 
@@ -81,7 +83,7 @@ MISMATCHES = {
     "wrong axes": ({"a": np.ones((1, 2)), "b": [np.ones(2)]}, r"grads\['a'\] has shape \(1, 2\), expected \(2,\)"),
     "wrong dtype": (
         {"a": np.ones(2), "b": [np.ones(2, np.float32)]},
-        r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it with .astype",
+        r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it to float64",
     ),
     "integers": ({"a": np.ones(2, int), "b": [np.ones(2)]}, r"grads\['a'\] has dtype int64, expected float64"),
     "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >f8, expected float64"),
@@ -127,6 +129,11 @@ def read_only(array):
     return array
 
 
+def inside_itself(structure, put):
+    put(structure, structure)
+    return structure
+
+
 whole = np.ones(10)
 UNFIT_PARAMS = {
     "list of floats": ([1.0, 2.0], r"params\[0\] is a builtins.float, expected a NumPy array"),
@@ -143,6 +150,9 @@ UNFIT_PARAMS = {
     "expanded": (np.lib.stride_tricks.as_strided(np.ones(1), (4,), (0,), writeable=True), r"params has gaps, repeats"),
     "misaligned": (np.frombuffer(bytearray(17), np.uint8)[1:].view(np.float64), r"params is not aligned"),
     "overlapping": ({"a": whole[:6], "b": whole[5:]}, r"params\['b'\] shares memory with params\['a'\]"),
+    "list in itself": (inside_itself([], list.append), "params is nested more than 100 levels .*contains itself"),
+    "dict in itself": (inside_itself({}, lambda d, x: d.update(a=x, b=x)), "params is nested .* or contains itself"),
+    "deeply nested": (reduce(lambda inner, _: (inner,), range(10_000), whole), "params is nested more than 100 levels"),
     "twice": ([whole, np.ones(3), whole], r"params\[2\] shares memory with params\[0\]"),
 }
 
@@ -224,6 +234,26 @@ def test_numbers_out_of_bounds(name, value):
     assert opt.count == 0 and np.all(params == 1)
 
 
+@pytest.mark.parametrize("name", [name for name in BOUNDS if name not in ("b1", "b2")])
+def test_numbers_beyond_the_precision(name):
+    """Finite in double, they would be infinite in float32, and the step silently wrong."""
+    largest = float(np.finfo(np.float32).max)
+    grads = [np.ones(3), np.ones(3, np.float32)]
+    opt = flatstep.OptimisticAdam([np.ones(3), np.ones(3, np.float32)], learning_rate=0.1)
+    for value in (1e300, np.nextafter(largest, np.inf)):
+        with pytest.raises(ValueError, match=f"{name} is .*, infinite at these parameters' precision"):
+            setattr(opt, name, value)
+        with pytest.raises(ValueError, match="grad_scale is .*, infinite at these parameters' precision"):
+            opt.step(grads, grad_scale=-value)
+    setattr(opt, name, lambda count: 1e300)
+    with pytest.raises(ValueError, match=rf"{name}\(0\) is 1e\+300, infinite at these parameters' precision"):
+        opt.step(grads)
+    setattr(opt, name, largest)
+    double = flatstep.OptimisticAdam(np.ones(3), learning_rate=0.1)
+    setattr(double, name, 1e300)
+    double.step(np.ones(3), grad_scale=-1e300)
+
+
 def test_numbers_that_are_none():
     with pytest.raises(TypeError, match="learning_rate is 'fast', expected a number"):
         flatstep.Adam(np.ones(1), "fast")
@@ -266,9 +296,40 @@ def test_attributes():
             setattr(opt, name, getattr(opt, name))
     with pytest.raises(AttributeError, match="AMSGrad has no 'lr'; its numbers are .*'learning_rate'"):
         opt.lr = 0.1
-    with pytest.raises(AttributeError):
-        opt.count = 5
+    for name in ("count", "params", "state", "target"):
+        with pytest.raises(AttributeError):
+            setattr(opt, name, 5)
+    for name in ("step", "save", "load_state_dict"):
+        with pytest.raises(AttributeError, match=f"{name} is a method; make a subclass"):
+            setattr(opt, name, 5)
     assert "learning_rate=0.25" in repr(opt) and "convention='optax'" in repr(opt)
+
+
+def test_attributes_of_a_users_class():
+    """Are its own, also before the base is initialised; those of the base stay what they are."""
+
+    class Mine(flatstep.Adam):
+        kind = "old"
+
+        def __init__(self, params):
+            self.note = "first"
+            super().__init__(params, 0.1)
+            self.kind = "new"
+
+        @property
+        def half(self):
+            return self.learning_rate / 2
+
+        @half.setter
+        def half(self, value):
+            self.learning_rate = 2 * value
+
+    opt = Mine(np.ones(1))
+    opt.half = 0.25
+    assert (opt.note, opt.kind, opt.learning_rate) == ("first", "new", 0.5)
+    for name, message in (("step", "Adam.step is a method"), ("nesterov", "is fixed"), ("count", "count")):
+        with pytest.raises(AttributeError, match=message):
+            setattr(opt, name, 5)
 
 
 @pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
@@ -448,6 +509,39 @@ def test_gradients_in_packed_records():
     grads = np.ones(5, [("grad", np.float32), ("flag", np.uint8)])["grad"]
     with pytest.raises(ValueError, match="grads is not aligned to its item size"):
         flatstep.Adam(np.ones(5, np.float32), 0.1).step(grads)
+
+
+GRADIENTS_AROUND = {  # of a parameter that lies in the middle row of a (5, 4, 6) buffer
+    "rows on both sides": (lambda around: around[1:4:2, 0], False),
+    "rows upwards": (lambda around: around[3:0:-2, 0], False),
+    "the row itself": (lambda around: around[2:4, 0], True),
+    "its own blocks": (lambda around: around[1::2], False),
+    "blocks with it": (lambda around: around[::2], True),
+    "beside it in its block": (lambda around: around[:, 1::2], False),
+    "across it": (lambda around: around[:, :, 2].T, True),
+    "every other, up to it": (lambda around: around.reshape(-1)[1:48:2], False),
+    "every other, into it": (lambda around: around.reshape(-1)[1:50:2], True),
+    "windows": (lambda around: np.lib.stride_tricks.sliding_window_view(around[2, 1:].reshape(-1), 4), False),
+    "windows over it": (lambda around: np.lib.stride_tricks.sliding_window_view(around.reshape(-1), 4), True),
+    "the same row again": (lambda around: np.broadcast_to(around[1, 0], (3, 6)), False),
+}
+
+
+@pytest.mark.parametrize("view, is_shared", GRADIENTS_AROUND.values(), ids=GRADIENTS_AROUND)
+def test_gradients_around_memory_that_is_written(view, is_shared):
+    """What counts is the memory of their elements, not what lies between these."""
+    around = np.random.default_rng(0).standard_normal((5, 4, 6))
+    grad = view(around)
+    assert np.shares_memory(grad, around[2, 0]) == is_shared
+    other, expected = np.ones(grad.shape), np.ones(grad.shape)
+    opt = flatstep.Adam([around[2, 0], other], 0.1)
+    if is_shared:
+        with pytest.raises(ValueError, match=r"grads\[1\] shares memory with params\[0\], which the step overwrites"):
+            opt.step([np.ones(6), grad])
+        return
+    flatstep.Adam(expected, 0.1).step(grad.copy())
+    opt.step([np.ones(6), grad])
+    assert_same_bits(other, expected)
 
 
 def test_reversed_gradients_in_memory_that_is_written():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,34 @@ def test_attribute():
     assert other.learning_rate == {"w": 0.1, "b": [0.2, 0.3]}
     opt.learning_rate = 0.5
     assert opt.learning_rate == 0.5
+
+
+CHANGES = {
+    "set": lambda rates: rates.__setitem__("w", 1.0),
+    "set in a list": lambda rates: rates["b"].__setitem__(0, 1.0),
+    "times": lambda rates: rates["b"].__imul__(2),
+    "merged": lambda rates: rates.__ior__({"w": 1.0}),
+    "update": lambda rates: rates.update(w=1.0),
+    "pop": lambda rates: rates.pop("w"),
+    "append": lambda rates: rates["b"].append(1.0),
+    "sort": lambda rates: rates["b"].sort(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_structure_cannot_be_changed_in_part(change):
+    """The optimizer would not learn of it. A copy is the user's, and so is what state_dict returns."""
+    rates = {"w": 0.1, "b": [0.3, 0.2]}
+    opt = flatstep.Adam(structure(lambda size, leaf: np.ones(size)), rates)
+    with pytest.raises(TypeError, match="a copy of what the optimizer holds; set the attribute as a whole"):
+        change(opt.learning_rate)
+    assert opt.learning_rate == rates and repr(opt.learning_rate) == repr(rates)
+    opt.learning_rate = opt.learning_rate
+    opt.learning_rate = {**opt.learning_rate, "w": 0.5}
+    assert opt.learning_rate == {**rates, "w": 0.5}
+    for own in (copy.deepcopy(opt.learning_rate), opt.state_dict()["numbers"]["learning_rate"]):
+        assert type(own) is dict and type(own["b"]) is list
+        change(own)
 
 
 def test_errors():

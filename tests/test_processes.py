@@ -65,6 +65,45 @@ os._exit(0) if child == 0 else os.waitpid(child, 0)
     assert words[1] == words[3] != "1.0"
 
 
+@linux
+def test_fork_during_a_step_of_another_thread():
+    """The child has no such thread: it is told that, instead of to wait for it, and can make another optimizer."""
+    code = """
+import os, threading, numpy as np, flatstep
+forked, stepping = threading.Event(), threading.Event()
+
+def schedule(count):
+    stepping.set()
+    forked.wait(50)
+    return 0.1
+
+def attempt(action):
+    try:
+        action()
+        print("no", "error")
+    except RuntimeError as error:
+        print("forked" if "forked while another thread was in a step" in str(error) else error, opt.count, flush=True)
+
+param, grad = np.ones(3), np.ones(3)
+opt = flatstep.Adam(param, schedule)
+thread = threading.Thread(target=opt.step, args=(grad,))
+thread.start()
+stepping.wait(50)
+child = os.fork()
+if child == 0:
+    attempt(lambda: opt.step(grad))
+    attempt(opt.state_dict)
+    flatstep.Adam(param, 0.1).step(grad)
+    os._exit(0)
+os.waitpid(child, 0)
+forked.set()
+thread.join()
+opt.step(grad)
+print("parent", opt.count)
+"""
+    assert run(code) == ["forked", "0", "forked", "0", "parent", "2"]
+
+
 def test_steps_from_several_python_threads(threads):
     """Each thread steps an optimizer of its own, large enough to want the helpers that another one has."""
     threads(4)

@@ -17,20 +17,27 @@ namespace {
 using Rows = std::optional<std::vector<int64_t>>;
 
 // One thread at a time, and no waiting: `with` raises RuntimeError while somebody is inside. Unlike a Python lock
-// around which a signal can strike, it is never left closed.
+// around which a signal can strike, it is never left closed; but of whoever is inside during a fork, the child has only
+// the half-done work.
 class Exclusive {
  public:
   void enter() {
-    if (taken_.exchange(true, std::memory_order_acquire)) {
+    int taken = nobody;
+    if (taken_.compare_exchange_strong(taken, forks(), std::memory_order_acquire)) return;
+    if (taken != forks()) {
       throw std::runtime_error(
-          "this optimizer is in use: by a step of another thread, or by the step that calls this schedule; give each "
-          "thread an optimizer of its own, or take turns");
+          "this process was forked while another thread was in a step of this optimizer, so that its parameters and "
+          "state may be half updated here; make another optimizer, or fork between steps");
     }
+    throw std::runtime_error(
+        "this optimizer is in use: by a step of another thread, or by the step that calls this schedule; give each "
+        "thread an optimizer of its own, or take turns");
   }
-  void exit(nb::args) { taken_.store(false, std::memory_order_release); }
+  void exit(nb::args) { taken_.store(nobody, std::memory_order_release); }
 
  private:
-  std::atomic<bool> taken_{false};
+  static constexpr int nobody = -1;
+  std::atomic<int> taken_{nobody};  // forks() of who is inside
 };
 
 class Stepper {

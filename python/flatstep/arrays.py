@@ -30,8 +30,8 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
         return leaf
     if kind.startswith(("jax.", "jaxlib.")):
         raise TypeError(f"{name} is a {kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
-    if getattr(leaf, "requires_grad", False):
-        raise TypeError(f"{name} is a {kind} that requires grad; use flatstep.torch, or pass x.detach()")
+    if getattr(leaf, "requires_grad", False) or _is_torch_parameter(leaf):
+        raise TypeError(f"{name} is a {kind}, which is autograd's; use flatstep.torch, or pass x.detach()")
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise TypeError(f"{name} is a {kind}, expected a NumPy array")
     try:
@@ -39,6 +39,17 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
     except Exception as error:  # whatever the library at the other end raises
         raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
     return array
+
+
+def _is_torch_parameter(leaf: Any) -> bool:
+    """Also one that is frozen for now: torch's own checks know it by its type, and so can we without importing it."""
+    return any((cls.__module__, cls.__name__) == ("torch.nn.parameter", "Parameter") for cls in type(leaf).__mro__)
+
+
+def largest_number(params: Sequence[Array]) -> float:
+    """The largest of the type in which steps on all of these compute: float64 for float64, else float32."""
+    computed = np.float64 if all(param.dtype == np.float64 for param in params) else np.float32
+    return float(np.finfo(computed).max)
 
 
 def check_same_memory(tree: Tree, arrays: Sequence[Array]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from .arrays import dtype_name
+from .read_only import read_only
 from .trees import Tree
 
 Schedule = Callable[[int], float]
@@ -16,8 +18,8 @@ Scalar = float | Schedule
 PerLeaf = Any  # a Scalar, or a structure of them like the parameters'
 
 
-def finite(name: str, value: Any) -> float:
-    """The value as a finite float; TypeError or ValueError in terms of ``name``."""
+def finite(name: str, value: Any, largest: float = sys.float_info.max) -> float:
+    """The value as a finite float, up to the largest; TypeError or ValueError in terms of ``name``."""
     try:
         if isinstance(value, (bool, np.bool_, str, bytes)):
             raise TypeError  # float() would take them
@@ -26,7 +28,9 @@ def finite(name: str, value: Any) -> float:
         raise TypeError(f"{name} is {value!r}, expected a number") from None
     except OverflowError:  # a whole number that no float can hold
         number = math.inf
-    if not math.isfinite(number):
+    if not -largest <= number <= largest:
+        if math.isfinite(number):
+            raise ValueError(f"{name} is {number:g}, infinite at these parameters' precision; the limit is {largest:g}")
         raise ValueError(f"{name} is {number}, expected a finite number")
     return number
 
@@ -46,14 +50,14 @@ class Number:
         self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else instance._numbers.get(self._name)
+        return self if instance is None else read_only(instance._numbers.get(self._name))
 
     def __set__(self, instance: Any, value: Any) -> None:
         instance._numbers.set(self._name, value)
 
-    def check(self, name: str, value: Any) -> float:
-        """The value as a float within bounds; TypeError or ValueError in terms of ``name``."""
-        number = finite(name, value)
+    def check(self, name: str, value: Any, largest: float = sys.float_info.max) -> float:
+        """The value as a float within bounds, up to the largest; TypeError or ValueError in terms of ``name``."""
+        number = finite(name, value, largest)
         if not self._at_least <= number < self._below:
             bounds = f"at least {self._at_least:g}" if self._at_least > -math.inf else ""
             bounds += f" and below {self._below:g}" if self._below < math.inf else ""
@@ -93,12 +97,14 @@ class Option:
 class Numbers:
     """The hyperparameters of one optimizer by name, checked by the ``Number`` of that name in its class.
 
-    One that differs by leaf is held as a tuple, in the tree's order.
+    One that differs by leaf is held as a tuple, in the tree's order. None is beyond ``largest``, which is the largest
+    number of the type that steps compute in.
     """
 
-    def __init__(self, owner: type, tree: Tree, values: Mapping[str, Any]) -> None:
+    def __init__(self, owner: type, tree: Tree, largest: float, values: Mapping[str, Any]) -> None:
         self._owner = owner
         self._tree = tree
+        self.largest = largest
         self._values: Mapping[str, Any] = {}
         self._has_schedules = False
         for name, value in values.items():
@@ -121,13 +127,13 @@ class Numbers:
 
     def check(self, attribute: str, name: str, value: Any) -> Any:
         """The value as it is held; TypeError or ValueError in terms of ``name``."""
-        number: Number = getattr(self._owner, attribute)
+        number, largest = getattr(self._owner, attribute), self.largest
         if callable(value):
             return value
         if not (number.per_leaf and isinstance(value, (list, tuple, dict))):
-            return number.check(name, value)
+            return number.check(name, value, largest)
         leaves = zip(self._tree.match(value, name), self._tree.paths(), strict=True)
-        return tuple([leaf if callable(leaf) else number.check(name + path, leaf) for leaf, path in leaves])
+        return tuple([leaf if callable(leaf) else number.check(name + path, leaf, largest) for leaf, path in leaves])
 
     def at(self, count: int) -> Mapping[str, Any]:
         """All of them as numbers, schedules at the given count. The same object as long as nothing changes."""
@@ -136,13 +142,13 @@ class Numbers:
         return {name: self._at(name, value, count) for name, value in self._values.items()}
 
     def _at(self, name: str, value: Any, count: int) -> Any:
-        number: Number = getattr(self._owner, name)
+        number, largest = getattr(self._owner, name), self.largest
         if callable(value):
-            return number.check(f"{name}({count})", value(count))
+            return number.check(f"{name}({count})", value(count), largest)
         if not _has_schedule(value):
             return value
-        leaves = zip(value, self._tree.paths(), strict=True)
-        return tuple([number.check(f"{name}{path}({count})", v(count)) if callable(v) else v for v, path in leaves])
+        called = [(f"{name}{path}({count})", v) for v, path in zip(value, self._tree.paths(), strict=True)]
+        return tuple([number.check(call, v(count), largest) if callable(v) else v for call, v in called])
 
 
 def _has_schedule(value: Any) -> bool:

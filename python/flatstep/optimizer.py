@@ -9,7 +9,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 
 from . import _core, files
-from .arrays import check_same_memory, take_params
+from .arrays import check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded
 from .numbers import Number, Numbers, Option, finite
 from .state import History, Past, Progress, State, number_off
@@ -43,7 +43,7 @@ class Optimizer:
         self._tree = Tree(params)
         leaves = take_params(self._tree)
         self._has_foreign_leaves = any(not isinstance(leaf, np.ndarray) for leaf in self._tree.leaves)
-        self._numbers = Numbers(type(self), self._tree, numbers)
+        self._numbers = Numbers(type(self), self._tree, largest_number(leaves), numbers)
         self._options = {name: getattr(type(self), name).check(value) for name, value in options.items()}
         of_rule = {**self._options, **(flags or {})}
         self._flags = {name: float(flag) for name, flag in of_rule.items() if isinstance(flag, (bool, np.bool_))}
@@ -83,7 +83,7 @@ class Optimizer:
             leaves = self._tree.match(grads, "grads")
             progress = self._progress
             count, history = progress.count, progress.history
-            scale = finite("grad_scale", grad_scale)
+            scale = finite("grad_scale", grad_scale, self._numbers.largest)
             numbers = self._numbers.at(count)
             self._check_same_leaves()  # after schedules, which may do anything
             rows, index = self._rows(history, numbers, scale)
@@ -129,8 +129,14 @@ class Optimizer:
         return (count + 1, numbers["learning_rate"], grad_scale, *self._settled)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not name.startswith("_") and not hasattr(type(self), name):
-            raise AttributeError(f"{type(self).__name__} has no {name!r}; its numbers are {list(self._numbers)}")
+        """Refuses slips, like ``opt.lr = 0.1``. What a user's own class adds is that class's business."""
+        is_data = hasattr(type(getattr(type(self), name, None)), "__set__")  # and decides for itself
+        if not name.startswith("_") and not is_data:
+            ours = next(cls for cls in type(self).__mro__ if cls.__module__.startswith(f"{__package__}."))
+            if hasattr(ours, name):
+                raise AttributeError(f"{ours.__name__}.{name} is a method; make a subclass to change it")
+            if ours is type(self):
+                raise AttributeError(f"{ours.__name__} has no {name!r}; its numbers are {list(self._numbers)}")
         super().__setattr__(name, value)
 
     @property

@@ -12,6 +12,8 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+_DEEPEST = 100  # levels of nesting
+
 
 @dataclass(frozen=True)
 class _Node:
@@ -48,9 +50,9 @@ class Tree:
 
     def __init__(self, structure: Any) -> None:
         self.leaves: list[Any] = []
-        self._root = self._read(structure)
+        self._root = self._read(structure, 0)
 
-    def _read(self, value: Any) -> _Node | None:
+    def _read(self, value: Any, depth: int) -> _Node | None:
         if isinstance(value, dict):
             keys: tuple[Any, ...] = tuple(value)
             values: Iterable[Any] = value.values()
@@ -59,7 +61,9 @@ class Tree:
         else:
             self.leaves.append(value)
             return None
-        return _Node(type(value), keys, tuple([self._read(child) for child in values]))
+        if depth == _DEEPEST:
+            raise ValueError(f"params is nested more than {_DEEPEST} levels deep, or contains itself; flatten it")
+        return _Node(type(value), keys, tuple([self._read(child, depth + 1) for child in values]))
 
     def match(self, structure: Any, name: str) -> list[Any]:
         """The leaves of another structure of the same shape, in this tree's order.

@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t most_leaves = 4, room_bytes = 32'000;
 
 struct Tally {
-  int64_t plans = 0, plans_refused = 0, steps = 0, steps_refused = 0, walks = 0;
+  int64_t plans = 0, plans_refused = 0, steps = 0, steps_refused = 0, walks = 0, around = 0;
 };
 
 // One optimizer's life: its parameters, its state, three steps.
@@ -83,6 +83,10 @@ class Life {
     for (const Description& param : params_) {
       grads.emplace_back();
       if (!random_.chance(10)) grads.back() = random_grad(random_, room_for_grad(), param);
+      if (grads.back() && random_.chance(10)) {
+        const Extent middle = extent_of(random_.pick(params_));
+        if (const auto spread = spread_grad(random_, param, middle, all_of(params_memory_))) grads.back() = spread;
+      }
       rows.push_back(random_.below(2));
       if (grads.back()) good = good && is_good_grad(*grads.back(), param, written_);
     }
@@ -105,6 +109,7 @@ class Life {
       return;
     }
     check(good, "bad gradients were taken");
+    for (const auto& grad : grads) tally_.around += grad && is_around_written(*grad);
     run(jobs->data(), int64_t(jobs->size()), Team::own);
     for (const Job& job : *jobs) {
       for (int64_t i = 0; i < job.call->segment_count; ++i) tally_.walks += job.call->segments[i].walk != nullptr;
@@ -155,6 +160,12 @@ class Life {
     return is_room ? Room{all.begin + int64_t(begin - start), int64_t(end - begin)} : all;
   }
 
+  // Whether something written lies between a gradient's elements.
+  bool is_around_written(const Description& grad) const {
+    return std::any_of(written_.begin(), written_.end(),
+                       [extent = extent_of(grad)](const Extent& other) { return extent.overlaps(other); });
+  }
+
   Room room_for_param(int64_t leaf) {
     if (random_.chance(3)) return all_of(params_memory_);
     if (random_.chance(10)) return touching_a_param();
@@ -201,13 +212,16 @@ void fuzz(uint64_t plans, uint64_t first_seed, double seconds) {
       throw std::runtime_error(std::string(error.what()) + "; again by: fuzz_plan 1 " + std::to_string(seed));
     }
   }
-  std::printf("%ld plans, %ld of them refused; %ld steps, %ld of them refused; %ld strided gradients taken\n",
-              long(tally.plans), long(tally.plans_refused), long(tally.steps), long(tally.steps_refused),
-              long(tally.walks));
+  std::printf(
+      "%ld plans, %ld of them refused; %ld steps, %ld of them refused; %ld strided gradients taken, %ld around what is "
+      "written\n",
+      long(tally.plans), long(tally.plans_refused), long(tally.steps), long(tally.steps_refused), long(tally.walks),
+      long(tally.around));
   if (tally.plans < 100) return;
   check(tally.plans_refused * 20 > tally.plans && tally.plans_refused * 2 < tally.plans, "plans are good and bad");
   check(tally.steps_refused * 20 > tally.steps && tally.steps_refused * 2 < tally.steps, "steps are good and bad");
   check(tally.walks * 10 > tally.steps, "gradients are strided");
+  check(tally.around * 300 > tally.steps, "some have what is written between their elements");
 }
 
 }  // namespace

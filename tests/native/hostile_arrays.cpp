@@ -130,6 +130,24 @@ Description random_grad(Random& random, const Room& room, const Description& par
   }
 }
 
+std::optional<Description> spread_grad(Random& random, const Description& param, const Extent& middle,
+                                       const Room& room) {
+  if (is_empty(param) || param.shape.empty()) return std::nullopt;
+  Description grad = param;
+  const auto axis = size_t(random.below(int64_t(param.shape.size())));
+  grad.shape[axis] = 1;
+  const auto [begin, end] = extent_of(grad);  // of what stays together
+  const int64_t jitter = random.between(-1, 1) * param.item_bytes;
+  const auto stride = int64_t(end - begin + (middle.end - middle.begin) / param.item_bytes * param.item_bytes) + jitter;
+  grad.shape[axis] = param.shape[axis];
+  grad.strides[axis] = stride;
+  const int64_t before = random.below(param.shape[axis]) * stride, start = random.between(0, 1) * jitter - before;
+  const Wide first = middle.begin - (end - begin) + start - Wide(reinterpret_cast<uintptr_t>(room.begin));
+  if (first < 0 || first + stride * (param.shape[axis] - 1) + (end - begin) > room.bytes) return std::nullopt;
+  grad.data = room.begin + int64_t(first);
+  return grad;
+}
+
 std::optional<std::vector<Wide>> addresses(const Description& array) {
   if (is_empty(array)) return std::vector<Wide>();
   std::vector<Wide> all = {Wide(reinterpret_cast<uintptr_t>(array.data))};
@@ -177,10 +195,13 @@ bool is_good_grad(const Description& grad, const Description& param, const std::
   if (!all) return false;
   if (all->empty()) return true;
   for (const Wide address : *all) {
-    if (address % grad.item_bytes != 0 || address < 0 || address + grad.item_bytes > all_memory) return false;
+    const Extent element{address, address + grad.item_bytes};
+    if (address % grad.item_bytes != 0 || address < 0 || element.end > all_memory) return false;
+    for (const Extent& other : written) {
+      if (element.overlaps(other)) return false;
+    }
   }
-  return std::none_of(written.begin(), written.end(),
-                      [extent = extent_of(grad)](const Extent& other) { return extent.overlaps(other); });
+  return true;
 }
 
 }  // namespace flatstep::testing

@@ -41,6 +41,11 @@ struct Extent {
 };
 Extent extent_of(const Description& array);
 
+// A gradient with one axis spread so that what lies in the middle fits between its elements, or just does not. Nothing
+// where it would leave the room.
+std::optional<Description> spread_grad(Random& random, const Description& param, const Extent& middle,
+                                       const Room& room);
+
 // What check.h promises to take, decided element by element.
 bool is_good_param(const Description& param, int rule, std::string_view first_moment);
 bool is_good_grad(const Description& grad, const Description& param, const std::vector<Extent>& written);
