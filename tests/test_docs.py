@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,47 +14,63 @@ import pytest
 import flatstep
 
 README = Path(__file__).parents[1] / "README.md"
-PUBLIC = [name for name in flatstep.__all__ if not name.startswith("_")]
+PUBLIC = [(flatstep, name) for name in flatstep.__all__ if not name.startswith("_")]
+BASES = {"Optimizer"}  # not made directly
+if find_spec("torch"):
+    import flatstep.torch
+
+    PUBLIC += [(flatstep.torch, name) for name in flatstep.torch.__all__]
+public = pytest.mark.parametrize("module, name", PUBLIC, ids=[f"{module.__name__}.{name}" for module, name in PUBLIC])
 
 
-def members(name: str) -> list[tuple[str, object]]:
-    """A public object and, of a class, its public methods and properties."""
-    public = getattr(flatstep, name)
-    found = [(name, public)]
+def members(module, name: str) -> list[tuple[str, object]]:
+    """A public object and, of a class, its public methods and properties that are not torch's."""
+    found = [(name, public := getattr(module, name))]
     if inspect.isclass(public):
         own = inspect.getmembers(public, lambda member: inspect.isfunction(member) or isinstance(member, property))
-        found += [(f"{name}.{key}", member) for key, member in own if not key.startswith("_")]
+        found += [(f"{name}.{key}", member) for key, member in own if not key.startswith("_") and _is_ours(member)]
     return found
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_are_documented(name):
-    for path, member in members(name):
+def _is_ours(member: object) -> bool:
+    return not getattr(member, "__module__", "flatstep").startswith("torch.")
+
+
+@public
+def test_public_names_are_documented(module, name):
+    for path, member in members(module, name):
         assert inspect.getdoc(member), f"{path} has no docstring"
-    doc = inspect.getdoc(getattr(flatstep, name)) or ""
-    if name != "Optimizer":
-        assert ">>>" in doc, f"{name} has no example"
-    for argument in inspect.signature(getattr(flatstep, name)).parameters if name != "Optimizer" else ():
+    if name in BASES:
+        return
+    doc = inspect.getdoc(getattr(module, name)) or ""
+    assert ">>>" in doc, f"{name} has no example"
+    for argument in inspect.signature(getattr(module, name)).parameters:
         assert re.search(rf"^    {argument}: ", doc, re.MULTILINE), f"{name} does not document {argument}"
 
 
-@pytest.mark.parametrize("name", PUBLIC)
-def test_examples_run(name):
+@public
+def test_examples_run(module, name):
     before = flatstep.get_num_threads()
     try:
-        for test in doctest.DocTestFinder(recurse=True).find(getattr(flatstep, name), name):
+        for test in doctest.DocTestFinder(recurse=True).find(getattr(module, name), name):
             failed, _ = doctest.DocTestRunner(verbose=False).run(test)
             assert failed == 0, f"the example of {test.name} fails"
     finally:
         flatstep.set_num_threads(before)
 
 
-def test_the_readme_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def test_the_readme_examples_run():
+    core, *front_ends = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     names: dict[str, object] = {}
-    exec(code, names)
+    exec(core, names)
     assert names["opt"].count == 100
     assert np.abs(names["params"]["w"]).max() < 0.5
+    for code in front_ends:
+        if "torch" in code and find_spec("torch") is None:
+            continue
+        names = {}
+        exec(code, names)
+        assert names["opt"].state, "the example takes no step"
 
 
 def test_the_readme_has_two_commands():

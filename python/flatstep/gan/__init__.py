@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -15,6 +16,7 @@ from . import plot, ring
 
 def run(output: Path, steps: int) -> int:
     """Trains with each optimizer from the same start, prints what the generators learned, and draws it."""
+    torch.set_num_threads(1)  # networks so small are done before a second thread has begun
     console = Console(highlight=False)
     samples = {}
     columns = [TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")]
