@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from math import inf
+from typing import Any, NoReturn
 
 import torch
 
@@ -17,8 +19,9 @@ KEYS = {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq", "previo
 
 _AT_LEAST_0 = Number(at_least=0)
 _DECAY_RATE = Number(at_least=0, below=1)
-_NUMBERS = {"eps": _AT_LEAST_0, "eps_root": _AT_LEAST_0, "weight_decay": _AT_LEAST_0}
-CONVENTIONS = ("torch", "optax", "paper")
+
+_hyperparameters = cache(_core.hyperparameters)
+_slots = cache(_core.slots)
 
 Group = dict[str, Any]
 
@@ -50,7 +53,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     @property
     def state_keys(self) -> list[str]:
         """The keys of a parameter's state, but for ``step``."""
-        return [KEYS[slot] for slot in _core.slots(self.rule)]
+        return [KEYS[slot] for slot in _slots(self.rule)]
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch.optim.Optimizer.add_param_group.
@@ -125,24 +128,26 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _row(self, group: Group, grad_scale: float) -> tuple[float, ...]:
         """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
-        b1, b2 = group["betas"]
-        numbers = {
-            "b1": _DECAY_RATE.check("betas[0]", b1),
-            "b2": _DECAY_RATE.check("betas[1]", b2),
-            **{name: number.check(name, group[name]) for name, number in _NUMBERS.items()},
-            **self._numbers(group),
-        }
-        return (
-            0,
-            _AT_LEAST_0.check("lr", group["lr"]),
-            grad_scale,
-            numbers["weight_decay"],
-            float(group["decoupled_weight_decay"]),
-            float(group["maximize"]),
-            *[numbers[name] for name in _core.hyperparameters(self.rule)],
-        )
+        b1, b2 = map(float, group["betas"])
+        lr, eps, eps_root = float(group["lr"]), float(group["eps"]), float(group["eps_root"])
+        weight_decay = float(group["weight_decay"])
+        if not (0 <= lr < inf and 0 <= b1 < 1 and 0 <= b2 < 1 and 0 <= eps < inf and 0 <= eps_root < inf):
+            self._refuse_numbers(group)
+        if not 0 <= weight_decay < inf:
+            self._refuse_numbers(group)
+        numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, **self._own_numbers(group)}
+        modes = float(group["decoupled_weight_decay"]), float(group["maximize"])
+        return 0, lr, grad_scale, weight_decay, *modes, *[numbers[name] for name in _hyperparameters(self.rule)]
 
-    def _numbers(self, group: Group) -> dict[str, float]:
+    def _refuse_numbers(self, group: Group) -> NoReturn:
+        """Raises the error of the number that is out of bounds."""
+        for name, value in (("betas[0]", group["betas"][0]), ("betas[1]", group["betas"][1])):
+            _DECAY_RATE.check(name, value)
+        for name in ("lr", "eps", "eps_root", "weight_decay"):
+            _AT_LEAST_0.check(name, group[name])
+        raise AssertionError("a number is out of bounds, but none of them")
+
+    def _own_numbers(self, group: Group) -> dict[str, float]:
         """The rule's own numbers."""
         raise NotImplementedError
 

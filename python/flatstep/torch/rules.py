@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from .optimizer import CONVENTIONS, FusedOptimizer, Group, checked_dtype, number
+from .optimizer import FusedOptimizer, Group, checked_dtype, number
+
+# Which biases AMSGrad corrects, and where, by convention.
+_CORRECTIONS = {
+    "torch": {"correct_mu": 1.0, "correct_nu_before": 0.0, "correct_nu_after": 1.0},
+    "optax": {"correct_mu": 1.0, "correct_nu_before": 1.0, "correct_nu_after": 0.0},
+    "paper": {"correct_mu": 0.0, "correct_nu_before": 0.0, "correct_nu_after": 0.0},
+}
 
 
 class Adam(FusedOptimizer):
@@ -96,8 +103,8 @@ class Adam(FusedOptimizer):
     def rule(self) -> str:
         return "amsgrad" if self.defaults["amsgrad"] else "adam"
 
-    def _numbers(self, group: Group) -> dict[str, float]:
-        return {"nesterov": float(group["nesterov"]), **_corrections("torch")}
+    def _own_numbers(self, group: Group) -> dict[str, float]:
+        return {"nesterov": float(group["nesterov"]), **_CORRECTIONS["torch"]}
 
 
 class AdamW(Adam):
@@ -244,8 +251,8 @@ class AMSGrad(FusedOptimizer):
         eps_root: float = 0.0,
         mu_dtype: Any = None,
     ) -> None:
-        if convention not in CONVENTIONS:
-            raise ValueError(f"convention is {convention!r}, expected one of {', '.join(map(repr, CONVENTIONS))}")
+        if convention not in _CORRECTIONS:
+            raise ValueError(f"convention is {convention!r}, expected one of {', '.join(map(repr, _CORRECTIONS))}")
         super().__init__(
             params,
             dict(
@@ -276,8 +283,8 @@ class AMSGrad(FusedOptimizer):
                 f"convention={self.defaults['convention']!r}; all groups must agree, or need two optimizers"
             )
 
-    def _numbers(self, group: Group) -> dict[str, float]:
-        return _corrections(self.defaults["convention"])
+    def _own_numbers(self, group: Group) -> dict[str, float]:
+        return _CORRECTIONS[self.defaults["convention"]]
 
 
 class OptimisticAdam(FusedOptimizer):
@@ -375,18 +382,9 @@ class OptimisticAdam(FusedOptimizer):
 
     rule = "optimistic_adam"
 
-    def _numbers(self, group: Group) -> dict[str, float]:
+    def _own_numbers(self, group: Group) -> dict[str, float]:
         return {
             "alpha": number(group, "alpha"),
             "beta": number(group, "beta"),
             "nesterov": float(group["nesterov"]),
         }
-
-
-def _corrections(convention: str) -> dict[str, float]:
-    """Which biases AMSGrad corrects, and where."""
-    return {
-        "correct_mu": float(convention != "paper"),
-        "correct_nu_before": float(convention == "optax"),
-        "correct_nu_after": float(convention == "torch"),
-    }
