@@ -6,7 +6,7 @@ namespace flatstep {
 namespace {
 
 // param and grad, then one array a slot, of 4-byte words and one length. All but grad are overwritten with rubbish.
-void move_streams(nb::list arrays, bool prefetch) {
+void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
   std::vector<Buffer> buffers;
   for (size_t i = 0; i < arrays.size(); ++i) buffers.emplace_back(arrays[i], Stream::param, int64_t(i));
   const size_t slots = arrays.size() - 2;
@@ -25,14 +25,14 @@ void move_streams(nb::list arrays, bool prefetch) {
   const Call call{&segment, 1, nullptr};
   const Job job{chosen_target().limits[slots][prefetch], &call, segment.count};
   const nb::gil_scoped_release unlocked;
-  run(&job, 1, Team::own);
+  run(&job, 1, on_openmp ? Team::openmp : Team::own);
 }
 
 }  // namespace
 
 void bind_limit(nb::module_& module) {
-  module.def("move_streams", &move_streams, nb::arg("arrays"), nb::arg("prefetch"),
-             nb::sig("def move_streams(arrays: list[typing.Any], prefetch: bool) -> None"));
+  module.def("move_streams", &move_streams, nb::arg("arrays"), nb::arg("prefetch"), nb::arg("on_openmp") = false,
+             nb::sig("def move_streams(arrays: list[typing.Any], prefetch: bool, on_openmp: bool = False) -> None"));
 }
 
 }  // namespace flatstep
