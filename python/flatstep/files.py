@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from . import outline
 from .trees import Tree
 
 FORMAT = 1  # of what is described above; what the state_dict itself holds has a version of its own
@@ -49,7 +50,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
     open(path, "rb").close()  # raises OSErrors that name the file
     with _open(library, os.fsdecode(path)) as file:
         described = _parsed(file.metadata())
-        layout = _layout(described.pop("structure"), tree)
+        layout = outline.read(described.pop("structure"), tree)
         slots = described.pop("slots")
         columns = _columns(file, ["params", *[f"state/{slot}" for slot in slots]], len(layout.leaves))
     return {
@@ -110,7 +111,7 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
         "leaf_counts": tree.match(saved["leaf_counts"], "leaf_counts"),
         "leaf_numbers": {name: tree.match(column, name) for name, column in saved["leaf_numbers"].items()},
         "slots": list(saved["state"]),
-        "structure": _written(tree.build(range(len(tree.leaves))), "params"),
+        "structure": outline.write(tree.build(range(len(tree.leaves))), "params"),
     }
 
 
@@ -121,31 +122,6 @@ def _tensors(tree: Tree, saved: Mapping[str, Any]) -> Tensors:
         for name, structure in structures.items()
         for leaf, array in enumerate(tree.match(structure, name))
     }
-
-
-def _written(structure: Any, path: str) -> Any:
-    """A structure of leaf numbers for JSON: keys are written out, tuples are lists."""
-    if isinstance(structure, dict):
-        written = {_text(key, path): _written(value, f"{path}[{key!r}]") for key, value in structure.items()}
-        if len(written) != len(structure):
-            raise ValueError(f"{path} has different keys that print alike, so that a file could not tell them apart")
-        return written
-    if isinstance(structure, (list, tuple)):
-        return [_written(value, f"{path}[{index}]") for index, value in enumerate(structure)]
-    return structure
-
-
-def _text(key: Any, path: str) -> str:
-    """What stands for a key of a dict: its repr, and that of the plain value for kinds of str and int."""
-    if isinstance(key, np.generic):
-        key = key.item()  # NumPy's reprs depend on its version
-    for plain in (str, int):  # an enum's member, say, is equal to its value and finds it
-        if isinstance(key, plain):
-            return plain.__repr__(key)
-    text = repr(key)
-    if f"{id(key):x}" in text.lower():
-        raise ValueError(f"{path} has the key {text}, which no other process can find again; use one that has a value")
-    return text
 
 
 def _write(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str]) -> None:
@@ -237,39 +213,6 @@ def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
         if not isinstance(described[key], kind):
             raise ValueError(f"its metadata's {key} is a {type(described[key]).__name__}, expected a {kind.__name__}")
     return described
-
-
-class _Unknown:
-    """Stands for a key that params does not have. Equal to nothing else, so that it is reported."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-def _layout(written: Any, tree: Tree) -> Tree:
-    """The structure of leaf numbers that ``_written`` has made, under the keys of the tree's dicts."""
-    layout = Tree(_matched(written, tree.build(tree.leaves)))
-    numbers, expected = layout.leaves, list(range(len(layout.leaves)))
-    if any(type(number) is not int for number in numbers) or sorted(numbers) != expected:
-        raise ValueError(f"its metadata's structure does not have each number from 0 to {len(numbers) - 1} once")
-    return layout
-
-
-def _matched(written: Any, params: Any) -> Any:
-    """What ``_written`` has made, with the keys of ``params`` where they print alike."""
-    if isinstance(written, dict):
-        mine = {_text(key, "params"): key for key in params} if isinstance(params, dict) else {}
-        keys = {text: mine.get(text, _Unknown(text)) for text in written}
-        return {
-            keys[text]: _matched(value, params[keys[text]] if text in mine else None) for text, value in written.items()
-        }
-    if isinstance(written, list):
-        is_alike = isinstance(params, (list, tuple)) and len(params) == len(written)
-        return [_matched(*pair) for pair in zip(written, params if is_alike else [None] * len(written), strict=True)]
-    return written
 
 
 def _columns(file: Any, names: Sequence[str], leaves: int) -> dict[str, list[Any]]:

@@ -219,8 +219,8 @@ class Optimizer:
         Raises:
             ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
             OSError: the file cannot be written. Then the old one is as before.
-            ValueError: ``path`` is a directory or a device; or dicts in ``params`` have keys that no file can hold,
-                because they print alike or, like plain objects, print as their address.
+            ValueError: ``path`` is a directory or a device; or dicts in ``params`` have keys that no file can hold:
+                other than str, int, float, bool, None, bytes, members of an Enum and tuples of these.
             RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
