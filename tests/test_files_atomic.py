@@ -6,6 +6,7 @@ import errno
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -47,12 +48,19 @@ def test_a_path_without_folder(tmp_path, monkeypatch):
     sample().load("model")
 
 
-@pytest.mark.parametrize("path", ["/dev/null", "."])
-def test_only_files_are_replaced(path, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method, expected", [("save", "a file or a new name"), ("load", r"what save\(\) has written")])
+@pytest.mark.parametrize("kind", ["directory", "device", "FIFO", "socket"])
+def test_only_files(kind, method, expected, tmp_path, monkeypatch):
+    """Anything else is neither replaced nor, which might take for ever, read."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="is a directory or a device, expected a file or a new name"):
-        sample().save(path)
-    assert not any(tmp_path.iterdir()) and stat.S_ISCHR(os.stat("/dev/null").st_mode)
+    path = "/dev/null" if kind == "device" else "other"
+    with socket.socket(socket.AF_UNIX) as bound:
+        {"directory": os.mkdir, "device": os.stat, "FIFO": os.mkfifo, "socket": bound.bind}[kind](path)
+        before = os.stat(path).st_ino, os.stat(path).st_mode
+        with pytest.raises(ValueError, match=f"^{path}: it is a {kind}, expected {expected}"):
+            getattr(sample(), method)(path)
+    assert (os.stat(path).st_ino, os.stat(path).st_mode) == before
+    assert os.listdir() == ([] if kind == "device" else ["other"])
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -100,6 +100,11 @@ def change_metadata(path: Path, change) -> None:
 BROKEN = {
     "newer format": (lambda d: {**d, "format": 2}, "it has file format 2, expected 1; use the flatstep that wrote it"),
     "newer state": (lambda d: {**d, "version": 2}, "state_dict has version 2, expected 1; use the flatstep that wrote"),
+    "true for a format": (lambda d: {**d, "format": True}, "it has file format True, expected 1"),
+    "true for a version": (lambda d: {**d, "version": True}, "state_dict has version True, expected 1"),
+    "unknown key": (lambda d: {**d, "epoch": 3}, r"state_dict has the unknown keys \['epoch'\]"),
+    "params": (lambda d: {**d, "params": []}, "its metadata has the unknown key 'params'"),
+    "state": (lambda d: {**d, "state": {}}, "its metadata has the unknown key 'state'"),
     "no format": (lambda d: {}, "its metadata lacks 'format'"),
     "not JSON": (lambda d: "{", "its metadata is not JSON"),
     "too deep": (lambda d: "[" * 10**6, "its structure is nested too deeply|its metadata is not JSON"),
@@ -114,6 +119,10 @@ BROKEN = {
         "its metadata's leaf_counts is not a list with an entry for ea",
     ),
     "odd count": (lambda d: {**d, "leaf_counts": ["x"] * 6}, r"\['leaf_counts'\]\['w'\] is 'x', expected a whole"),
+    "larger count": (
+        lambda d: {**d, "leaf_counts": [4] * 6},
+        r"\['leaf_counts'\]\['w'\] is 4, expected a whole number from 0 to 3, state_dict\['count'\]",
+    ),
     "no options": (lambda d: {**d, "options": None}, r"state_dict\['options'\] is a NoneType, expected a dict"),
     "infinite": (lambda d: {**d, "numbers": {"eps": 10**400}}, r"\['numbers'\]\['eps'\] is inf, expected a finite"),
     "text": (lambda d: {**d, "numbers": {"eps": "1"}}, r"\['numbers'\]\['eps'\] is '1', expected a number"),
@@ -214,5 +223,6 @@ def test_a_parameter_that_became_read_only(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="No such file or directory: '.*nothing'"):
         sample().load(tmp_path / "nothing")
-    with pytest.raises(IsADirectoryError, match=str(tmp_path)):
-        sample().load(tmp_path)
+    sample().save(tmp_path / "model")
+    with pytest.raises(NotADirectoryError, match=r"Not a directory: '.*model/model'"):
+        sample().load(tmp_path / "model" / "model")

@@ -100,6 +100,10 @@ UNFIT = {
     "not a dict": (lambda saved: 5, "state_dict lacks 'version'"),
     "empty": (lambda saved: {}, "state_dict lacks 'version'"),
     "newer": (changed(["version"], 2), "state_dict has version 2, expected 1"),
+    "true for a version": (changed(["version"], True), "state_dict has version True, expected 1"),
+    "1.0 for a version": (changed(["version"], 1.0), "state_dict has version 1.0, expected 1"),
+    "unknown keys": (changed(["epoch"], 3), r"state_dict has the unknown keys \['epoch'\]; expected what state_dict"),
+    "params": (changed(["params"], 3), r"state_dict has the unknown keys \['params'\]"),  # which only files have
     "other optimizer": (changed(["optimizer"], "Adam"), "state_dict is of Adam, expected AMSGrad"),
     "other convention": (
         changed(["options", "convention"], "torch"),
@@ -117,6 +121,10 @@ UNFIT = {
     "options not a dict": (changed(["options"], []), r"state_dict\['options'\] is a list, expected a dict"),
     "missing counts": (changed(["leaf_counts"], None), "state_dict lacks 'leaf_counts'"),
     "other counts": (changed(["leaf_counts", "v", 1], -2), r"state_dict\['leaf_counts'\]\['v'\]\[1\] is -2"),
+    "larger counts": (
+        changed(["leaf_counts", "w"], 3),
+        r"state_dict\['leaf_counts'\]\['w'\] is 3, expected a whole number from 0 to 2, state_dict\['count'\]",
+    ),
     "other structure": (
         changed(["leaf_counts", "v"], 3),
         r"state_dict\['leaf_counts'\]\['v'\] is a int, expected a list",

@@ -20,13 +20,16 @@ import numpy as np
 from . import outline
 from .trees import Tree
 
-FORMAT = 1  # of what is described above; what the state_dict itself holds has a version of its own
+# Of what is described above; what the state_dict itself holds has a version of its own. Whatever is added to either
+# raises its number, so that an older flatstep refuses what it would have to ignore.
+FORMAT = 1
 
 FilePath = str | os.PathLike[str]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 _METADATA = "flatstep"
 _CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # safetensors' names of dtypes
+_OTHER_KINDS = {stat.S_IFDIR: "directory", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 _KINDS = {"structure": object, "slots": list, "numbers": dict, "leaf_counts": list, "leaf_numbers": dict}
 
 
@@ -47,6 +50,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
     Raises ValueError for what ``write`` has not written; whether the structure is the tree's is not asked here.
     """
     library = _library()
+    _check_is_file(os.stat(path).st_mode, "what save() has written")  # before it is opened: a FIFO would wait
     open(path, "rb").close()  # raises OSErrors that name the file
     with _open(library, os.fsdecode(path)) as file:
         described = _parsed(file.metadata())
@@ -94,6 +98,12 @@ def _open(library: Any, name: str) -> Any:
         return library.safe_open(name, framework="numpy")
     except library.SafetensorError as error:
         raise ValueError(f"expected a whole safetensors file, but it cannot be read as one: {error}") from error
+
+
+def _check_is_file(mode: int, expected: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _OTHER_KINDS.get(stat.S_IFMT(mode), "device")
+        raise ValueError(f"it is a {kind}, expected {expected}")
 
 
 # Writing.
@@ -172,8 +182,7 @@ def _mode(target: str) -> int | None:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a directory or a device, expected a file or a new name")
+    _check_is_file(mode, "a file or a new name")
     return stat.S_IMODE(mode)
 
 
@@ -201,14 +210,17 @@ def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
         raise ValueError(f"its metadata is not JSON: {error}") from None
     if not isinstance(described, dict) or "format" not in described:
         raise ValueError("its metadata lacks 'format'; expected what save() has written")
-    if described["format"] != FORMAT:
+    found = described.pop("format")
+    if type(found) is not int or found != FORMAT:
         raise ValueError(
-            f"it has file format {described['format']!r}, expected {FORMAT}; use the flatstep that wrote it, or a "
-            "newer one"
+            f"it has file format {found!r}, expected {FORMAT}; use the flatstep that wrote it, or a newer one"
         )
     missing = [key for key in _KINDS if key not in described]
     if missing:
         raise ValueError(f"its metadata lacks {missing}; expected what save() has written")
+    for key in ("params", "state"):
+        if key in described:  # what is unknown to a state_dict, too, is for loading.py to refuse
+            raise ValueError(f"its metadata has the unknown key {key!r}; expected what save() has written")
     for key, kind in _KINDS.items():
         if not isinstance(described[key], kind):
             raise ValueError(f"its metadata's {key} is a {type(described[key]).__name__}, expected a {kind.__name__}")

@@ -11,6 +11,7 @@ from .state import Past
 from .trees import Tree
 
 STATE_DICT_VERSION = 1
+_KEYS = {"version", "optimizer", "options", "numbers", "count", "leaf_counts", "leaf_numbers", "state"}
 LARGEST_COUNT = 2**62  # what the compiled core counts in still has room for the steps of a lifetime
 
 
@@ -28,12 +29,17 @@ class Loaded:
         except (KeyError, TypeError):
             raise ValueError(f"state_dict lacks {key!r}; expected what state_dict() returned") from None
 
-    def check_made_by(self, optimizer: str, options: Mapping[str, Any]) -> None:
-        if self.get("version") != STATE_DICT_VERSION:
+    def check_made_by(self, optimizer: str, options: Mapping[str, Any], *more_keys: str) -> None:
+        """Whether version, keys, class and options are those; ``more_keys`` is what a file's state_dict has too."""
+        version = self.get("version")
+        if not _is_whole(version) or version != STATE_DICT_VERSION:
             raise ValueError(
-                f"state_dict has version {self.get('version')!r}, expected {STATE_DICT_VERSION}; use the flatstep "
-                "that wrote it, or a newer one"
+                f"state_dict has version {version!r}, expected {STATE_DICT_VERSION}; use the flatstep that wrote it, "
+                "or a newer one"
             )
+        unknown = [key for key in self._dict if key not in _KEYS.union(more_keys)]
+        if unknown:
+            raise ValueError(f"state_dict has the unknown keys {unknown}; expected what state_dict() returned")
         if self.get("optimizer") != optimizer:
             raise ValueError(f"state_dict is of {self.get('optimizer')}, expected {optimizer}")
         for name, loaded in self.part("options", options).items():
@@ -57,8 +63,8 @@ class Loaded:
     def count(self) -> int:
         return self._natural("state_dict['count']", self.get("count"))
 
-    def pasts(self, remembered: list[str], check: Callable[[str, str, Any], float]) -> list[Past]:
-        """The past of each leaf; ``check`` takes the name of a number, what to call it, and its value."""
+    def pasts(self, count: int, remembered: list[str], check: Callable[[str, str, Any], float]) -> list[Past]:
+        """The past of each leaf, after ``count`` steps; ``check`` takes a number's name, what to call it, its value."""
         counts = self._tree.match(self.get("leaf_counts"), "state_dict['leaf_counts']")
         columns = [
             self._tree.match(column, f"state_dict['leaf_numbers']['{name}']")
@@ -66,10 +72,10 @@ class Loaded:
         ]
         pasts: list[Past] = []
         for leaf, (path, value) in enumerate(zip(self._paths, counts, strict=True)):
-            count = self._natural(f"state_dict['leaf_counts']{path}", value)
-            named = zip(remembered, columns, strict=True) if count > 0 else ()
+            own = self._natural(f"state_dict['leaf_counts']{path}", value, at_most=count)
+            named = zip(remembered, columns, strict=True) if own > 0 else ()
             values = [check(n, f"state_dict['leaf_numbers']['{n}']{path}", column[leaf]) for n, column in named]
-            pasts.append((count, tuple(values)))
+            pasts.append((own, tuple(values)))
         return pasts
 
     def arrays(self, views: dict[str, list[Any]]) -> list[tuple[Any, Any]]:
@@ -99,7 +105,13 @@ class Loaded:
             pairs.append((view, array))
         return pairs
 
-    def _natural(self, name: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= LARGEST_COUNT:
-            raise ValueError(f"{name} is {value!r}, expected a whole number from 0 to {LARGEST_COUNT}")
+    def _natural(self, name: str, value: Any, at_most: int = LARGEST_COUNT) -> int:
+        if not _is_whole(value) or not 0 <= value <= at_most:
+            most = f"{at_most}" + (", state_dict['count']" if at_most < LARGEST_COUNT else "")
+            raise ValueError(f"{name} is {value!r}, expected a whole number from 0 to {most}")
         return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number by type. True, which is equal to 1, is not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

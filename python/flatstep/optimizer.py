@@ -275,13 +275,14 @@ class Optimizer:
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""
-        loaded.check_made_by(type(self).__name__, self._options)
+        loaded.check_made_by(type(self).__name__, self._options, *([] if params is None else ["params"]))
         arrays = [] if params is None else loaded.params(params)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
             for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
-        progress = Progress(loaded.count(), History(loaded.pasts(self._remembered, self._numbers.check)))
+        count = loaded.count()
+        progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.buffers):
