@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, starmap
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from .state import Past
 from .trees import Tree
 
 STATE_DICT_VERSION = 1
+Change = tuple[Any, str, Any]  # an object, its attribute, and what that becomes
 _KEYS = {"version", "optimizer", "options", "numbers", "count", "leaf_counts", "leaf_numbers", "state"}
 LARGEST_COUNT = 2**62  # what the compiled core counts in still has room for the steps of a lifetime
 
@@ -87,11 +91,8 @@ class Loaded:
 
     def params(self, params: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Each parameter with the array that it is to take over; a file's state_dict has them."""
-        pairs = self._pairs("state_dict['params']", self.get("params"), params)
-        for path, param in zip(self._paths, params, strict=True):
-            if not param.flags.writeable:
-                raise ValueError(f"params{path} has become read-only, expected an array that can be loaded in place")
-        return pairs
+        mine = [param.view(np.ndarray) for param in params]  # so that nobody makes one read-only from here on
+        return self._pairs("state_dict['params']", self.get("params"), mine)
 
     def _pairs(self, name: str, structure: Any, into: Sequence[Any]) -> list[tuple[Any, Any]]:
         pairs = []
@@ -101,6 +102,10 @@ class Loaded:
                 raise ValueError(
                     f"{name}{self._paths[leaf]} has shape {array.shape} and dtype {array.dtype}, expected "
                     f"{view.shape} and {view.dtype}"
+                )
+            if not view.flags.writeable:
+                raise ValueError(
+                    f"{name}{self._paths[leaf]} is for an array that has become read-only; make it writable again"
                 )
             pairs.append((view, array))
         return pairs
@@ -115,3 +120,13 @@ class Loaded:
 def _is_whole(value: Any) -> bool:
     """Whether it is a whole number by type. True, which is equal to 1, is not."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def change_at_once(copies: Sequence[tuple[Any, Any]], attributes: Sequence[Change]) -> None:
+    """Copies each second array into the first, which has its shape and dtype, and sets attributes.
+
+    All of it is done or, whatever signal strikes, nothing: what a signal's handler raises comes between two of Python's
+    own instructions, and here is but one. The rest is C code, as long as the arrays are plain ones of NumPy's.
+    """
+    items = [(into, ..., array) for into, array in copies]
+    deque(chain(starmap(setitem, items), starmap(setattr, attributes)), maxlen=0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core, files
 from .arrays import check_same_memory, take_params
-from .loading import STATE_DICT_VERSION, Loaded
+from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, finite
 from .state import History, Past, Progress, State, number_off
 from .trees import Tree
@@ -200,8 +200,7 @@ class Optimizer:
 
         Raises:
             ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
-                incomplete. Then nothing has changed. (A signal that raises while arrays are copied in may leave some
-                of them: load again.)
+                incomplete. Then nothing has changed. (Nor is half of it taken over when a signal raises.)
         """
         with self._exclusive:
             self._take_over(Loaded(self._tree, state_dict))
@@ -253,8 +252,8 @@ class Optimizer:
             ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
             OSError: the file cannot be read.
             ValueError: it is not a whole file written by ``save``, or of another optimizer, version, option, structure,
-                shape or dtype; or a parameter has become read-only. Then nothing has changed. (A signal that raises
-                while arrays are copied in may leave some of them: load again.)
+                shape or dtype; or a parameter has become read-only. Then nothing has changed. (Nor is half of it taken
+                over when a signal raises.)
             RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
@@ -287,12 +286,8 @@ class Optimizer:
 
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
-        for view, array in arrays:
-            view[...] = array
-        for name, value in numbers.items():
-            if not self._numbers.has_schedule(name):
-                self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
-        self._stepper.progress = progress
+        held = self._numbers.loaded(numbers)
+        change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
