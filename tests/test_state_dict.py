@@ -166,6 +166,45 @@ def test_state_of_the_other_form_is_refused():
         flatstep.OptimisticAdam(np.ones(2), 0.1).load_state_dict(saved)
 
 
+class Mine(flatstep.Adam):
+    """An optimizer of the user's own, which is made in another way but steps by the same rule."""
+
+    def __init__(self, params):
+        super().__init__(params, learning_rate=0.25, nesterov=True)
+
+
+class AMSGrad(Mine):
+    pass
+
+
+@pytest.mark.parametrize("one", [Mine, AMSGrad, lambda params: flatstep.Adam(params, 0.1, nesterov=True)])
+@pytest.mark.parametrize("other", [Mine, AMSGrad, lambda params: flatstep.Adam(params, 0.1, nesterov=True)])
+def test_a_derived_class_is_the_same_optimizer(one, other):
+    opt = one(np.ones(2))
+    opt.step(np.ones(2))
+    again = other(np.zeros(2))
+    again.load_state_dict(opt.state_dict())
+    assert again.count == 1 and again.learning_rate == opt.learning_rate
+    with pytest.raises(ValueError, match="state_dict is of Adam, expected AMSGrad"):
+        flatstep.AMSGrad(np.ones(2), 0.1).load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match="state_dict is of AdamW, expected Adam"):
+        opt.load_state_dict(flatstep.AdamW(np.ones(2), 0.1, nesterov=True).state_dict())
+
+
+def test_a_class_derived_from_none_of_ours_goes_by_its_own_name():
+    def init(self, params):
+        numbers = dict(learning_rate=0.1, alpha=1.0, beta=1.0, weight_decay=0.0)
+        flags = dict(decoupled_weight_decay=False, maximize=False)
+        flatstep.Optimizer.__init__(self, params, "optimistic_gradient_descent", numbers, flags)
+
+    own = {"__init__": init, "alpha": flatstep.OptimisticAdam.alpha, "beta": flatstep.OptimisticAdam.beta}
+    one, other = (type(name, (flatstep.Optimizer,), own) for name in ("One", "Other"))
+    saved = type("Two", (one,), {})(np.ones(2)).state_dict()
+    one(np.ones(2)).load_state_dict(saved)
+    with pytest.raises(ValueError, match="state_dict is of One, expected Other"):
+        other(np.ones(2)).load_state_dict(saved)
+
+
 def test_numbers_of_the_last_step_are_needed():
     opt = flatstep.OptimisticAdam(np.ones(2), 0.1, nesterov=False)
     opt.step(np.ones(2))

@@ -23,12 +23,19 @@ _PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value
 class Optimizer:
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in ``flatstep``."""
 
+    _saved_as = "_Optimizer"  # the class's name in files and state_dicts
     _on_openmp = False  # whose threads carry out large steps: our own, or OpenMP's, which torch uses too
 
     learning_rate = Number(at_least=0, per_leaf=True)
     weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """A class made elsewhere from one of ours adds no rule, and goes by the name of that one."""
+        super().__init_subclass__(**more)
+        if cls.__module__.partition(".")[0] == __package__ or cls._saved_as.startswith("_"):
+            cls._saved_as = cls.__name__
 
     def __init__(
         self,
@@ -180,7 +187,7 @@ class Optimizer:
         each = progress.history.each()
         return {
             "version": STATE_DICT_VERSION,
-            "optimizer": type(self).__name__,
+            "optimizer": self._saved_as,
             "options": dict(self._options),
             "numbers": {
                 name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
@@ -196,7 +203,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over a state made by ``state_dict`` for the same optimizer, options and parameter shapes.
 
-        Numbers are taken over too, but an attribute that holds a schedule keeps it.
+        A class derived from one of flatstep's is the same optimizer as that one. Numbers are taken over too, but an
+        attribute that holds a schedule keeps it.
 
         Raises:
             ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
@@ -242,8 +250,9 @@ class Optimizer:
     def load(self, path: files.FilePath) -> None:
         """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
 
-        Parameters change in place. Numbers are taken over too, but an attribute that holds a schedule keeps it. What
-        follows has the bits that it would have had without the interruption.
+        A class derived from one of flatstep's is the same optimizer as that one. Parameters change in place. Numbers
+        are taken over too, but an attribute that holds a schedule keeps it. What follows has the bits that it would
+        have had without the interruption.
 
         Args:
             path: the file.
@@ -274,7 +283,7 @@ class Optimizer:
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""
-        loaded.check_made_by(type(self).__name__, self._options, *([] if params is None else ["params"]))
+        loaded.check_made_by(self._saved_as, self._options, *([] if params is None else ["params"]))
         arrays = [] if params is None else loaded.params(params)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
