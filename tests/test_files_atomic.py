@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import flatstep
+from flatstep import files
 from saving import HERE, content, large, sample
 
 safetensors = pytest.importorskip("safetensors")
@@ -61,6 +62,33 @@ def test_only_files(kind, method, expected, tmp_path, monkeypatch):
             getattr(sample(), method)(path)
     assert (os.stat(path).st_ino, os.stat(path).st_mode) == before
     assert os.listdir() == ([] if kind == "device" else ["other"])
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "model/", "new/", "model/.", "new/..", "folder/"])
+def test_names_of_folders(path, tmp_path, monkeypatch):
+    """They would lead to a file of that name, or over one."""
+    monkeypatch.chdir(tmp_path)
+    os.mkdir("folder")
+    Path("model").write_bytes(b"old")
+    with pytest.raises(ValueError, match=f"^{path}: it is the name of a directory, expected that of a file"):
+        sample().save(path)
+    assert sorted(os.listdir()) == ["folder", "model"] and Path("model").read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o200, 0o000])
+def test_permissions_on_the_way(mode, tmp_path, monkeypatch):
+    """What is written can be read back by its owner, and by nobody who could not read the old file."""
+    path, seen, open_it = tmp_path / "model", [], files._open
+
+    def noted(library: Any, name: str) -> Any:
+        seen.append(stat.S_IMODE(os.stat(name).st_mode))
+        return open_it(library, name)
+
+    sample().save(path)
+    path.chmod(mode)
+    monkeypatch.setattr(files, "_open", noted)
+    sample().save(path)
+    assert seen == [mode | stat.S_IRUSR] and stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,31 @@ def test_a_parameter_that_became_read_only(tmp_path):
     with pytest.raises(ValueError, match=r"\['params'\]\[None\] is for an array that has become read-only"):
         opt.load(tmp_path / "model")
     assert content(opt) == before
+
+
+CHANGES = {
+    "shape": lambda array: setattr(array, "shape", (3, 2)),
+    "dtype": lambda array: setattr(array, "dtype", np.int32),
+    "length": lambda array: array.resize((4, 3), refcheck=False),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_parameter_that_was_changed_in_place(change, tmp_path):
+    """Its state is that of another array: a file of both would fit no optimizer."""
+    path, array = tmp_path / "model", np.ones((2, 3), np.float32)
+    opt = flatstep.Adam([array], learning_rate=0.1)
+    opt.save(path)
+    whole = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # NumPy would rather not
+        change(array)
+    for method in (opt.save, opt.load):
+        with pytest.raises(
+            ValueError, match=r"params\[0\] has another shape, strides or dtype than when the optimizer"
+        ):
+            method(path)
+    assert path.read_bytes() == whole
 
 
 def test_no_file(tmp_path):

@@ -136,6 +136,10 @@ UNFIT = {
         changed(["state", "nu", "v", 0], np.ones(69, np.float32)),
         r"state_dict\['state'\]\['nu'\]\['v'\]\[0\] has shape \(69,\) and dtype float32, expected \(70,\) and float32",
     ),
+    "masked": (
+        changed(["state", "nu", "w"], np.ma.masked_invalid(np.ones((5, 7), np.float32))),
+        r"\['nu'\]\['w'\] is a masked array, whose mask would be ignored; pass its .data",
+    ),
     "wrong dtype": (changed(["state", "nu", "v", 0], np.ones(70)), r"\['v'\]\[0\] has shape \(70,\) and dtype float64"),
 }
 
@@ -210,7 +214,7 @@ def test_numbers_of_the_last_step_are_needed():
     opt.step(np.ones(2))
     saved = opt.state_dict()
     assert saved["leaf_numbers"] == {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0}
-    for wrong in (1.0, float("nan"), None):
+    for wrong in (1.0, float("nan"), None, lambda count: 0.5):
         saved["leaf_numbers"]["b2"] = wrong
         with pytest.raises((ValueError, TypeError), match=r"state_dict\['leaf_numbers'\]\['b2'\] is "):
             opt.load_state_dict(saved)

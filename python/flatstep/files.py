@@ -38,7 +38,7 @@ def write(path: FilePath, tree: Tree, saved: Mapping[str, Any]) -> None:
     library = _library()
     with refused(path):
         described, tensors = _described(tree, saved), _tensors(tree, saved)
-        with _in_place_of(os.path.realpath(os.fsdecode(path))) as file:
+        with _in_place_of(_target(os.fsdecode(path))) as file:
             _write(file, tensors, {_METADATA: json.dumps(described, allow_nan=False)})
             file.flush()
             _open(library, file.name)  # a header too long for the library shows now, while there is an old file
@@ -153,6 +153,13 @@ def _write(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str]) -> Non
         file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def _target(path: str) -> str:
+    """The file that a path leads to."""
+    if os.path.basename(path) in ("", os.curdir, os.pardir):  # realpath would make "model/" the file "model"
+        raise ValueError("it is the name of a directory, expected that of a file")
+    return os.path.realpath(path)
+
+
 @contextmanager
 def _in_place_of(target: str) -> Iterator[BinaryIO]:
     """A new file that replaces the target when the block ends well; when it does not, nothing has changed."""
@@ -162,9 +169,11 @@ def _in_place_of(target: str) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "xb") as file:
             if mode is not None:
-                os.fchmod(file.fileno(), mode)
+                os.fchmod(file.fileno(), mode | stat.S_IRUSR)  # never open to more than the old one, but to us
             yield file
             file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:

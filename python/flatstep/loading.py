@@ -97,6 +97,10 @@ class Loaded:
     def _pairs(self, name: str, structure: Any, into: Sequence[Any]) -> list[tuple[Any, Any]]:
         pairs = []
         for leaf, (view, value) in enumerate(zip(into, self._tree.match(structure, name), strict=True)):
+            if isinstance(value, np.ma.MaskedArray):
+                raise ValueError(
+                    f"{name}{self._paths[leaf]} is a masked array, whose mask would be ignored; pass its .data"
+                )
             array = np.asarray(value)
             if array.shape != view.shape or array.dtype != view.dtype:
                 raise ValueError(

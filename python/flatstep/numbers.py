@@ -138,6 +138,11 @@ class Numbers:
         leaves = zip(self._tree.match(value, name), self._tree.paths(), strict=True)
         return tuple([leaf if callable(leaf) else number.check(name + path, leaf) for leaf, path in leaves])
 
+    def check_one(self, attribute: str, name: str, value: Any) -> float:
+        """The value as one number, neither a schedule nor a structure."""
+        number: Number = getattr(self._owner, attribute)
+        return number.check(name, value)
+
     def at(self, count: int) -> Mapping[str, Any]:
         """All of them as numbers, schedules at the given count. The same object as long as nothing changes."""
         held = self.held

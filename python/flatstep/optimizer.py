@@ -110,6 +110,15 @@ class Optimizer:
         if self._has_foreign_leaves:
             check_same_memory(self._tree, self._state.params)
 
+    def _check_params(self) -> None:
+        """Whether parameters are what a file is to hold: those of which the state is."""
+        self._check_same_leaves()
+        changed = self._state.first_changed()
+        if changed is not None:
+            raise ValueError(
+                f"params{self._tree.path(changed)} has another shape, strides or dtype than when the optimizer was made"
+            )
+
     def _rows(
         self, history: History, numbers: Mapping[str, Any], grad_scale: float
     ) -> tuple[list[tuple[float, ...]], list[int] | None]:
@@ -207,7 +216,7 @@ class Optimizer:
         attribute that holds a schedule keeps it.
 
         Raises:
-            ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
+            TypeError, ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
                 incomplete. Then nothing has changed. (Nor is half of it taken over when a signal raises.)
         """
         with self._exclusive:
@@ -226,8 +235,9 @@ class Optimizer:
         Raises:
             ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
             OSError: the file cannot be written. Then the old one is as before.
-            ValueError: ``path`` is a directory or a device; or dicts in ``params`` have keys that no file can hold:
-                other than str, int, float, bool, None, bytes, members of an Enum and tuples of these.
+            ValueError: ``path`` is not that of a file; a parameter was reshaped after the optimizer was made; or dicts
+                in ``params`` have keys that no file can hold: other than str, int, float, bool, None, bytes, members
+                of an Enum and tuples of these.
             RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
@@ -243,7 +253,7 @@ class Optimizer:
             (array([ 1., -1.]), 0)
         """
         with self._exclusive:
-            self._check_same_leaves()
+            self._check_params()
             params = self._tree.build(self._state.params)
             files.write(path, self._tree, {**self._described(), "params": params, "state": self.state})
 
@@ -278,7 +288,7 @@ class Optimizer:
             (array([ 0.9, -0.9]), 1, 0.1)
         """
         with self._exclusive, files.refused(path):
-            self._check_same_leaves()
+            self._check_params()
             self._take_over(Loaded(self._tree, files.read(path, self._tree)), self._state.params)
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
@@ -290,7 +300,7 @@ class Optimizer:
             for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
         count = loaded.count()
-        progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check)))
+        progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check_one)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.buffers):
