@@ -165,6 +165,7 @@ def test_leaves_count_for_themselves():
     both = case.make([alone.params.copy() for alone, _ in pairs], **betas)
     saved = both.state_dict()
     saved["leaf_counts"] = list(COUNTS.values())
+    saved["count"] = max(COUNTS.values())
     saved["state"] = {slot: [alone.state[slot] for alone, _ in pairs] for slot in both.state}
     both.load_state_dict(saved)
     grad = numbers(np.random.default_rng(6), SIZE, np.float64)

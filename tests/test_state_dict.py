@@ -100,6 +100,10 @@ UNFIT = {
     "not a dict": (lambda saved: 5, "state_dict lacks 'version'"),
     "empty": (lambda saved: {}, "state_dict lacks 'version'"),
     "newer": (changed(["version"], 2), "state_dict has version 2, expected 1"),
+    "true for a version": (changed(["version"], True), "state_dict has version True, expected 1"),
+    "1.0 for a version": (changed(["version"], 1.0), "state_dict has version 1.0, expected 1"),
+    "unknown keys": (changed(["epoch"], 3), r"state_dict has the unknown keys \['epoch'\]; expected what state_dict"),
+    "params": (changed(["params"], 3), r"state_dict has the unknown keys \['params'\]"),  # which only files have
     "other optimizer": (changed(["optimizer"], "Adam"), "state_dict is of Adam, expected AMSGrad"),
     "other convention": (
         changed(["options", "convention"], "torch"),
@@ -117,6 +121,10 @@ UNFIT = {
     "options not a dict": (changed(["options"], []), r"state_dict\['options'\] is a list, expected a dict"),
     "missing counts": (changed(["leaf_counts"], None), "state_dict lacks 'leaf_counts'"),
     "other counts": (changed(["leaf_counts", "v", 1], -2), r"state_dict\['leaf_counts'\]\['v'\]\[1\] is -2"),
+    "larger counts": (
+        changed(["leaf_counts", "w"], 3),
+        r"state_dict\['leaf_counts'\]\['w'\] is 3, expected a whole number from 0 to 2, state_dict\['count'\]",
+    ),
     "other structure": (
         changed(["leaf_counts", "v"], 3),
         r"state_dict\['leaf_counts'\]\['v'\] is a int, expected a list",
@@ -127,6 +135,10 @@ UNFIT = {
     "wrong shape": (
         changed(["state", "nu", "v", 0], np.ones(69, np.float32)),
         r"state_dict\['state'\]\['nu'\]\['v'\]\[0\] has shape \(69,\) and dtype float32, expected \(70,\) and float32",
+    ),
+    "masked": (
+        changed(["state", "nu", "w"], np.ma.masked_invalid(np.ones((5, 7), np.float32))),
+        r"\['nu'\]\['w'\] is a masked array, whose mask would be ignored; pass its .data",
     ),
     "wrong dtype": (changed(["state", "nu", "v", 0], np.ones(70)), r"\['v'\]\[0\] has shape \(70,\) and dtype float64"),
 }
@@ -158,12 +170,51 @@ def test_state_of_the_other_form_is_refused():
         flatstep.OptimisticAdam(np.ones(2), 0.1).load_state_dict(saved)
 
 
+class Mine(flatstep.Adam):
+    """An optimizer of the user's own, which is made in another way but steps by the same rule."""
+
+    def __init__(self, params):
+        super().__init__(params, learning_rate=0.25, nesterov=True)
+
+
+class AMSGrad(Mine):
+    pass
+
+
+@pytest.mark.parametrize("one", [Mine, AMSGrad, lambda params: flatstep.Adam(params, 0.1, nesterov=True)])
+@pytest.mark.parametrize("other", [Mine, AMSGrad, lambda params: flatstep.Adam(params, 0.1, nesterov=True)])
+def test_a_derived_class_is_the_same_optimizer(one, other):
+    opt = one(np.ones(2))
+    opt.step(np.ones(2))
+    again = other(np.zeros(2))
+    again.load_state_dict(opt.state_dict())
+    assert again.count == 1 and again.learning_rate == opt.learning_rate
+    with pytest.raises(ValueError, match="state_dict is of Adam, expected AMSGrad"):
+        flatstep.AMSGrad(np.ones(2), 0.1).load_state_dict(opt.state_dict())
+    with pytest.raises(ValueError, match="state_dict is of AdamW, expected Adam"):
+        opt.load_state_dict(flatstep.AdamW(np.ones(2), 0.1, nesterov=True).state_dict())
+
+
+def test_a_class_derived_from_none_of_ours_goes_by_its_own_name():
+    def init(self, params):
+        numbers = dict(learning_rate=0.1, alpha=1.0, beta=1.0, weight_decay=0.0)
+        flags = dict(decoupled_weight_decay=False, maximize=False)
+        flatstep.Optimizer.__init__(self, params, "optimistic_gradient_descent", numbers, flags)
+
+    own = {"__init__": init, "alpha": flatstep.OptimisticAdam.alpha, "beta": flatstep.OptimisticAdam.beta}
+    one, other = (type(name, (flatstep.Optimizer,), own) for name in ("One", "Other"))
+    saved = type("Two", (one,), {})(np.ones(2)).state_dict()
+    one(np.ones(2)).load_state_dict(saved)
+    with pytest.raises(ValueError, match="state_dict is of One, expected Other"):
+        other(np.ones(2)).load_state_dict(saved)
+
+
 def test_numbers_of_the_last_step_are_needed():
     opt = flatstep.OptimisticAdam(np.ones(2), 0.1, nesterov=False)
     opt.step(np.ones(2))
     saved = opt.state_dict()
     assert saved["leaf_numbers"] == {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "eps_root": 0.0}
-    for wrong in (1.0, float("nan"), None):
+    for wrong in (1.0, float("nan"), None, lambda count: 0.5):
         saved["leaf_numbers"]["b2"] = wrong
         with pytest.raises((ValueError, TypeError), match=r"state_dict\['leaf_numbers'\]\['b2'\] is "):
             opt.load_state_dict(saved)

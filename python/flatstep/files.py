@@ -17,15 +17,19 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from . import outline
 from .trees import Tree
 
-FORMAT = 1  # of what is described above; what the state_dict itself holds has a version of its own
+# Of what is described above; what the state_dict itself holds has a version of its own. Whatever is added to either
+# raises its number, so that an older flatstep refuses what it would have to ignore.
+FORMAT = 1
 
 FilePath = str | os.PathLike[str]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 _METADATA = "flatstep"
 _CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # safetensors' names of dtypes
+_OTHER_KINDS = {stat.S_IFDIR: "directory", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 _KINDS = {"structure": object, "slots": list, "numbers": dict, "leaf_counts": list, "leaf_numbers": dict}
 
 
@@ -34,7 +38,7 @@ def write(path: FilePath, tree: Tree, saved: Mapping[str, Any]) -> None:
     library = _library()
     with refused(path):
         described, tensors = _described(tree, saved), _tensors(tree, saved)
-        with _in_place_of(os.path.realpath(os.fsdecode(path))) as file:
+        with _in_place_of(_target(os.fsdecode(path))) as file:
             _write(file, tensors, {_METADATA: json.dumps(described, allow_nan=False)})
             file.flush()
             _open(library, file.name)  # a header too long for the library shows now, while there is an old file
@@ -46,10 +50,11 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
     Raises ValueError for what ``write`` has not written; whether the structure is the tree's is not asked here.
     """
     library = _library()
+    _check_is_file(os.stat(path).st_mode, "what save() has written")  # before it is opened: a FIFO would wait
     open(path, "rb").close()  # raises OSErrors that name the file
     with _open(library, os.fsdecode(path)) as file:
         described = _parsed(file.metadata())
-        layout = _layout(described.pop("structure"), tree)
+        layout = outline.read(described.pop("structure"), tree)
         slots = described.pop("slots")
         columns = _columns(file, ["params", *[f"state/{slot}" for slot in slots]], len(layout.leaves))
     return {
@@ -95,6 +100,12 @@ def _open(library: Any, name: str) -> Any:
         raise ValueError(f"expected a whole safetensors file, but it cannot be read as one: {error}") from error
 
 
+def _check_is_file(mode: int, expected: str) -> None:
+    if not stat.S_ISREG(mode):
+        kind = _OTHER_KINDS.get(stat.S_IFMT(mode), "device")
+        raise ValueError(f"it is a {kind}, expected {expected}")
+
+
 # Writing.
 
 
@@ -110,7 +121,7 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
         "leaf_counts": tree.match(saved["leaf_counts"], "leaf_counts"),
         "leaf_numbers": {name: tree.match(column, name) for name, column in saved["leaf_numbers"].items()},
         "slots": list(saved["state"]),
-        "structure": _written(tree.build(range(len(tree.leaves))), "params"),
+        "structure": outline.write(tree.build(range(len(tree.leaves))), "params"),
     }
 
 
@@ -121,31 +132,6 @@ def _tensors(tree: Tree, saved: Mapping[str, Any]) -> Tensors:
         for name, structure in structures.items()
         for leaf, array in enumerate(tree.match(structure, name))
     }
-
-
-def _written(structure: Any, path: str) -> Any:
-    """A structure of leaf numbers for JSON: keys are written out, tuples are lists."""
-    if isinstance(structure, dict):
-        written = {_text(key, path): _written(value, f"{path}[{key!r}]") for key, value in structure.items()}
-        if len(written) != len(structure):
-            raise ValueError(f"{path} has different keys that print alike, so that a file could not tell them apart")
-        return written
-    if isinstance(structure, (list, tuple)):
-        return [_written(value, f"{path}[{index}]") for index, value in enumerate(structure)]
-    return structure
-
-
-def _text(key: Any, path: str) -> str:
-    """What stands for a key of a dict: its repr, and that of the plain value for kinds of str and int."""
-    if isinstance(key, np.generic):
-        key = key.item()  # NumPy's reprs depend on its version
-    for plain in (str, int):  # an enum's member, say, is equal to its value and finds it
-        if isinstance(key, plain):
-            return plain.__repr__(key)
-    text = repr(key)
-    if f"{id(key):x}" in text.lower():
-        raise ValueError(f"{path} has the key {text}, which no other process can find again; use one that has a value")
-    return text
 
 
 def _write(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str]) -> None:
@@ -167,6 +153,13 @@ def _write(file: BinaryIO, tensors: Tensors, metadata: Mapping[str, str]) -> Non
         file.write(array.reshape(-1).view(np.uint8).data)
 
 
+def _target(path: str) -> str:
+    """The file that a path leads to."""
+    if os.path.basename(path) in ("", os.curdir, os.pardir):  # realpath would make "model/" the file "model"
+        raise ValueError("it is the name of a directory, expected that of a file")
+    return os.path.realpath(path)
+
+
 @contextmanager
 def _in_place_of(target: str) -> Iterator[BinaryIO]:
     """A new file that replaces the target when the block ends well; when it does not, nothing has changed."""
@@ -176,9 +169,11 @@ def _in_place_of(target: str) -> Iterator[BinaryIO]:
     try:
         with open(temporary, "xb") as file:
             if mode is not None:
-                os.fchmod(file.fileno(), mode)
+                os.fchmod(file.fileno(), mode | stat.S_IRUSR)  # never open to more than the old one, but to us
             yield file
             file.flush()
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except BaseException as error:
@@ -196,8 +191,7 @@ def _mode(target: str) -> int | None:
         mode = os.stat(target).st_mode
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(mode):
-        raise ValueError("it is a directory or a device, expected a file or a new name")
+    _check_is_file(mode, "a file or a new name")
     return stat.S_IMODE(mode)
 
 
@@ -225,51 +219,21 @@ def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
         raise ValueError(f"its metadata is not JSON: {error}") from None
     if not isinstance(described, dict) or "format" not in described:
         raise ValueError("its metadata lacks 'format'; expected what save() has written")
-    if described["format"] != FORMAT:
+    found = described.pop("format")
+    if type(found) is not int or found != FORMAT:
         raise ValueError(
-            f"it has file format {described['format']!r}, expected {FORMAT}; use the flatstep that wrote it, or a "
-            "newer one"
+            f"it has file format {found!r}, expected {FORMAT}; use the flatstep that wrote it, or a newer one"
         )
     missing = [key for key in _KINDS if key not in described]
     if missing:
         raise ValueError(f"its metadata lacks {missing}; expected what save() has written")
+    for key in ("params", "state"):
+        if key in described:  # what is unknown to a state_dict, too, is for loading.py to refuse
+            raise ValueError(f"its metadata has the unknown key {key!r}; expected what save() has written")
     for key, kind in _KINDS.items():
         if not isinstance(described[key], kind):
             raise ValueError(f"its metadata's {key} is a {type(described[key]).__name__}, expected a {kind.__name__}")
     return described
-
-
-class _Unknown:
-    """Stands for a key that params does not have. Equal to nothing else, so that it is reported."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return self._text
-
-
-def _layout(written: Any, tree: Tree) -> Tree:
-    """The structure of leaf numbers that ``_written`` has made, under the keys of the tree's dicts."""
-    layout = Tree(_matched(written, tree.build(tree.leaves)))
-    numbers, expected = layout.leaves, list(range(len(layout.leaves)))
-    if any(type(number) is not int for number in numbers) or sorted(numbers) != expected:
-        raise ValueError(f"its metadata's structure does not have each number from 0 to {len(numbers) - 1} once")
-    return layout
-
-
-def _matched(written: Any, params: Any) -> Any:
-    """What ``_written`` has made, with the keys of ``params`` where they print alike."""
-    if isinstance(written, dict):
-        mine = {_text(key, "params"): key for key in params} if isinstance(params, dict) else {}
-        keys = {text: mine.get(text, _Unknown(text)) for text in written}
-        return {
-            keys[text]: _matched(value, params[keys[text]] if text in mine else None) for text, value in written.items()
-        }
-    if isinstance(written, list):
-        is_alike = isinstance(params, (list, tuple)) and len(params) == len(written)
-        return [_matched(*pair) for pair in zip(written, params if is_alike else [None] * len(written), strict=True)]
-    return written
 
 
 def _columns(file: Any, names: Sequence[str], leaves: int) -> dict[str, list[Any]]:

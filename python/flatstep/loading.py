@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, starmap
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,8 @@ from .state import Past
 from .trees import Tree
 
 STATE_DICT_VERSION = 1
+Change = tuple[Any, str, Any]  # an object, its attribute, and what that becomes
+_KEYS = {"version", "optimizer", "options", "numbers", "count", "leaf_counts", "leaf_numbers", "state"}
 LARGEST_COUNT = 2**62  # what the compiled core counts in still has room for the steps of a lifetime
 
 
@@ -28,12 +33,17 @@ class Loaded:
         except (KeyError, TypeError):
             raise ValueError(f"state_dict lacks {key!r}; expected what state_dict() returned") from None
 
-    def check_made_by(self, optimizer: str, options: Mapping[str, Any]) -> None:
-        if self.get("version") != STATE_DICT_VERSION:
+    def check_made_by(self, optimizer: str, options: Mapping[str, Any], *more_keys: str) -> None:
+        """Whether version, keys, class and options are those; ``more_keys`` is what a file's state_dict has too."""
+        version = self.get("version")
+        if not _is_whole(version) or version != STATE_DICT_VERSION:
             raise ValueError(
-                f"state_dict has version {self.get('version')!r}, expected {STATE_DICT_VERSION}; use the flatstep "
-                "that wrote it, or a newer one"
+                f"state_dict has version {version!r}, expected {STATE_DICT_VERSION}; use the flatstep that wrote it, "
+                "or a newer one"
             )
+        unknown = [key for key in self._dict if key not in _KEYS.union(more_keys)]
+        if unknown:
+            raise ValueError(f"state_dict has the unknown keys {unknown}; expected what state_dict() returned")
         if self.get("optimizer") != optimizer:
             raise ValueError(f"state_dict is of {self.get('optimizer')}, expected {optimizer}")
         for name, loaded in self.part("options", options).items():
@@ -57,8 +67,8 @@ class Loaded:
     def count(self) -> int:
         return self._natural("state_dict['count']", self.get("count"))
 
-    def pasts(self, remembered: list[str], check: Callable[[str, str, Any], float]) -> list[Past]:
-        """The past of each leaf; ``check`` takes the name of a number, what to call it, and its value."""
+    def pasts(self, count: int, remembered: list[str], check: Callable[[str, str, Any], float]) -> list[Past]:
+        """The past of each leaf, after ``count`` steps; ``check`` takes a number's name, what to call it, its value."""
         counts = self._tree.match(self.get("leaf_counts"), "state_dict['leaf_counts']")
         columns = [
             self._tree.match(column, f"state_dict['leaf_numbers']['{name}']")
@@ -66,10 +76,10 @@ class Loaded:
         ]
         pasts: list[Past] = []
         for leaf, (path, value) in enumerate(zip(self._paths, counts, strict=True)):
-            count = self._natural(f"state_dict['leaf_counts']{path}", value)
-            named = zip(remembered, columns, strict=True) if count > 0 else ()
+            own = self._natural(f"state_dict['leaf_counts']{path}", value, at_most=count)
+            named = zip(remembered, columns, strict=True) if own > 0 else ()
             values = [check(n, f"state_dict['leaf_numbers']['{n}']{path}", column[leaf]) for n, column in named]
-            pasts.append((count, tuple(values)))
+            pasts.append((own, tuple(values)))
         return pasts
 
     def arrays(self, views: dict[str, list[Any]]) -> list[tuple[Any, Any]]:
@@ -81,25 +91,46 @@ class Loaded:
 
     def params(self, params: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Each parameter with the array that it is to take over; a file's state_dict has them."""
-        pairs = self._pairs("state_dict['params']", self.get("params"), params)
-        for path, param in zip(self._paths, params, strict=True):
-            if not param.flags.writeable:
-                raise ValueError(f"params{path} has become read-only, expected an array that can be loaded in place")
-        return pairs
+        mine = [param.view(np.ndarray) for param in params]  # so that nobody makes one read-only from here on
+        return self._pairs("state_dict['params']", self.get("params"), mine)
 
     def _pairs(self, name: str, structure: Any, into: Sequence[Any]) -> list[tuple[Any, Any]]:
         pairs = []
         for leaf, (view, value) in enumerate(zip(into, self._tree.match(structure, name), strict=True)):
+            if isinstance(value, np.ma.MaskedArray):
+                raise ValueError(
+                    f"{name}{self._paths[leaf]} is a masked array, whose mask would be ignored; pass its .data"
+                )
             array = np.asarray(value)
             if array.shape != view.shape or array.dtype != view.dtype:
                 raise ValueError(
                     f"{name}{self._paths[leaf]} has shape {array.shape} and dtype {array.dtype}, expected "
                     f"{view.shape} and {view.dtype}"
                 )
+            if not view.flags.writeable:
+                raise ValueError(
+                    f"{name}{self._paths[leaf]} is for an array that has become read-only; make it writable again"
+                )
             pairs.append((view, array))
         return pairs
 
-    def _natural(self, name: str, value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= LARGEST_COUNT:
-            raise ValueError(f"{name} is {value!r}, expected a whole number from 0 to {LARGEST_COUNT}")
+    def _natural(self, name: str, value: Any, at_most: int = LARGEST_COUNT) -> int:
+        if not _is_whole(value) or not 0 <= value <= at_most:
+            most = f"{at_most}" + (", state_dict['count']" if at_most < LARGEST_COUNT else "")
+            raise ValueError(f"{name} is {value!r}, expected a whole number from 0 to {most}")
         return int(value)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether it is a whole number by type. True, which is equal to 1, is not."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def change_at_once(copies: Sequence[tuple[Any, Any]], attributes: Sequence[Change]) -> None:
+    """Copies each second array into the first, which has its shape and dtype, and sets attributes.
+
+    All of it is done or, whatever signal strikes, nothing: what a signal's handler raises comes between two of Python's
+    own instructions, and here is but one. The rest is C code, as long as the arrays are plain ones of NumPy's.
+    """
+    items = [(into, ..., array) for into, array in copies]
+    deque(chain(starmap(setitem, items), starmap(setattr, attributes)), maxlen=0)

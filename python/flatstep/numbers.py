@@ -94,6 +94,14 @@ class Option:
         return bool(value)
 
 
+class Held:
+    """What ``Numbers`` holds: replaced as a whole, so that a signal can strike before or after, but not in between."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
+        self.has_schedules = any(map(_has_schedule, values.values()))
+
+
 class Numbers:
     """The hyperparameters of one optimizer by name, checked by the ``Number`` of that name in its class.
 
@@ -105,25 +113,26 @@ class Numbers:
         self._owner = owner
         self._tree = tree
         self.largest = largest
-        self._values: Mapping[str, Any] = {}
-        self._has_schedules = False
-        for name, value in values.items():
-            self.set(name, value)
+        self.held = Held({name: self.check(name, name, value) for name, value in values.items()})
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(self.held.values)
 
     def get(self, name: str) -> Any:
         """The number or schedule, or the structure of them, as it was set."""
-        value = self._values[name]
+        value = self.held.values[name]
         return self._tree.build(value) if isinstance(value, tuple) else value
 
     def set(self, name: str, value: Any) -> None:
-        self._values = {**self._values, name: self.check(name, name, value)}
-        self._has_schedules = any(map(_has_schedule, self._values.values()))
+        self.held = Held({**self.held.values, name: self.check(name, name, value)})
+
+    def loaded(self, values: Mapping[str, Any]) -> Held:
+        """What to hold with other values, which are checked, in place of all but the schedules."""
+        taken = {name: value for name, value in values.items() if not self.has_schedule(name)}
+        return Held({**self.held.values, **taken})
 
     def has_schedule(self, name: str) -> bool:
-        return _has_schedule(self._values[name])
+        return _has_schedule(self.held.values[name])
 
     def check(self, attribute: str, name: str, value: Any) -> Any:
         """The value as it is held; TypeError or ValueError in terms of ``name``."""
@@ -135,11 +144,17 @@ class Numbers:
         leaves = zip(self._tree.match(value, name), self._tree.paths(), strict=True)
         return tuple([leaf if callable(leaf) else number.check(name + path, leaf, largest) for leaf, path in leaves])
 
+    def check_one(self, attribute: str, name: str, value: Any) -> float:
+        """The value as one number, neither a schedule nor a structure."""
+        number: Number = getattr(self._owner, attribute)
+        return number.check(name, value, self.largest)
+
     def at(self, count: int) -> Mapping[str, Any]:
         """All of them as numbers, schedules at the given count. The same object as long as nothing changes."""
-        if not self._has_schedules:
-            return self._values
-        return {name: self._at(name, value, count) for name, value in self._values.items()}
+        held = self.held
+        if not held.has_schedules:
+            return held.values
+        return {name: self._at(name, value, count) for name, value in held.values.items()}
 
     def _at(self, name: str, value: Any, count: int) -> Any:
         number, largest = getattr(self._owner, name), self.largest

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core, files
 from .arrays import check_same_memory, largest_number, take_params
-from .loading import STATE_DICT_VERSION, Loaded
+from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, finite
 from .state import History, Past, Progress, State, number_off
 from .trees import Tree
@@ -23,12 +23,19 @@ _PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value
 class Optimizer:
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in ``flatstep``."""
 
+    _saved_as = "_Optimizer"  # the class's name in files and state_dicts
     _on_openmp = False  # whose threads carry out large steps: our own, or OpenMP's, which torch uses too
 
     learning_rate = Number(at_least=0, per_leaf=True)
     weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """A class made elsewhere from one of ours adds no rule, and goes by the name of that one."""
+        super().__init_subclass__(**more)
+        if cls.__module__.partition(".")[0] == __package__ or cls._saved_as.startswith("_"):
+            cls._saved_as = cls.__name__
 
     def __init__(
         self,
@@ -102,6 +109,15 @@ class Optimizer:
             )
         if self._has_foreign_leaves:
             check_same_memory(self._tree, self._state.params)
+
+    def _check_params(self) -> None:
+        """Whether parameters are what a file is to hold: those of which the state is."""
+        self._check_same_leaves()
+        changed = self._state.first_changed()
+        if changed is not None:
+            raise ValueError(
+                f"params{self._tree.path(changed)} has another shape, strides or dtype than when the optimizer was made"
+            )
 
     def _rows(
         self, history: History, numbers: Mapping[str, Any], grad_scale: float
@@ -186,7 +202,7 @@ class Optimizer:
         each = progress.history.each()
         return {
             "version": STATE_DICT_VERSION,
-            "optimizer": type(self).__name__,
+            "optimizer": self._saved_as,
             "options": dict(self._options),
             "numbers": {
                 name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
@@ -202,12 +218,12 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over a state made by ``state_dict`` for the same optimizer, options and parameter shapes.
 
-        Numbers are taken over too, but an attribute that holds a schedule keeps it.
+        A class derived from one of flatstep's is the same optimizer as that one. Numbers are taken over too, but an
+        attribute that holds a schedule keeps it.
 
         Raises:
-            ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
-                incomplete. Then nothing has changed. (A signal that raises while arrays are copied in may leave some
-                of them: load again.)
+            TypeError, ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
+                incomplete. Then nothing has changed. (Nor is half of it taken over when a signal raises.)
         """
         with self._exclusive:
             self._take_over(Loaded(self._tree, state_dict))
@@ -225,8 +241,9 @@ class Optimizer:
         Raises:
             ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
             OSError: the file cannot be written. Then the old one is as before.
-            ValueError: ``path`` is a directory or a device; or dicts in ``params`` have keys that no file can hold,
-                because they print alike or, like plain objects, print as their address.
+            ValueError: ``path`` is not that of a file; a parameter was reshaped after the optimizer was made; or dicts
+                in ``params`` have keys that no file can hold: other than str, int, float, bool, None, bytes, members
+                of an Enum and tuples of these.
             RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
@@ -242,15 +259,16 @@ class Optimizer:
             (array([ 1., -1.]), 0)
         """
         with self._exclusive:
-            self._check_same_leaves()
+            self._check_params()
             params = self._tree.build(self._state.params)
             files.write(path, self._tree, {**self._described(), "params": params, "state": self.state})
 
     def load(self, path: files.FilePath) -> None:
         """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
 
-        Parameters change in place. Numbers are taken over too, but an attribute that holds a schedule keeps it. What
-        follows has the bits that it would have had without the interruption.
+        A class derived from one of flatstep's is the same optimizer as that one. Parameters change in place. Numbers
+        are taken over too, but an attribute that holds a schedule keeps it. What follows has the bits that it would
+        have had without the interruption.
 
         Args:
             path: the file.
@@ -259,8 +277,8 @@ class Optimizer:
             ImportError: safetensors is not installed: ``pip install "flatstep[files]"``.
             OSError: the file cannot be read.
             ValueError: it is not a whole file written by ``save``, or of another optimizer, version, option, structure,
-                shape or dtype; or a parameter has become read-only. Then nothing has changed. (A signal that raises
-                while arrays are copied in may leave some of them: load again.)
+                shape or dtype; or a parameter has become read-only. Then nothing has changed. (Nor is half of it taken
+                over when a signal raises.)
             RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
 
         Example:
@@ -276,28 +294,25 @@ class Optimizer:
             (array([ 0.9, -0.9]), 1, 0.1)
         """
         with self._exclusive, files.refused(path):
-            self._check_same_leaves()
+            self._check_params()
             self._take_over(Loaded(self._tree, files.read(path, self._tree)), self._state.params)
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""
-        loaded.check_made_by(type(self).__name__, self._options)
+        loaded.check_made_by(self._saved_as, self._options, *([] if params is None else ["params"]))
         arrays = [] if params is None else loaded.params(params)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
             for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
-        progress = Progress(loaded.count(), History(loaded.pasts(self._remembered, self._numbers.check)))
+        count = loaded.count()
+        progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check_one)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
-        for view, array in arrays:
-            view[...] = array
-        for name, value in numbers.items():
-            if not self._numbers.has_schedule(name):
-                self._numbers.set(name, self._tree.build(value) if isinstance(value, tuple) else value)
-        self._stepper.progress = progress
+        held = self._numbers.loaded(numbers)
+        change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

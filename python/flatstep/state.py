@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from . import _core
 from .arrays import Array, aligned_zeros, view
@@ -24,7 +24,8 @@ class State:
 
     def __init__(self, rule: str, params: Sequence[Array], first_moment: str, stepper: _core.Stepper) -> None:
         self.params = params
-        # As the parameters are now: whoever reshapes one later is refused by the next step, and its state stays whole.
+        # As the parameters are now: whoever reshapes one later is refused, and its state stays whole.
+        self._forms = [_form(param) for param in params]
         self._shapes = [(p.shape, tuple([s // p.itemsize for s in p.strides])) for p in params]
         self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
         self._offsets: list[list[int]] = []
@@ -36,11 +37,19 @@ class State:
             self.buffers.append(aligned_zeros(length))
             stepper.place_state(slot, self.buffers[slot])
 
+    def first_changed(self) -> int | None:
+        """The first parameter that has another form by now; a step asks the compiled core instead."""
+        return next((i for i, param in enumerate(self.params) if _form(param) != self._forms[i]), None)
+
     def views(self, slot: str) -> list[Array]:
         """The slot's part of each parameter, as arrays over the buffer."""
         index = self.slots.index(slot)
         rows = zip(self._shapes, self._offsets[index], self._dtypes, strict=True)
         return [view(shape, self.buffers[index], offset, dtypes[index]) for shape, offset, dtypes in rows]
+
+
+def _form(param: Array) -> tuple[Any, ...]:
+    return param.shape, param.strides, param.dtype
 
 
 Key = TypeVar("Key", bound=Hashable)
