@@ -155,7 +155,10 @@ class Optimizer:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state."""
+        """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
+
+        The dicts and lists around them are made for each caller: write ``opt.state["mu"]["w"][...] = 0``.
+        """
         return {slot: self._tree.build(self._state.views(slot)) for slot in self._state.slots}
 
     @property
