@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import copy
 import ctypes
 import gc
@@ -70,6 +71,17 @@ def test_a_list_may_stand_for_a_tuple():
     params = (np.zeros(2), [np.zeros(2)])
     flatstep.Adam(params, 0.1).step([np.ones(2), (np.ones(2),)])
     assert params[1][0][0] != 0
+
+
+def test_a_named_tuple_is_not_another():
+    """Whose fields stand in another order: each gradient would go to another parameter."""
+    params = {"p": Point(np.zeros(2), np.zeros(2))}
+    opt = flatstep.Adam(params, 0.1)
+    with pytest.raises(ValueError, match=r"grads\['p'\] has the fields \['y', 'x'\], expected \['x', 'y'\]"):
+        opt.step({"p": namedtuple("Reversed", "y x")(np.ones(2), np.ones(2))})
+    for grads in (namedtuple("Gradient", "x y")(np.ones(2), -np.ones(2)), (np.ones(2), -np.ones(2))):
+        opt.step({"p": grads})
+    assert params["p"].x[0] < 0 < params["p"].y[0]
 
 
 MISMATCHES = {
@@ -259,8 +271,9 @@ def test_numbers_that_are_none():
         flatstep.Adam(np.ones(1), "fast")
     with pytest.raises(TypeError, match="learning_rate is True, expected a number"):
         flatstep.Adam(np.ones(1), True)
-    with pytest.raises(TypeError, match="learning_rate is '0.1', expected a number"):
-        flatstep.Adam(np.ones(1), "0.1")
+    for text in ("0.1", b"0.1", bytearray(b"0.1"), memoryview(b"1"), array.array("b", b"1")):
+        with pytest.raises(TypeError, match="learning_rate is .*, expected a number"):
+            flatstep.Adam(np.ones(1), text)
     with pytest.raises(TypeError, match="grad_scale is None, expected a number"):
         flatstep.Adam(np.ones(1), 0.1).step(np.ones(1), grad_scale=None)
     with pytest.raises(ValueError, match="grad_scale is nan, expected a finite number"):
@@ -330,6 +343,13 @@ def test_attributes_of_a_users_class():
     for name, message in (("step", "Adam.step is a method"), ("nesterov", "is fixed"), ("count", "count")):
         with pytest.raises(AttributeError, match=message):
             setattr(opt, name, 5)
+
+
+@pytest.mark.parametrize("name, value", [("learning_rate", 0.1), ("nesterov", True), ("b1", property(lambda _: 0.5))])
+def test_numbers_hidden_by_a_users_class(name, value):
+    """What is set there would have no effect."""
+    with pytest.raises(TypeError, match=rf"Mine.{name} = .* hides the optimizer's own {name}; pass it to super"):
+        type("Mine", (flatstep.Adam,), {name: value})(np.ones(1), 0.1)
 
 
 @pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
@@ -421,9 +441,12 @@ def test_targets(monkeypatch):
     for name in names:
         monkeypatch.setenv("FLATSTEP_TARGET", name)
         assert flatstep.Adam(np.ones(1), 0.1).target == name
-    monkeypatch.setenv("FLATSTEP_TARGET", "abacus")
-    with pytest.raises(RuntimeError, match=f"FLATSTEP_TARGET=abacus cannot run here: .* name one of: {names[0]}"):
-        flatstep.Adam(np.ones(1), 0.1)
+    monkeypatch.setenv("FLATSTEP_TARGET", "")
+    assert flatstep.Adam(np.ones(1), 0.1).target == names[0]
+    for wrong in ("abacus", names[0].upper(), f" {names[0]}", ",".join([*names, names[0]])):
+        monkeypatch.setenv("FLATSTEP_TARGET", wrong)
+        with pytest.raises(RuntimeError, match=f"FLATSTEP_TARGET={wrong} cannot run here: .* name one of: {names[0]}"):
+            flatstep.Adam(np.ones(1), 0.1)
 
 
 def test_one_optimizer_used_while_it_steps():

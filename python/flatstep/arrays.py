@@ -73,7 +73,10 @@ def dtype_name(name: str, dtype: Any) -> str | None:
     if dtype is None:
         return None
     try:
-        known: str = dtype_of("bfloat16" if dtype == "bfloat16" else np.dtype(dtype).name).name
+        found = dtype_of("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
+        if not found.isnative:
+            raise TypeError
+        known: str = dtype_of(found.name).name
     except TypeError:
         raise TypeError(f"{name} is {dtype!r}, expected a dtype or its name") from None
     return known

@@ -21,8 +21,9 @@ PerLeaf = Any  # a Scalar, or a structure of them like the parameters'
 def finite(name: str, value: Any, largest: float = sys.float_info.max) -> float:
     """The value as a finite float, up to the largest; TypeError or ValueError in terms of ``name``."""
     try:
-        if isinstance(value, (bool, np.bool_, str, bytes)):
-            raise TypeError  # float() would take them
+        is_number = hasattr(value, "__float__") or hasattr(value, "__index__")
+        if not is_number or isinstance(value, (bool, np.bool_)):
+            raise TypeError  # float() would take truth values, and text of all kinds
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, expected a number") from None
@@ -102,6 +103,16 @@ class Held:
         self.has_schedules = any(map(_has_schedule, values.values()))
 
 
+def declared(owner: type, name: str) -> Any:
+    """The Number or Option of that name. TypeError where a derived class has put something else in its place."""
+    found = getattr(owner, name)
+    if not isinstance(found, (Number, Option)):
+        raise TypeError(
+            f"{owner.__name__}.{name} = {found!r} hides the optimizer's own {name}; pass it to super().__init__()"
+        )
+    return found
+
+
 class Numbers:
     """The hyperparameters of one optimizer by name, checked by the ``Number`` of that name in its class.
 
@@ -136,7 +147,7 @@ class Numbers:
 
     def check(self, attribute: str, name: str, value: Any) -> Any:
         """The value as it is held; TypeError or ValueError in terms of ``name``."""
-        number, largest = getattr(self._owner, attribute), self.largest
+        number, largest = declared(self._owner, attribute), self.largest
         if callable(value):
             return value
         if not (number.per_leaf and isinstance(value, (list, tuple, dict))):
@@ -146,7 +157,7 @@ class Numbers:
 
     def check_one(self, attribute: str, name: str, value: Any) -> float:
         """The value as one number, neither a schedule nor a structure."""
-        number: Number = getattr(self._owner, attribute)
+        number: Number = declared(self._owner, attribute)
         return number.check(name, value, self.largest)
 
     def at(self, count: int) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from . import _core, files
 from .arrays import check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
-from .numbers import Number, Numbers, Option, finite
+from .numbers import Number, Numbers, Option, declared, finite
 from .state import History, Past, Progress, State, number_off
 from .trees import Tree
 
@@ -51,7 +51,7 @@ class Optimizer:
         leaves = take_params(self._tree)
         self._has_foreign_leaves = any(not isinstance(leaf, np.ndarray) for leaf in self._tree.leaves)
         self._numbers = Numbers(type(self), self._tree, largest_number(leaves), numbers)
-        self._options = {name: getattr(type(self), name).check(value) for name, value in options.items()}
+        self._options = {name: declared(type(self), name).check(value) for name, value in options.items()}
         of_rule = {**self._options, **(flags or {})}
         self._flags = {name: float(flag) for name, flag in of_rule.items() if isinstance(flag, (bool, np.bool_))}
         self._names = _core.hyperparameters(rule)
@@ -171,7 +171,10 @@ class Optimizer:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state."""
+        """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
+
+        The dicts and lists around them are made for each caller: write ``opt.state["mu"]["w"][...] = 0``.
+        """
         return {slot: self._tree.build(self._state.views(slot)) for slot in self._state.slots}
 
     @property
