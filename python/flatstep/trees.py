@@ -110,9 +110,10 @@ def _match(node: _Node | None, value: Any, name: str, take: Callable[[Any], None
             raise ValueError(f"{name} is a {type(value).__name__}, expected {node.describe()}")
         if len(value) != len(node.keys):
             raise ValueError(f"{name} has {len(value)} entries, expected {node.describe()}")
-        fields = getattr(node.kind, "_fields", None)
-        if fields and getattr(value, "_fields", fields) != fields:  # a plain list or tuple goes by position
-            raise ValueError(f"{name} has the fields {_some(value._fields)}, expected {_some(fields)} in this order")
+        fields = getattr(node.kind, "_fields", ())
+        own = getattr(value, "_fields", fields)  # a plain list or tuple goes by position
+        if fields and own != fields:
+            raise ValueError(f"{name} has the fields {_some(own)}, expected {_some(fields)} in this order")
         values = list(value)
     for key, child, part in zip(node.keys, node.children, values, strict=True):
         if child is None:
