@@ -334,9 +334,15 @@ void bind_torch(nb::module_& module) {
   nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
   nb::class_<TorchStepper>(module, "TorchStepper")
       .def(nb::init<std::string_view, std::vector<std::string>, nb::tuple, nb::handle>(), nb::arg("rule"),
-           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none())
+           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none(),
+           nb::sig("def __init__(self, rule: str, keys: list[str], plain_types: tuple[type, ...], "
+                   "exchange_api: object | None) -> None"))
       .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("name"),
-           nb::arg("threads"))
+           nb::arg("threads"),
+           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[float, ...]]], "
+                   "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...]], "
+                   "name: collections.abc.Callable[[int], str], threads: int) "
+                   "-> tuple[list[int], list[typing.Any]]"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

@@ -24,8 +24,9 @@ def write(path: Path, samples: Mapping[str, Tensor]) -> None:
 
 def _draw(axes: Axes, name: str, points: Tensor) -> None:
     modes, share = ring.quality(points)
-    axes.scatter(*points.T.numpy(), s=4, color="#0072b2", alpha=0.35, linewidths=0)
-    axes.scatter(*ring.centers().T.numpy(), s=320, facecolors="none", edgecolors="#e07b00", linewidths=1.5)
+    (x, y), (at_x, at_y) = points.T.numpy(), ring.centers().T.numpy()
+    axes.scatter(x, y, s=4, color="#0072b2", alpha=0.35, linewidths=0)
+    axes.scatter(at_x, at_y, s=320, facecolors="none", edgecolors="#e07b00", linewidths=1.5)
     axes.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
     axes.set_title(f"{name}: {modes} of {ring.MODES} found, {share:.0%} of samples on one", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)

@@ -45,9 +45,9 @@ def train(optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambd
         fake = generator(torch.randn(BATCH, LATENT))
         for each in optimizers:
             each.zero_grad()
-        softplus(-critic(fake)).mean().backward()  # the generator's loss: not to be taken for fakes
+        torch.autograd.backward(softplus(-critic(fake)).mean())  # the generator's loss: to be found out
         critic.zero_grad()
-        (softplus(-critic(real)).mean() + softplus(critic(fake.detach())).mean()).backward()  # the critic's
+        torch.autograd.backward(softplus(-critic(real)).mean() + softplus(critic(fake.detach())).mean())  # the critic's
         for each in optimizers:
             each.step()
         progress()

@@ -92,7 +92,7 @@ def _is_distributed(tensor: Tensor) -> bool:
 def _plain(tensor: Tensor, what: str) -> Tensor:
     """The tensor over the same memory, without subclass, autograd or complex numbers."""
     if _is_distributed(tensor):
-        tensor = tensor.to_local()  # type: ignore[operator]
+        tensor = tensor.to_local()  # type: ignore[attr-defined]
         if hasattr(tensor, "wait"):  # what collectives return before they are done
             tensor = tensor.wait()
     if tensor.layout != torch.strided:
