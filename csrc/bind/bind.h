@@ -35,5 +35,6 @@ nb::object share(nb::handle object);
 void bind_catalog(nb::module_& module);
 void bind_limit(nb::module_& module);
 void bind_step(nb::module_& module);
+void bind_trees(nb::module_& module);
 
 }  // namespace flatstep

@@ -7,4 +7,5 @@ NB_MODULE(_core, module) {
   flatstep::bind_catalog(module);
   flatstep::bind_limit(module);
   flatstep::bind_step(module);
+  flatstep::bind_trees(module);
 }

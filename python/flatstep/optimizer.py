@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import is_
 from typing import Any, NoReturn, cast
 
 import numpy as np
@@ -93,9 +92,8 @@ class Optimizer:
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
-        now = self._tree.match(self._params, "params")
-        if not all(map(is_, now, self._tree.leaves)):
-            changed = next(i for i, leaf in enumerate(now) if leaf is not self._tree.leaves[i])
+        changed = self._tree.changed(self._params, "params")
+        if changed is not None:
             raise ValueError(
                 f"params{self._tree.path(changed)} is another array than when the optimizer was made; write into that "
                 "one (p[...] = x), or make another optimizer"
