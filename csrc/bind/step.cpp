@@ -230,7 +230,9 @@ void bind_step(nb::module_& module) {
            nb::arg("first"), nb::arg("last"),
            nb::sig("def step_range(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
                    "rows: collections.abc.Sequence[int] | None, first: int, last: int) -> None"))
-      .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress, nb::for_setter(nb::arg("value").none()))
+      .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress,
+                   nb::for_getter(nb::sig("def progress(self, /) -> typing.Any")),
+                   nb::for_setter(nb::arg("value").none()))
       .def_prop_ro("target", &Stepper::target);
 }
 

@@ -49,11 +49,20 @@ bool holds(nb::handle node, nb::handle structure, const nb::list& leaves) {
   return walk(node, structure, [&](nb::handle leaf) { return next < leaves.size() && leaf.is(leaves[next++]); });
 }
 
+// `None in leaves` would ask arrays.
+bool has_none(const nb::list& leaves) {
+  for (nb::handle leaf : leaves) {
+    if (leaf.is_none()) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void bind_trees(nb::module_& module) {
   module.def("match", &match, nb::arg("node").none(), nb::arg("structure").none(),
              nb::sig("def match(node: tuple[typing.Any, ...] | None, structure: object) -> list[typing.Any] | None"));
+  module.def("has_none", &has_none, nb::arg("leaves"), nb::sig("def has_none(leaves: list[typing.Any]) -> bool"));
   module.def("holds", &holds, nb::arg("node").none(), nb::arg("structure").none(), nb::arg("leaves"),
              nb::sig("def holds(node: tuple[typing.Any, ...] | None, structure: object, leaves: list[typing.Any]) "
                      "-> bool"));
