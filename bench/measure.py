@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .cases import Contender
@@ -36,12 +36,7 @@ def measure(
     contenders: Sequence[Contender], size: int, rounds: int, progress: Callable[[], None] = lambda: None
 ) -> list[Result]:
     """Times each contender once a round; ``progress`` is called after each round."""
-    repeats = {contender.name: _repeats(contender) for contender in contenders}
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for _ in range(rounds):
-        for contender in contenders:
-            seconds[contender.name].append(_time(contender, repeats[contender.name]))
-        progress()
+    seconds = in_turns({contender.name: contender.run for contender in contenders}, rounds, progress)
     results = []
     for contender in contenders:
         own = seconds[contender.name]
@@ -51,22 +46,35 @@ def measure(
     return results
 
 
+def in_turns(
+    runs: Mapping[str, Callable[[], None]], rounds: int, progress: Callable[[], None]
+) -> dict[str, list[float]]:
+    """Seconds of one run of each, by name, one entry a round."""
+    repeats = {name: _repeats(run) for name, run in runs.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            seconds[name].append(_time(run, repeats[name]))
+        progress()
+    return seconds
+
+
 def _limit_of(contender: Contender, contenders: Sequence[Contender], seconds: dict[str, list[float]]) -> list[float]:
     """The timings of the faster of the limits that move as many bytes."""
     limits = [other for other in contenders if other.is_limit and other.slots == contender.slots]
     return min((seconds[limit.name] for limit in limits), key=statistics.median)
 
 
-def _time(contender: Contender, repeats: int) -> float:
+def _time(run: Callable[[], None], repeats: int) -> float:
     start = time.perf_counter()
     for _ in range(repeats):
-        contender.run()
+        run()
     return (time.perf_counter() - start) / repeats
 
 
-def _repeats(contender: Contender) -> int:
+def _repeats(run: Callable[[], None]) -> int:
     """How often to run it for one timing; the runs that find out are its warm-up."""
     repeats = 1
-    while (lasted := _time(contender, repeats) * repeats) < SHORTEST:
+    while (lasted := _time(run, repeats) * repeats) < SHORTEST:
         repeats = max(2 * repeats, int(repeats * SHORTEST / max(lasted, 1e-9)))
     return repeats

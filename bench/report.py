@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from rich.table import Table
 import flatstep
 from flatstep import _core
 
+from .handover import LIST, MANY, NESTED, ONE, HandOver
 from .measure import Result
 
 
@@ -25,11 +27,10 @@ def show(results: Sequence[Result], console: Console) -> None:
     for column in ("time", "spread", "bytes", "GB/s", "share"):
         table.add_column(column, justify="right")
     for result in results:
-        low, high = min(result.seconds) / result.median, max(result.seconds) / result.median
         table.add_row(
             result.name,
             _time(result.median),
-            f"{low:.2f} .. {high:.2f}",
+            _spread(result.seconds),
             str(result.bytes_per_element),
             f"{result.gigabytes_per_second:.1f}",
             f"{result.share:.3f}",
@@ -38,11 +39,31 @@ def show(results: Sequence[Result], console: Console) -> None:
     console.print(table)
 
 
+def show_handover(handover: HandOver, console: Console) -> None:
+    """Prints one row a case."""
+    table = Table(title=f"AMSGrad, float32 tensors, {flatstep.get_num_threads()} threads", title_justify="left")
+    table.add_column("step")
+    for column in ("time", "spread", "hand-over"):
+        table.add_column(column, justify="right")
+    for case, seconds in handover.seconds.items():
+        per_tensor = f"{handover.per_tensor(case) * 1e6:.3f} us a tensor" if case in (LIST, NESTED) else ""
+        table.add_row(case, _time(statistics.median(seconds)), _spread(seconds), per_tensor)
+    console.print(table)
+    ratio, without = handover.many_beside_one(), handover.many_beside_one(without_handover=True)
+    console.print(f"{MANY} cost {ratio:.2f} times {ONE}; without their hand-over, {without:.2f} times")
+
+
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.2f} us"
 
 
-def write_json(results: Sequence[Result], path: Path) -> None:
+def _spread(seconds: Sequence[float]) -> str:
+    """The least and the most, in medians."""
+    median = statistics.median(seconds)
+    return f"{min(seconds) / median:.2f} .. {max(seconds) / median:.2f}"
+
+
+def write_json(results: Sequence[Result], handover: HandOver, path: Path) -> None:
     """Writes the results with what they were measured on."""
     machine = {
         "flatstep": flatstep.__version__,
@@ -65,4 +86,10 @@ def write_json(results: Sequence[Result], path: Path) -> None:
         }
         for result in results
     ]
-    path.write_text(json.dumps({"machine": machine, "results": rows}, indent=1) + "\n")
+    of_handover = {
+        "seconds": handover.seconds,
+        "per_tensor": {case: handover.per_tensor(case) for case in (LIST, NESTED)},
+        "many_beside_one": handover.many_beside_one(),
+        "many_beside_one_without_handover": handover.many_beside_one(without_handover=True),
+    }
+    path.write_text(json.dumps({"machine": machine, "results": rows, "handover": of_handover}, indent=1) + "\n")

@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("rich")
 
-from flatstep.bench import contenders, measure
+from flatstep.bench import HandOver, contenders, handover, measure
+
+from flatstep.trees import Tree
 
 
 def test_command(tmp_path):
@@ -39,6 +41,9 @@ def test_command(tmp_path):
         assert all(second > 0 for second in row["seconds"])
         assert row["bytes_per_element"] in (20, 28, 36)
         assert row["share_of_limit"] > 0
+    assert "us a tensor" in result.stdout
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in written["handover"]["seconds"].values())
+    assert written["handover"]["many_beside_one"] > 0
 
 
 @pytest.mark.parametrize("size", ["0", "-5", "many", "inf", "nan"])
@@ -58,3 +63,29 @@ def test_every_contender_is_held_against_its_limit():
         assert len(shares) == 2
         assert 1.0 in shares
     assert {"AMSGrad", "OptimisticAdam", "AMSGrad, decayed"} <= {result.name for result in results}
+
+
+def test_handover_is_a_slope():
+    """Of what it takes beyond one tensor, the median over the rounds; it is left out of many tensors, not of one."""
+    seconds = {
+        handover.TINY: [1.0, 2.0, 3.0],
+        handover.LIST: [2001.0, 4002.0, 3003.0],
+        handover.NESTED: [5001.0, 5002.0, 5003.0],
+        handover.MANY: [6000.0, 6000.0, 6000.0],
+        handover.ONE: [2000.0, 1000.0, 3000.0],
+    }
+    result = HandOver(seconds)
+    assert result.per_tensor(handover.LIST) == 3
+    assert result.per_tensor(handover.NESTED) == 5
+    assert result.many_beside_one() == 3
+    assert result.many_beside_one(without_handover=True) == 1.5
+
+
+def test_handover_cases_are_what_they_are_called():
+    result = handover.measure_handover(rounds=2)
+    sizes = {case: [leaf.size for leaf in Tree(params).leaves] for case, params in handover.cases().items()}
+    assert sizes.keys() == result.seconds.keys()
+    assert len(sizes[handover.MANY]) == 1000 and set(sizes[handover.MANY]) <= set(range(64, 4097))
+    assert sizes[handover.ONE] == [sum(sizes[handover.MANY])]
+    assert sizes[handover.TINY] == [1]
+    assert sizes[handover.LIST] == sizes[handover.NESTED] == [1] * 1001

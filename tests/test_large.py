@@ -27,9 +27,8 @@ def lazily_mapped(size: int) -> np.ndarray:
 
 def sweep(opt: flatstep.Optimizer, grads, elements: slice) -> None:
     """The part of a first step that falls to these elements."""
-    (past,), _ = opt._stepper.progress.history.groups()
-    row = opt._scalars(past, opt._numbers.at(0), 1.0)
-    opt._stepper.step_range(grads, [row], None, elements.start, elements.stop)
+    rows, index = opt._rows(opt._progress.history, opt._settle(opt._numbers.at(0)), 1.0)
+    opt._stepper.step_range(grads, rows, index, elements.start, elements.stop)
 
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="maps memory without reserving it")

@@ -224,6 +224,7 @@ def test_other_python_threads_go_on_during_a_step(threads):
     threads(1)
     param, grad = np.ones(2**25, np.float32), np.ones(2**25, np.float32)
     opt = flatstep.AMSGrad(param, 0.1)
+    rows, _ = opt._rows(opt._progress.history, opt._settle(opt._numbers.at(0)), 1.0)
     ticks, stop = [0], threading.Event()
 
     def tick():
@@ -236,7 +237,7 @@ def test_other_python_threads_go_on_during_a_step(threads):
         seen = []
         for _ in range(5):
             before = ticks[0]
-            opt._stepper.step([grad], [opt._scalars((0, ()), opt._numbers.at(0), 1.0)], None, opt._progress)
+            opt._stepper.step([grad], rows, None, opt._progress)
             seen.append(ticks[0] - before)
     finally:
         stop.set()

@@ -36,5 +36,6 @@ void bind_catalog(nb::module_& module);
 void bind_limit(nb::module_& module);
 void bind_step(nb::module_& module);
 void bind_torch(nb::module_& module);
+void bind_trees(nb::module_& module);
 
 }  // namespace flatstep

@@ -8,4 +8,5 @@ NB_MODULE(_core, module) {
   flatstep::bind_limit(module);
   flatstep::bind_step(module);
   flatstep::bind_torch(module);
+  flatstep::bind_trees(module);
 }

@@ -125,14 +125,16 @@ class Stepper {
       if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
     }
     naming([&] {
-      std::vector<Buffer> held;  // the memory stays put until the step is done
+      std::vector<Buffer> held;  // gradients stay put until the step is done; parameters are arrays that we own
       std::vector<std::optional<Array>> arrays(params_.size());
-      held.reserve(2 * params_.size());
+      held.reserve(params_.size());
       for (size_t i = 0; i < params_.size(); ++i) {
         const nb::handle grad = grads[i];
-        if (grad.is_none()) continue;
-        plan_->check_unchanged(int64_t(i), held.emplace_back(params_[i], Stream::param, int64_t(i)).array());
-        arrays[i] = held.emplace_back(grad, Stream::grad, int64_t(i)).array();
+        if (!grad.is_none()) arrays[i] = held.emplace_back(grad, Stream::grad, int64_t(i)).array();
+      }
+      // Only now: taking another library's gradient runs its code, which may do anything.
+      for (size_t i = 0; i < params_.size(); ++i) {
+        if (arrays[i]) plan_->check_unchanged(int64_t(i), Buffer(params_[i], Stream::param, int64_t(i)).array());
       }
       const std::vector<Job>& jobs = plan_->assemble(arrays, table, rows ? &*rows : nullptr, *target_);
       unlocked([&] { carry_out(jobs); });
@@ -196,7 +198,9 @@ void bind_step(nb::module_& module) {
            nb::arg("first"), nb::arg("last"),
            nb::sig("def step_range(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
                    "rows: collections.abc.Sequence[int] | None, first: int, last: int) -> None"))
-      .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress, nb::for_setter(nb::arg("value").none()))
+      .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress,
+                   nb::for_getter(nb::sig("def progress(self, /) -> typing.Any")),
+                   nb::for_setter(nb::arg("value").none()))
       .def_prop_ro("target", &Stepper::target);
 }
 

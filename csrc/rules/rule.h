@@ -8,7 +8,8 @@
 //
 //   name                                    what catalogue and errors call it
 //   slots                                   its state, one entry a buffer
-//   Hyperparameters, hyperparameters        its own numbers, as a struct of doubles and by name, in the same order
+//   Hyperparameters, hyperparameters        its own numbers, as a struct of doubles and by name, in the same order;
+//                                           previous_X, after all others, is X of the leaf's last update
 //   Coefficients<T>                         the numbers of a step as the compute type T holds them
 //   prepare<T>(scalars) -> Coefficients<T>  once for all elements that share the scalars
 //   update<T>(param, grad, state, c)        once an element; param and state are read and replaced

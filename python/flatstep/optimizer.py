@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import is_
-from typing import Any, NoReturn, cast
+from itertools import repeat
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -12,12 +12,21 @@ from . import _core, files
 from .arrays import check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, declared, finite
-from .state import History, Past, Progress, State, number_off
+from .state import History, Progress, State, number_off
 from .trees import Tree
 
-_SETTLED = ("weight_decay", "decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule
-_PER_LEAF = ("learning_rate", "weight_decay")
-_PREVIOUS = "previous_"  # a rule's hyperparameter with this prefix is the value of the leaf's last update
+_COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
+_PREVIOUS = "previous_"  # a rule's last hyperparameters may have this prefix: the value of the leaf's last update
+
+
+class _Settled(NamedTuple):
+    """What a step takes from its numbers."""
+
+    numbers: Mapping[str, Any]  # taken from these
+    rate: Any  # a number, or a tuple of one a leaf
+    decay: Any  # likewise
+    common: tuple[float, ...]  # the rest of a row, but for what depends on the leaf's past
+    remembered: tuple[float, ...]  # what the leaf's next update wants back
 
 
 class Optimizer:
@@ -54,13 +63,13 @@ class Optimizer:
         self._options = {name: declared(type(self), name).check(value) for name, value in options.items()}
         of_rule = {**self._options, **(flags or {})}
         self._flags = {name: float(flag) for name, flag in of_rule.items() if isinstance(flag, (bool, np.bool_))}
-        self._names = _core.hyperparameters(rule)
-        self._remembered = [name.removeprefix(_PREVIOUS) for name in self._names if name.startswith(_PREVIOUS)]
+        names = _core.hyperparameters(rule)
+        self._remembered = [name.removeprefix(_PREVIOUS) for name in names if name.startswith(_PREVIOUS)]
+        self._names = names[: len(names) - len(self._remembered)]
         first_moment = self._options.get("mu_dtype") or ""
         self._stepper = _core.Stepper(rule, leaves, first_moment, self._tree.path, self._on_openmp)
         self._state = State(rule, leaves, first_moment, self._stepper)
-        self._settled: tuple[float, ...] = ()  # the part of a row that is the same as long as the numbers are
-        self._settled_for: Mapping[str, float] | None = None
+        self._settled: _Settled | None = None
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
         self._exclusive = _core.Exclusive()
 
@@ -88,21 +97,21 @@ class Optimizer:
         """
         with self._exclusive:
             leaves = self._tree.match(grads, "grads")
-            progress = self._progress
+            progress: Progress = self._stepper.progress
             count, history = progress.count, progress.history
             scale = finite("grad_scale", grad_scale, self._numbers.largest)
             numbers = self._numbers.at(count)
             self._check_same_leaves()  # after schedules, which may do anything
-            rows, index = self._rows(history, numbers, scale)
-            remembered = tuple([numbers[name] for name in self._remembered])
-            after = Progress(count + 1, history.advanced([grad is not None for grad in leaves], remembered))
+            settled = self._settle(numbers)
+            rows, index = self._rows(history, settled, scale)
+            updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
+            after = Progress(count + 1, history.advanced(updated, settled.remembered))
             self._stepper.step(leaves, rows, index, after)
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
-        now = self._tree.match(self._params, "params")
-        if not all(map(is_, now, self._tree.leaves)):
-            changed = next(i for i, leaf in enumerate(now) if leaf is not self._tree.leaves[i])
+        changed = self._tree.changed(self._params, "params")
+        if changed is not None:
             raise ValueError(
                 f"params{self._tree.path(changed)} is another array than when the optimizer was made; write into that "
                 "one (p[...] = x), or make another optimizer"
@@ -119,30 +128,33 @@ class Optimizer:
                 f"params{self._tree.path(changed)} has another shape, strides or dtype than when the optimizer was made"
             )
 
+    def _settle(self, numbers: Mapping[str, Any]) -> _Settled:
+        """What a step takes from its numbers; kept for as long as they do not change."""
+        if self._settled is None or self._settled.numbers is not numbers:
+            values = {**numbers, **self._flags}
+            common = tuple([values[name] for name in (*_COMMON, *self._names)])
+            remembered = tuple([numbers[name] for name in self._remembered])
+            self._settled = _Settled(numbers, numbers["learning_rate"], numbers["weight_decay"], common, remembered)
+        return self._settled
+
     def _rows(
-        self, history: History, numbers: Mapping[str, Any], grad_scale: float
+        self, history: History, settled: _Settled, grad_scale: float
     ) -> tuple[list[tuple[float, ...]], list[int] | None]:
         """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
-        per_leaf = [name for name in _PER_LEAF if isinstance(numbers[name], tuple)]
-        if not per_leaf:
+        _, rate, decay, common, remembered = settled
+        keys: list[tuple[Any, ...]]
+        index: list[int] | None
+        if isinstance(rate, tuple) or isinstance(decay, tuple):
+            each = history.each()
+            columns = [column if isinstance(column, tuple) else repeat(column, len(each)) for column in (rate, decay)]
+            keys, index = number_off(zip(each, *columns, strict=True))
+        else:
             pasts, index = history.groups()
-            return [self._scalars(past, numbers, grad_scale) for past in pasts], index
-        columns = [numbers[name] for name in per_leaf]
-        keys, index = number_off(zip(history.each(), *columns, strict=True))
-        return [
-            self._scalars(past, {**numbers, **dict(zip(per_leaf, own, strict=True))}, grad_scale) for past, *own in keys
-        ], index
-
-    def _scalars(self, past: Past, numbers: Mapping[str, float], grad_scale: float) -> tuple[float, ...]:
-        """The row of numbers that the compiled core reads for leaves with this past."""
-        count, remembered = past
-        if self._remembered or numbers is not self._settled_for:
-            previous = remembered or [numbers[name] for name in self._remembered]
-            named = {_PREVIOUS + name: value for name, value in zip(self._remembered, previous, strict=True)}
-            values = {**numbers, **self._flags, **named}
-            self._settled = tuple([values[name] for name in (*_SETTLED, *self._names)])
-            self._settled_for = numbers
-        return (count + 1, numbers["learning_rate"], grad_scale, *self._settled)
+            keys = [(pasts[0], rate, decay)] if index is None else [(past, rate, decay) for past in pasts]
+        rows: list[tuple[float, ...]] = []
+        for (count, previous), rate, decay in keys:
+            rows.append((count + 1, rate, grad_scale, decay, *common, *(previous or remembered)))
+        return rows, index
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuses slips, like ``opt.lr = 0.1``. What a user's own class adds is that class's business."""
@@ -167,7 +179,8 @@ class Optimizer:
 
     @property
     def _progress(self) -> Progress:
-        return cast(Progress, self._stepper.progress)
+        progress: Progress = self._stepper.progress
+        return progress
 
     @property
     def state(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import repeat
 from typing import Any, TypeVar
 
 from . import _core
@@ -67,6 +68,8 @@ def number_off(keys: Iterable[Key]) -> tuple[list[Key], list[int]]:
 class History:
     """The past of each leaf, at one moment. As long as all share one, it is kept once."""
 
+    __slots__ = ("_each", "_leaves", "_shared")
+
     def __init__(self, each: Sequence[Past]) -> None:
         self._leaves = len(each)
         all_alike = not each or each.count(each[0]) == len(each)
@@ -83,20 +86,17 @@ class History:
             return [self._shared], None
         return number_off(self._each)
 
-    def advanced(self, updated: Sequence[bool], remembered: tuple[float, ...]) -> History:
-        """The history after an update, with these numbers, of the leaves for which ``updated`` is true."""
-        if self._shared is not None and all(updated):
-            return self._with_shared((self._shared[0] + 1, remembered))
-        pairs = zip(self.each(), updated, strict=True)
+    def advanced(self, updated: Sequence[bool] | None, remembered: tuple[float, ...]) -> History:
+        """The history after an update, with these numbers, of leaves for which ``updated`` is true; None: of all."""
+        if updated is None and self._shared is not None:
+            after = History.__new__(History)
+            after._leaves, after._shared, after._each = self._leaves, (self._shared[0] + 1, remembered), ()
+            return after
+        pairs = zip(self.each(), updated or repeat(True, self._leaves), strict=True)
         return History([(past[0] + 1, remembered) if is_updated else past for past, is_updated in pairs])
 
-    def _with_shared(self, past: Past) -> History:
-        made = History(())
-        made._leaves, made._shared = self._leaves, past
-        return made
 
-
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Progress:
     """How far an optimizer has come: replaced as a whole, by the step itself."""
 

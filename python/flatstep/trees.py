@@ -1,34 +1,33 @@
 """Nested structures of lists, tuples and dicts: taken apart into leaves, matched, put together again.
 
-For the package's own use; knows nothing of arrays.
+For the package's own use; knows nothing of arrays. What fits is walked in C++ (csrc/bind/trees.cpp), the rest here.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
+
+from . import _core
 
 _DEEPEST = 100  # levels of nesting
 
 
-@dataclass(frozen=True)
-class _Node:
-    """A list, tuple or dict: its type, its keys or indices in order, and what each holds (None: a leaf)."""
+class _Node(NamedTuple):
+    """A list, tuple or dict: its keys or indices in order, what each holds (None: a leaf), and its type.
 
-    kind: type
+    The compiled core reads the first three by position (csrc/bind/trees.cpp).
+    """
+
+    is_dict: bool
     keys: tuple[Any, ...]
     children: tuple[_Node | None, ...]
-
-    @cached_property
-    def key_set(self) -> frozenset[Any]:
-        return frozenset(self.keys)
+    kind: type
 
     def make(self, values: list[Any]) -> Any:
-        if issubclass(self.kind, dict):
+        if self.is_dict:
             # A dict with a constructor of its own (defaultdict, say) comes back as a plain one.
             kind = self.kind if self.kind in (dict, OrderedDict) else dict
             return kind(zip(self.keys, values, strict=True))
@@ -37,7 +36,7 @@ class _Node:
         return values
 
     def describe(self) -> str:
-        if issubclass(self.kind, dict):
+        if self.is_dict:
             return f"a dict with the keys {_some(self.keys)}"
         return f"a {'tuple' if issubclass(self.kind, tuple) else 'list'} of {len(self.keys)}"
 
@@ -63,7 +62,8 @@ class Tree:
             return None
         if depth == _DEEPEST:
             raise ValueError(f"params is nested more than {_DEEPEST} levels deep, or contains itself; flatten it")
-        return _Node(type(value), keys, tuple([self._read(child, depth + 1) for child in values]))
+        children = tuple([self._read(child, depth + 1) for child in values])
+        return _Node(isinstance(value, dict), keys, children, type(value))
 
     def match(self, structure: Any, name: str) -> list[Any]:
         """The leaves of another structure of the same shape, in this tree's order.
@@ -71,9 +71,21 @@ class Tree:
         Dicts are matched by key; a list may stand for a tuple. Raises ValueError, in terms of ``name``, where the
         structures differ.
         """
-        leaves: list[Any] = []
-        _match(self._root, structure, name, leaves.append)
+        leaves = _core.match(self._root, structure)
+        if leaves is None:
+            leaves = []
+            _match(self._root, structure, name, leaves.append)
         return leaves
+
+    def changed(self, structure: Any, name: str) -> int | None:
+        """The first leaf of another structure of the same shape that is not this tree's own; None if there is none.
+
+        Raises ValueError, in terms of ``name``, where the structures differ.
+        """
+        if _core.holds(self._root, structure, self.leaves):
+            return None
+        pairs = zip(self.match(structure, name), self.leaves, strict=True)
+        return next((i for i, (leaf, own) in enumerate(pairs) if leaf is not own), None)
 
     def build(self, leaves: Iterable[Any]) -> Any:
         """A structure like this one that holds other leaves."""
@@ -97,12 +109,13 @@ def _match(node: _Node | None, value: Any, name: str, take: Callable[[Any], None
     if node is None:
         take(value)
         return
-    if issubclass(node.kind, dict):
+    if node.is_dict:
         if not isinstance(value, dict):
             raise ValueError(f"{name} is a {type(value).__name__}, expected {node.describe()}")
-        if value.keys() != node.key_set:
+        known = set(node.keys)
+        if value.keys() != known:
             missing = [key for key in node.keys if key not in value]
-            unknown = [key for key in value if key not in node.key_set]
+            unknown = [key for key in value if key not in known]
             raise ValueError(f"{name} lacks the keys {_some(missing)} and has the unknown keys {_some(unknown)}")
         values = [value[key] for key in node.keys]
     else:
