@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +13,7 @@ from .beside import show_beside_numpy
 from .cases import contenders
 from .handover import HandOver, measure_handover
 from .measure import Result, measure
-from .report import show, show_handover, write_json
+from .report import show, show_handover, show_torch, write_json, write_torch_json
 
 
 def run(sizes: list[int], rounds: int, output: Path | None, beside_numpy: bool = False) -> int:
@@ -31,6 +33,29 @@ def run(sizes: list[int], rounds: int, output: Path | None, beside_numpy: bool =
             show_beside_numpy(size, rounds, console)
     if output is not None:
         write_json(results, handover, output)
+        console.print(f"wrote {output}")
+    return 0
+
+
+def run_torch(rounds: int, output: Path | None, only: Sequence[str] = ()) -> int:
+    """Measures and shows flatstep.torch beside torch's own; ``only`` some of the cases, or all."""
+    from .torch_steps import CASES, torch_contenders
+
+    if output is not None:
+        output.open("a").close()
+    console = Console()
+    results: dict[str, list[Result]] = {}
+    for case, shapes in CASES.items():
+        if only and case not in only:
+            continue
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(case, total=rounds)
+            elements = sum(map(prod, shapes()))
+            timed = measure(list(torch_contenders(shapes())), elements, rounds, lambda: progress.advance(task))  # noqa: B023
+        results[case] = timed
+        show_torch(case, timed, console)
+    if output is not None:
+        write_torch_json(results, output)
         console.print(f"wrote {output}")
     return 0
 

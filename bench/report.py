@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import platform
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -17,6 +20,8 @@ from flatstep import _core
 
 from .handover import LIST, MANY, NESTED, ONE, HandOver
 from .measure import Result
+
+OURS = "flatstep.torch.AMSGrad"
 
 
 def show(results: Sequence[Result], console: Console) -> None:
@@ -63,8 +68,56 @@ def _spread(seconds: Sequence[float]) -> str:
     return f"{min(seconds) / median:.2f} .. {max(seconds) / median:.2f}"
 
 
+def show_torch(case: str, results: Sequence[Result], console: Console) -> None:
+    """Prints one row a contender of a case of torch_steps.py; ours is the one that the others are held against."""
+    ours = next(result for result in results if result.name == OURS)
+    table = Table(title=f"{case}, float32, {flatstep.get_num_threads()} threads", title_justify="left")
+    table.add_column("step")
+    for column in ("time", "spread", "times ours", "share of limit"):
+        table.add_column(column, justify="right")
+    for result in results:
+        ratio = statistics.median(theirs / own for theirs, own in zip(result.seconds, ours.seconds, strict=True))
+        table.add_row(
+            result.name,
+            _time(result.median),
+            _spread(result.seconds),
+            f"{ratio:.2f}",
+            f"{result.share:.3f}",
+            style="dim" if result.is_limit else "",
+        )
+    console.print(table)
+
+
 def write_json(results: Sequence[Result], handover: HandOver, path: Path) -> None:
     """Writes the results with what they were measured on."""
+    of_handover = {
+        "seconds": handover.seconds,
+        "per_tensor": {case: handover.per_tensor(case) for case in (LIST, NESTED)},
+        "many_beside_one": handover.many_beside_one(),
+        "many_beside_one_without_handover": handover.many_beside_one(without_handover=True),
+    }
+    _write(path, results=_rows(results), handover=of_handover)
+
+
+def write_torch_json(cases: Mapping[str, Sequence[Result]], path: Path) -> None:
+    """Likewise for the cases of torch_steps.py."""
+    _write(path, torch={case: _rows(results) for case, results in cases.items()})
+
+
+def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": result.name,
+            "elements": result.elements,
+            "bytes_per_element": result.bytes_per_element,
+            "seconds": result.seconds,
+            "share_of_limit": result.share,
+        }
+        for result in results
+    ]
+
+
+def _write(path: Path, **measured: Any) -> None:
     machine = {
         "flatstep": flatstep.__version__,
         "target": _core.chosen_target(),
@@ -75,21 +128,6 @@ def write_json(results: Sequence[Result], handover: HandOver, path: Path) -> Non
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
+        **({"torch": importlib.metadata.version("torch")} if find_spec("torch") else {}),
     }
-    rows = [
-        {
-            "name": result.name,
-            "elements": result.elements,
-            "bytes_per_element": result.bytes_per_element,
-            "seconds": result.seconds,
-            "share_of_limit": result.share,
-        }
-        for result in results
-    ]
-    of_handover = {
-        "seconds": handover.seconds,
-        "per_tensor": {case: handover.per_tensor(case) for case in (LIST, NESTED)},
-        "many_beside_one": handover.many_beside_one(),
-        "many_beside_one_without_handover": handover.many_beside_one(without_handover=True),
-    }
-    path.write_text(json.dumps({"machine": machine, "results": rows, "handover": of_handover}, indent=1) + "\n")
+    path.write_text(json.dumps({"machine": machine, **measured}, indent=1) + "\n")

@@ -12,6 +12,7 @@ from flatstep import _core
 from flatstep.torch import AMSGrad
 
 from .cases import Contender
+from .report import OURS
 
 SLOTS = 3
 LOOPS = {"fused": dict(fused=True), "foreach": dict(foreach=True), "for-loop": dict(foreach=False, fused=False)}
@@ -47,7 +48,7 @@ def torch_contenders(shapes: list[tuple[int, ...]]) -> Iterator[Contender]:
     for prefetch in (False, True):
         name = f"limit{', prefetched' if prefetch else ''}"
         yield Contender(name, SLOTS, _limit(streams, prefetch), is_limit=True)
-    yield Contender("flatstep.torch.AMSGrad", SLOTS, _step(AMSGrad(_params(shapes), lr=1e-3)))
+    yield Contender(OURS, SLOTS, _step(AMSGrad(_params(shapes), lr=1e-3)))
     for name, how in LOOPS.items():
         opt = torch.optim.Adam(_params(shapes), lr=1e-3, amsgrad=True, **how)  # type: ignore[arg-type]
         yield Contender(f"torch.optim.Adam, {name}", SLOTS, _step(opt))

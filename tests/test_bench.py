@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -44,6 +45,23 @@ def test_command(tmp_path):
     assert "us a tensor" in result.stdout
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in written["handover"]["seconds"].values())
     assert written["handover"]["many_beside_one"] > 0
+
+
+def test_torch_cases(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    from flatstep.bench import command, torch_steps
+
+    shapes = torch_steps.gpt2_small()
+    assert len(shapes) == 148 and sum(map(math.prod, shapes)) == 124_439_808
+    monkeypatch.setitem(torch_steps.CASES, "two", lambda: [(3, 5), (7,)])
+    output = tmp_path / "timings.json"
+    command.run_torch(2, output, only=["two"])
+    written = json.loads(output.read_text())
+    assert list(written["torch"]) == ["two"]
+    rows = {row["name"]: row for row in written["torch"]["two"]}
+    assert rows.keys() >= {"flatstep.torch.AMSGrad", "torch.optim.Adam, fused", "limit"}
+    assert all(row["elements"] == 22 and len(row["seconds"]) == 2 and min(row["seconds"]) > 0 for row in rows.values())
+    assert "times ours" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("size", ["0", "-5", "many", "inf", "nan"])
