@@ -6,21 +6,23 @@
 
 namespace flatstep {
 
+using namespace std::string_view_literals;
+
 namespace {
 
 // The dtype that a buffer's format string stands for; empty where it is none of these.
 std::string_view dtype_name(const Py_buffer& view) {
-  std::string_view format = view.format ? view.format : "B";
+  std::string_view format = view.format ? view.format : "B"sv;
   constexpr bool little = std::endian::native == std::endian::little;
-  constexpr std::string_view native = little ? "=@<" : "=@>";
+  constexpr std::string_view native = little ? "=@<"sv : "=@>"sv;
   if (format.size() > 1 && native.find(format[0]) != std::string_view::npos) format.remove_prefix(1);
-  if (format == "f") return "float32";
-  if (format == "d") return "float64";
-  if (format == "e") return "float16";
-  if (format == "g") return "longdouble";
-  if (format == "?") return "bool";
-  if (format == "Zf") return "complex64";
-  if (format == "Zd") return "complex128";
+  if (format == "f"sv) return "float32"sv;
+  if (format == "d"sv) return "float64"sv;
+  if (format == "e"sv) return "float16"sv;
+  if (format == "g"sv) return "longdouble"sv;
+  if (format == "?"sv) return "bool"sv;
+  if (format == "Zf"sv) return "complex64"sv;
+  if (format == "Zd"sv) return "complex128"sv;
   return {};
 }
 

@@ -152,13 +152,13 @@ class Stepper {
       if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
     }
     naming([&] {
-      std::vector<Buffer> held;  // the memory stays put until the step is done
+      std::vector<Buffer> held;  // gradients stay put until the step is done; parameters are arrays that we own
       std::vector<std::optional<Array>> arrays(params_.size());
-      held.reserve(2 * params_.size());
+      held.reserve(params_.size());
       for (size_t i = 0; i < params_.size(); ++i) {
         const nb::handle grad = grads[i];
         if (grad.is_none()) continue;
-        plan_->check_unchanged(int64_t(i), held.emplace_back(params_[i], Stream::param, int64_t(i)).array());
+        plan_->check_unchanged(int64_t(i), Buffer(params_[i], Stream::param, int64_t(i)).array());
         arrays[i] = held.emplace_back(grad, Stream::grad, int64_t(i)).array();
       }
       const std::vector<Job>& jobs = plan_->assemble(arrays, table, rows ? &*rows : nullptr, *target_);
