@@ -4,6 +4,8 @@
 NB_MODULE(_core, module) {
   module.doc() = "flatstep's compiled core: kernels, checks and threads. Use the flatstep package.";
   module.attr("version") = FLATSTEP_VERSION;
+  // Whoever is alive when the interpreter ends is held by somebody else: a hook of torch, say.
+  flatstep::nb::set_leak_warnings(false);
   flatstep::bind_catalog(module);
   flatstep::bind_limit(module);
   flatstep::bind_step(module);
