@@ -25,14 +25,16 @@ _slots = cache(_core.slots)
 
 Group = dict[str, Any]
 
+# What torch's optimizers do without having a word for it. Groups do not say it either: the distributed checkpoints of
+# torch can be loaded only into groups that have no keys beside theirs.
+UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_dtype": None}
+
 
 class FusedOptimizer(torch.optim.Optimizer):
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in flatstep.torch."""
 
-    # Tells torch.amp.GradScaler to hand over its scale and overflow flag, as attributes, instead of unscaling itself.
-    _step_supports_amp_scaling = True
-    grad_scale: torch.Tensor | None = None
-    found_inf: torch.Tensor | None = None
+    grad_scale: torch.Tensor | None  # both are there during a step by torch.amp.GradScaler, and at no other time
+    found_inf: torch.Tensor | None
 
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
@@ -44,6 +46,15 @@ class FusedOptimizer(torch.optim.Optimizer):
         if defaults["fused"] and defaults["foreach"]:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together; every step here is fused")
         super().__init__(params, defaults)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Tells GradScaler to hand over its scale and overflow flag, as attributes, instead of unscaling itself.
+
+        Not for parameters of FSDP1: its ShardedGradScaler asks the other ranks for overflows only when it unscales.
+        """
+        params = (param for group in self.param_groups for param in group["params"])
+        return not any(getattr(param, "_fsdp_flattened", False) for param in params)
 
     @property
     def rule(self) -> str:
@@ -68,6 +79,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         except BaseException:
             self.param_groups.pop()
             raise
+        for name, value in UNSAID.items():
+            if name in param_group and type(param_group[name]) is type(value) and param_group[name] == value:
+                del param_group[name]
 
     def _check_shared_options(self, group: Group) -> None:
         if group["amsgrad"] != self.defaults["amsgrad"]:
@@ -94,8 +108,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self.found_inf is None or float(self.found_inf) == 0:  # anything but 0 is an overflow
-            self._update(1.0 if self.grad_scale is None else 1.0 / float(self.grad_scale))
+        found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found_inf is None or float(found_inf) == 0:  # anything but 0 is an overflow
+            self._update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
         return loss
 
     def _update(self, grad_scale: float) -> None:
@@ -129,7 +144,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _row(self, group: Group, grad_scale: float) -> tuple[float, ...]:
         """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
         b1, b2 = map(float, group["betas"])
-        lr, eps, eps_root = float(group["lr"]), float(group["eps"]), float(group["eps_root"])
+        lr, eps, eps_root = float(group["lr"]), float(group["eps"]), float(group.get("eps_root", 0.0))
         weight_decay = float(group["weight_decay"])
         if not (0 <= lr < inf and 0 <= b1 < 1 and 0 <= b2 < 1 and 0 <= eps < inf and 0 <= eps_root < inf):
             self._refuse_numbers(group)
@@ -141,6 +156,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _refuse_numbers(self, group: Group) -> NoReturn:
         """Raises the error of the number that is out of bounds."""
+        group = UNSAID | group
         for name, value in (("betas[0]", group["betas"][0]), ("betas[1]", group["betas"][1])):
             _DECAY_RATE.check(name, value)
         for name in ("lr", "eps", "eps_root", "weight_decay"):
@@ -154,14 +170,15 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _namer(self, groups: list[tuple[list[Any], tuple[float, ...]]]) -> Callable[[int], str]:
         """Names a parameter by its position, counted over all groups."""
 
+        names: list[str] = []
+
         def name(position: int) -> str:
-            for index, (params, _) in enumerate(groups):
-                if position < len(params):
-                    names = self.param_groups[index].get("param_names")
-                    known = dict(zip(map(id, self.param_groups[index]["params"]), names or (), strict=False))
-                    return str(known.get(id(params[position]), f"{position} of group {index}"))
-                position -= len(params)
-            raise IndexError(position)
+            if not names:
+                for index, (params, _) in enumerate(groups):
+                    group = self.param_groups[index]
+                    known = dict(zip(map(id, group["params"]), group.get("param_names") or (), strict=False))
+                    names.extend(str(known.get(id(param), f"{at} of group {index}")) for at, param in enumerate(params))
+            return names[position]
 
         return name
 
@@ -187,8 +204,8 @@ class FusedOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            for key, value in self.defaults.items():
-                group.setdefault(key, value)
+            for key in self.defaults.keys() - UNSAID.keys():
+                group.setdefault(key, self.defaults[key])
         loading.take_over(self)
 
 

@@ -20,7 +20,7 @@ def new_state(param: Tensor, keys: list[str], group: dict[str, Any]) -> State:
     """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
     state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype())}
     for key in keys:
-        dtype = group["mu_dtype"] if key == "exp_avg" else None
+        dtype = group.get("mu_dtype") if key == "exp_avg" else None
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
     return state
 
@@ -40,9 +40,10 @@ class StandIns:
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
         assert param.grad is not None
-        grad = _plain(_placed_like(param.grad, param), f"grad of {name(position)}")
+        of_grad = f"grad of {name(position)}"
+        grad = _plain(_placed_like(param.grad, param, of_grad), of_grad)
         own = self._dense(_plain(param, what), what)
-        slots = [self._like(_plain(state[key], f"state {key} of {what}"), own) for key in self._keys]
+        slots = [self._like(_own_part(state[key], param, f"state {key} of {what}"), own) for key in self._keys]
         self.tensors[position] = (own, grad.resolve_neg(), _counter(state, what), *slots)
 
     def copy_back(self) -> None:
@@ -78,11 +79,37 @@ def _counter(state: State, what: str) -> Tensor:
     return step
 
 
-def _placed_like(grad: Tensor, param: Tensor) -> Tensor:
-    """The gradient of a distributed parameter, sharded as that is."""
-    if _is_distributed(grad) and _is_distributed(param) and grad.placements != param.placements:  # type: ignore[attr-defined]
-        return grad.redistribute(param.device_mesh, param.placements)  # type: ignore[attr-defined, no-any-return]
-    return grad
+def _placement(tensor: Tensor) -> Any:
+    """Where the parts of a distributed tensor lie; None for any other."""
+    return (tensor.device_mesh, tensor.placements) if _is_distributed(tensor) else None  # type: ignore[attr-defined]
+
+
+def _placed_like(grad: Tensor, param: Tensor, what: str) -> Tensor:
+    """The gradient of a distributed parameter, distributed as that is."""
+    own, wanted = _placement(grad), _placement(param)
+    if own == wanted:
+        return grad
+    if own is None or wanted is None:
+        raise TypeError(
+            f"{what} is a {type(grad).__name__}, but the parameter is a {type(param).__name__}; "
+            "either both are distributed or none is"
+        )
+    return grad.redistribute(*wanted)  # type: ignore[attr-defined, no-any-return]
+
+
+def _own_part(slot: Tensor, param: Tensor, what: str) -> Tensor:
+    """This rank's part of a state, which must be that of the parameter's part."""
+    own, wanted = _placement(slot), _placement(param)
+    if own != wanted:
+        raise ValueError(
+            f"{what} lies as {_text(own)}, expected {_text(wanted)} like its parameter; "
+            "load it by set_optimizer_state_dict of torch.distributed.checkpoint.state_dict"
+        )
+    return _plain(slot, what)
+
+
+def _text(placement: Any) -> str:
+    return "one plain tensor" if placement is None else f"{placement[1]} on {placement[0]}"
 
 
 def _is_distributed(tensor: Tensor) -> bool:

@@ -104,7 +104,7 @@ class Adam(FusedOptimizer):
         return "amsgrad" if self.defaults["amsgrad"] else "adam"
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
-        return {"nesterov": float(group["nesterov"]), **_CORRECTIONS["torch"]}
+        return {"nesterov": float(group.get("nesterov", False)), **_CORRECTIONS["torch"]}
 
 
 class AdamW(Adam):
@@ -386,5 +386,5 @@ class OptimisticAdam(FusedOptimizer):
         return {
             "alpha": number(group, "alpha"),
             "beta": number(group, "beta"),
-            "nesterov": float(group["nesterov"]),
+            "nesterov": float(group.get("nesterov", False)),
         }
