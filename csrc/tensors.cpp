@@ -7,6 +7,20 @@
 
 namespace flatstep {
 
+int64_t element_count(const Tensor& tensor) {
+  int64_t count = 1;
+  for (int axis = 0; axis < tensor.axes; ++axis) count *= tensor.shape[axis];
+  return count;
+}
+
+bool is_contiguous(const Tensor& tensor) {
+  int64_t expected = 1;
+  for (int axis = tensor.axes; axis-- > 0; expected *= tensor.shape[axis]) {
+    if (tensor.shape[axis] > 1 && tensor.strides[axis] != expected) return false;
+  }
+  return true;
+}
+
 namespace {
 
 std::string shape_of(const Tensor& tensor) { return text(tensor.shape, tensor.axes); }
@@ -25,21 +39,6 @@ bool lies_alike(const Tensor& a, const Tensor& b) {
 
 bool is_aligned(const Tensor& tensor) { return reinterpret_cast<uintptr_t>(tensor.data) % tensor.item_bytes == 0; }
 
-int64_t element_count(const Tensor& tensor) {
-  int64_t count = 1;
-  for (int axis = 0; axis < tensor.axes; ++axis) count *= tensor.shape[axis];
-  return count;
-}
-
-// C order, the most common by far: the test that needs no sorting.
-bool is_contiguous(const Tensor& tensor) {
-  int64_t expected = 1;
-  for (int axis = tensor.axes; axis-- > 0; expected *= tensor.shape[axis]) {
-    if (tensor.shape[axis] > 1 && tensor.strides[axis] != expected) return false;
-  }
-  return true;
-}
-
 // The tensor as an Array, whose strides are in bytes.
 struct InBytes {
   explicit InBytes(const Tensor& tensor)
@@ -53,7 +52,7 @@ struct InBytes {
 };
 
 bool is_dense(const Tensor& tensor) {
-  if (is_contiguous(tensor)) return true;
+  if (is_contiguous(tensor)) return true;  // needs no sorting
   const InBytes bytes(tensor);
   return is_dense(bytes.array, memory_order(bytes.array));
 }

@@ -21,6 +21,9 @@ struct Tensor {
   const int64_t* strides;  // in elements
 };
 
+int64_t element_count(const Tensor& tensor);
+bool is_contiguous(const Tensor& tensor);  // in C order, the most common by far
+
 // A parameter and what its step needs.
 struct TensorLeaf {
   int64_t index;  // what refusals call it

@@ -92,13 +92,15 @@ class Reader {
            view.axes,
            view.shape,
            view.strides};
-    return view.data || is_empty(out);  // tensors inside of vmap have no memory
+    return view.data || element_count(out) == 0;  // tensors inside of vmap have no memory
   }
 
-  // Also false where the numbers are negated when read.
+  // Also false where the numbers are negated when read. Those are halves of conjugated complex numbers, which lie two
+  // apart: whoever is contiguous need not be asked.
   bool read_as_it_means(nb::handle object, Tensor& out) {
     static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
     if (!read(object, out)) return false;
+    if (is_contiguous(out) && element_count(out) > 1) return true;
     const nb::object negated = object.attr(is_neg)();
     return !nb::cast<bool>(negated);
   }
@@ -119,13 +121,6 @@ class Reader {
       if (!error.matches(PyExc_Exception)) throw;
       return false;
     }
-  }
-
-  static bool is_empty(const Tensor& tensor) {
-    for (int axis = 0; axis < tensor.axes; ++axis) {
-      if (tensor.shape[axis] == 0) return true;
-    }
-    return false;
   }
 
   nb::tuple plain_types_;
@@ -203,6 +198,7 @@ class TorchStepper {
   };
 
   void gather(const nb::list& groups, const nb::dict& state, const nb::dict& stand_ins, const nb::callable& name) {
+    next_state_ = 0;
     try {
       int64_t position = 0;
       for (nb::handle group : groups) {
@@ -247,8 +243,8 @@ class TorchStepper {
   }
 
   // False where there is none yet, or not all of it.
-  bool find_state(Parts& parts, const nb::dict& state) const {
-    const nb::object own = find(state, parts.param);
+  bool find_state(Parts& parts, const nb::dict& state) {
+    const nb::object own = find_next(state, parts.param);
     if (!own.is_valid() || !PyDict_Check(own.ptr())) return false;
     parts.step = find(own, keys_[0]);
     bool complete = parts.step.is_valid();
@@ -257,6 +253,14 @@ class TorchStepper {
       complete = complete && parts.state[slot].is_valid();
     }
     return complete;
+  }
+
+  // The state of a parameter. State is made in the order of parameters, so that the next entry is it, as a rule, and
+  // saves a look-up, for which torch computes hashes in Python.
+  nb::object find_next(const nb::dict& state, nb::handle param) {
+    PyObject *key, *value;
+    if (PyDict_Next(state.ptr(), &next_state_, &key, &value) && param.is(key)) return nb::borrow(value);
+    return find(state, param);
   }
 
   static nb::object find(nb::handle dict, nb::handle key) {
@@ -320,6 +324,7 @@ class TorchStepper {
   // Of the step under way.
   Scalars row_;
   bool row_begins_;
+  Py_ssize_t next_state_;  // where PyDict_Next goes on
   std::vector<Scalars> scalars_;
   std::vector<Counter> counters_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
