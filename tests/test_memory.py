@@ -56,7 +56,7 @@ opt = flatstep.AMSGrad(param, 0.1)
 opt.step(grad)
 given = {grad}
 before = max(resident(), peak())
-held = np.ones(before - resident() + 1, np.uint8)  # so that any more memory is a new peak
+held = np.ones(max(before - resident(), 0) + 1, np.uint8)  # so that any more memory is a new peak
 before = max(resident(), peak())
 opt.step(given)
 opt.step(given, grad_scale=0.5)
