@@ -10,13 +10,13 @@ import pytest
 import flatstep
 import reference
 from cases import assert_same_bits, numbers
-from torch_cases import CASES, DEFAULTS, DTYPES, SLOTS, params_of, set_grads, torch
+from torch_cases import CASES, DEFAULTS, DTYPES, PEERS, SLOTS, parametrize, params_of, set_grads, torch, torch_peer
 
 STEPS = 5
 SHAPES = [(130,), (), (3, 5, 7), (0, 4), (64,)]
 NARROW = [torch.float16, torch.bfloat16]
-by_name = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-defaults = pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
+by_name = parametrize(CASES)
+defaults = parametrize(DEFAULTS)
 
 
 @by_name
@@ -120,24 +120,7 @@ def test_every_rounding_boundary(dtype, target):
     assert_same_bits(wide(opt.state[param]["exp_avg"]).astype(np.float32), expected)
 
 
-LOOP = dict(foreach=False, fused=False)
-PEERS = [
-    case
-    for case in CASES
-    if case.optimizer is not flatstep.torch.OptimisticAdam
-    and "nesterov" not in case.name
-    and case.settings.get("convention", "torch") == "torch"
-]
-
-
-def torch_peer(case, params):
-    settings = {name: value for name, value in case.settings.items() if name != "eps_root"}
-    if case.optimizer is flatstep.torch.AMSGrad:
-        settings["amsgrad"] = True
-    return getattr(torch.optim, case.optimizer.__name__, torch.optim.Adam)(params, **{"lr": 0.05, **settings, **LOOP})
-
-
-@pytest.mark.parametrize("case", PEERS, ids=[case.name for case in PEERS])
+@parametrize(PEERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_torch_loop(case, dtype):
     """Within a few ulp of torch's for-loop in each step from the same state; over a run the differences may grow."""

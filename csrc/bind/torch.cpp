@@ -263,7 +263,8 @@ class TorchStepper {
       return;
     }
     if (!add(position, parts)) {
-      if (is_stand_in) throw std::runtime_error("a stand-in will not do");
+      if (is_stand_in)
+        throw Refusal{Stream::param, position, "is of a kind that cannot be stepped; use torch.optim for it"};
       wanting_.append(position);
       return;
     }

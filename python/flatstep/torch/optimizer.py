@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from math import inf
-from typing import Any, NoReturn
+from functools import cache, wraps
+from typing import Any
 
 import torch
+from torch._compile import _disable_dynamo
 
 from .. import _core
 from ..numbers import Number, finite
 from . import loading
-from .plain import StandIns, new_state
+from .flat import FlatParameter
+from .plain import StandIns
 
 # What torch calls the slots.
 KEYS = {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq", "previous": "previous"}
 
 _AT_LEAST_0 = Number(at_least=0)
+_SCALE = Number(at_least=2.0**-1022)
+_LARGEST = 2.0**128 - 2.0**104  # that float32 can hold
 _DECAY_RATE = Number(at_least=0, below=1)
 
 _hyperparameters = cache(_core.hyperparameters)
@@ -33,16 +36,12 @@ UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_
 class FusedOptimizer(torch.optim.Optimizer):
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in flatstep.torch."""
 
-    grad_scale: torch.Tensor | None  # both are there during a step by torch.amp.GradScaler, and at no other time
+    grad_scale: torch.Tensor | None  # torch.amp.GradScaler sets both for a step, multiplied with a scale that is there
     found_inf: torch.Tensor | None
 
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init__(self, params: Any, defaults: Group) -> None:
-        if defaults["differentiable"]:
-            raise ValueError("differentiable=True needs a step that autograd can follow; use torch.optim for it")
-        if defaults["capturable"]:
-            raise ValueError("capturable=True is for CUDA parameters, and flatstep.torch steps those on the CPU")
         if defaults["fused"] and defaults["foreach"]:
             raise RuntimeError("`fused` and `foreach` cannot be `True` together; every step here is fused")
         super().__init__(params, defaults)
@@ -73,9 +72,13 @@ class FusedOptimizer(torch.optim.Optimizer):
             TypeError, ValueError: a number is out of bounds, or an option is one that all groups must share.
         """
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
         try:
-            self._row(self.param_groups[-1], 1.0)
-            self._check_shared_options(self.param_groups[-1])
+            if group["capturable"]:  # those of a loaded state, perhaps saved beside a GPU, are let be
+                raise ValueError("capturable=True is for CUDA parameters, and flatstep.torch steps those on the CPU")
+            checked_dtype("mu_dtype", group["mu_dtype"])
+            self._check_numbers(group)
+            self._row(group, 1.0)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -83,12 +86,17 @@ class FusedOptimizer(torch.optim.Optimizer):
             if name in param_group and type(param_group[name]) is type(value) and param_group[name] == value:
                 del param_group[name]
 
-    def _check_shared_options(self, group: Group) -> None:
-        if group["amsgrad"] != self.defaults["amsgrad"]:
-            raise ValueError(
-                f"a parameter group has amsgrad={group['amsgrad']}, but the optimizer has "
-                f"amsgrad={self.defaults['amsgrad']}; all groups must agree, or need two optimizers"
-            )
+    def _check_modes(self, group: Group) -> None:
+        """ValueError where a group asks for what a step would not do."""
+        if group["differentiable"]:
+            raise ValueError("differentiable=True needs a step that autograd can follow; use torch.optim for it")
+        for name, otherwise in (("amsgrad", False), ("convention", "torch")):
+            mine, theirs = self.defaults.get(name, otherwise), group.get(name, otherwise)
+            if mine != theirs:
+                raise ValueError(
+                    f"a parameter group has {name}={theirs!r}, but the optimizer has {name}={mine!r}; "
+                    "all groups must agree, or need two optimizers"
+                )
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates every parameter that has a gradient, in place.
@@ -108,9 +116,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        if found_inf is None or float(found_inf) == 0:  # anything but 0 is an overflow
-            self._update(1.0 if grad_scale is None else 1.0 / float(grad_scale))
+        scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        if overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
+            self._update(1.0 if scale is None else 1.0 / _SCALE.check("grad_scale", scale))
         return loss
 
     def _update(self, grad_scale: float) -> None:
@@ -129,39 +137,48 @@ class FusedOptimizer(torch.optim.Optimizer):
         threads = torch.get_num_threads()
         wanting, stepped = stepper.step(groups, self.state, {}, name, threads)
         if wanting:
-            with torch.no_grad():
-                stand_ins = StandIns(self.state_keys)
+            with torch.inference_mode(False), torch.no_grad():
+                stand_ins = StandIns(self.state, self.state_keys, name)
                 everything = [(param, g) for g, (params, _) in enumerate(groups) for param in params]
                 for position in wanting:
                     param, group = everything[position]
-                    fresh = self.state.get(param) or new_state(param, self.state_keys, self.param_groups[group])
-                    stand_ins.add(position, param, fresh, name)
-                    self.state[param] = fresh
+                    stand_ins.add(position, param, self.param_groups[group].get("mu_dtype"))
+                stand_ins.check_overlap([param for param, _ in everything])
                 _, stepped = stepper.step(groups, self.state, stand_ins.tensors, name, threads)
-                stand_ins.copy_back()
+                stand_ins.take_effect()
         torch.autograd.graph.increment_version(stepped)
 
     def _row(self, group: Group, grad_scale: float) -> tuple[float, ...]:
         """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
-        b1, b2 = map(float, group["betas"])
-        lr, eps, eps_root = float(group["lr"]), float(group["eps"]), float(group.get("eps_root", 0.0))
-        weight_decay = float(group["weight_decay"])
-        if not (0 <= lr < inf and 0 <= b1 < 1 and 0 <= b2 < 1 and 0 <= eps < inf and 0 <= eps_root < inf):
-            self._refuse_numbers(group)
-        if not 0 <= weight_decay < inf:
-            self._refuse_numbers(group)
+        if group["differentiable"] or group["amsgrad"] != self.defaults["amsgrad"] or "convention" in group:
+            self._check_modes(group)
+        try:
+            b1, b2 = map(float, group["betas"])
+            lr, eps, eps_root = float(group["lr"]), float(group["eps"]), float(group.get("eps_root", 0.0))
+            weight_decay = float(group["weight_decay"])
+        except (TypeError, ValueError, RuntimeError):
+            self._check_numbers(group)
+            raise
+        if not (0 <= lr <= _LARGEST and 0 <= b1 < 1 and 0 <= b2 < 1 and 0 <= eps <= _LARGEST):
+            self._check_numbers(group)
+        if not (0 <= eps_root <= _LARGEST and 0 <= weight_decay <= _LARGEST):
+            self._check_numbers(group)
         numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, **self._own_numbers(group)}
         modes = float(group["decoupled_weight_decay"]), float(group["maximize"])
         return 0, lr, grad_scale, weight_decay, *modes, *[numbers[name] for name in _hyperparameters(self.rule)]
 
-    def _refuse_numbers(self, group: Group) -> NoReturn:
-        """Raises the error of the number that is out of bounds."""
+    def _check_numbers(self, group: Group) -> None:
+        """TypeError or ValueError where a number is none or out of bounds. Thorough, but slow: for groups that are new.
+
+        Those of a step are known to be numbers, or tensors of one, unless somebody has changed them since.
+        """
         group = UNSAID | group
-        for name, value in (("betas[0]", group["betas"][0]), ("betas[1]", group["betas"][1])):
-            _DECAY_RATE.check(name, value)
+        if len(group["betas"]) != 2:
+            raise ValueError(f"betas is {group['betas']!r}, expected two numbers")
+        for index, value in enumerate(group["betas"]):
+            _DECAY_RATE.check(f"betas[{index}]", value)
         for name in ("lr", "eps", "eps_root", "weight_decay"):
-            _AT_LEAST_0.check(name, group[name])
-        raise AssertionError("a number is out of bounds, but none of them")
+            _AT_LEAST_0.check(name, group[name], _LARGEST)
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
         """The rule's own numbers."""
@@ -184,11 +201,23 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
         if self._made is None:
-            plain_types = (torch.Tensor, torch.nn.Parameter)
+            plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
             keys = ["step", *self.state_keys]
             self._made = _core.TorchStepper(self.rule, keys, plain_types, exchange_api), _core.Exclusive()
         return self._made
+
+    @staticmethod
+    def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
+        """As torch's, but torch.compile leaves the step alone: it could not look into the core."""
+        hooked = torch.optim.Optimizer.profile_hook_step(func)
+        uncompiled = _disable_dynamo(hooked)
+
+        @wraps(func)
+        def step(*args: Any, **kwargs: Any) -> Any:
+            return (uncompiled if torch.compiler.is_dynamo_compiling() else hooked)(*args, **kwargs)
+
+        return step
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim.Optimizer.load_state_dict, but every state keeps its dtype and is a copy.
@@ -231,4 +260,4 @@ def checked_dtype(name: str, dtype: Any) -> torch.dtype | None:
 
 def number(group: Group, name: str) -> float:
     """A number of a group that may have any finite value."""
-    return finite(name, group[name])
+    return finite(name, group[name], _LARGEST)

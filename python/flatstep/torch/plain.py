@@ -8,7 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _core
+from .overlap import first_overlap
+
 State = dict[str, Any]
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # or complex numbers of these
 
 
 def scalar_dtype() -> torch.dtype:
@@ -16,11 +21,11 @@ def scalar_dtype() -> torch.dtype:
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
-def new_state(param: Tensor, keys: list[str], group: dict[str, Any]) -> State:
+def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
     """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
     state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype())}
     for key in keys:
-        dtype = group.get("mu_dtype") if key == "exp_avg" else None
+        dtype = mu_dtype if key == "exp_avg" else None
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
     return state
 
@@ -28,32 +33,58 @@ def new_state(param: Tensor, keys: list[str], group: dict[str, Any]) -> State:
 class StandIns:
     """What a step takes instead of parameters that are not plain, dense CPU tensors, or have state that is not."""
 
-    def __init__(self, keys: list[str]) -> None:
+    def __init__(self, states: dict[Tensor, State], keys: list[str], name: Callable[[int], str]) -> None:
+        self._states = states
         self._keys = keys
+        self._name = name
         self._made: list[tuple[Tensor, Tensor]] = []
+        self._copied: dict[int, Tensor] = {}  # parameters with gaps, by position
+        self._new_states: dict[Tensor, State] = {}
         self.tensors: dict[int, tuple[Tensor, ...]] = {}
 
-    def add(self, position: int, param: Tensor, state: State, name: Callable[[int], str]) -> None:
+    def add(self, position: int, param: Tensor, mu_dtype: torch.dtype | None) -> None:
         """Prepares one parameter; TypeError, ValueError or RuntimeError where it cannot be stepped at all."""
-        what = f"param {name(position)}"
+        what = f"param {self._name(position)}"
+        assert param.grad is not None
+        if param in self._new_states:
+            raise _core.Repeated
+        of_grad = f"grad of {self._name(position)}"
+        grad = _plain(_placed_like(param.grad, param, of_grad), of_grad)
+        if param.is_conj() or param.is_neg():
+            raise TypeError(f"{what} is a view whose numbers are conjugated or negated when read; pass a copy of it")
+        plain = _plain(param, what)
+        state = dict(self._states.get(param) or new_state(param, self._keys, mu_dtype))
         missing = [key for key in ("step", *self._keys) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
-        assert param.grad is not None
-        of_grad = f"grad of {name(position)}"
-        grad = _plain(_placed_like(param.grad, param, of_grad), of_grad)
-        own = self._dense(_plain(param, what), what)
+        own = self._dense(plain, what)
+        if own is not plain:
+            self._copied[position] = plain
+        state["step"] = _counter(state["step"])
+        state.update({key: state[key].resolve_conj() for key in self._keys if state[key].is_conj()})
         slots = [self._like(_own_part(state[key], param, f"state {key} of {what}"), own) for key in self._keys]
-        self.tensors[position] = (own, grad.resolve_neg(), _counter(state, what), *slots)
+        self.tensors[position] = (own, grad.resolve_neg(), state["step"], *slots)
+        self._new_states[param] = state
 
-    def copy_back(self) -> None:
-        """Writes what was stepped in copies to where it belongs."""
+    def check_overlap(self, params: list[Tensor]) -> None:
+        """ValueError where a parameter with gaps shares memory with another: the core sees only its copy."""
+        if not self._copied:
+            return
+        plain = {at: self._copied.get(at, self.tensors.get(at, (param,))[0]) for at, param in enumerate(params)}
+        positions = [at for at, param in enumerate(params) if param.grad is not None]
+        overlap = first_overlap([plain[at] for at in positions])
+        if overlap:
+            first, second = (self._name(positions[index]) for index in overlap)
+            raise ValueError(f"param {second} shares memory with param {first}; each parameter needs memory of its own")
+
+    def take_effect(self) -> None:
+        """After the step: writes what was stepped in copies to where it belongs, and new states to the optimizer's."""
         for to, made in self._made:
             to.copy_(made)
+        for param, state in self._new_states.items():
+            self._states.setdefault(param, {}).update(state)
 
     def _dense(self, param: Tensor, what: str) -> Tensor:
-        if param.is_neg():
-            raise TypeError(f"{what} is a view whose numbers are negated when read; pass a copy of it")
         if torch._debug_has_internal_overlap(param) == 1:
             raise ValueError(f"{what} has elements that share memory, as expand() makes them; pass a copy of it")
         if torch.empty_like(param).stride() == param.stride():
@@ -71,12 +102,12 @@ class StandIns:
         return made
 
 
-def _counter(state: State, what: str) -> Tensor:
-    """The count of updates as a 0-d tensor on the CPU, which stays in the state."""
-    step = state["step"]
-    if not isinstance(step, Tensor) or step.device.type != "cpu" or step.dtype not in (torch.float32, torch.float64):
-        state["step"] = step = torch.tensor(float(step), dtype=scalar_dtype())
-    return step
+def _counter(step: Any) -> Tensor:
+    """The count of updates as a 0-d tensor on the CPU."""
+    is_own = isinstance(step, Tensor) and step.device.type == "cpu" and step.dim() == 0
+    if is_own and step.dtype in (torch.float32, torch.float64):
+        return step  # type: ignore[no-any-return]
+    return torch.tensor(float(step), dtype=scalar_dtype())
 
 
 def _placement(tensor: Tensor) -> Any:
@@ -134,4 +165,11 @@ def _plain(tensor: Tensor, what: str) -> Tensor:
         )
     with torch._C.DisableTorchFunctionSubclass():
         plain = tensor.detach()
-        return torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
+        plain = torch.view_as_real(plain.resolve_conj()) if plain.is_complex() else plain
+    if plain.dtype not in _DTYPES:
+        raise TypeError(f"{what} has dtype {tensor.dtype}, expected one of {', '.join(map(str, _DTYPES))}")
+    try:
+        plain.data_ptr()
+    except RuntimeError:
+        raise TypeError(f"{what} has no memory that a step could write; torch.func's tensors, say, have none") from None
+    return plain

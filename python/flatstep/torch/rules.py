@@ -77,8 +77,6 @@ class Adam(FusedOptimizer):
         nesterov: bool = False,
         mu_dtype: Any = None,
     ) -> None:
-        if amsgrad and nesterov:
-            raise ValueError("amsgrad=True has no form with nesterov=True")
         super().__init__(
             params,
             dict(
@@ -104,7 +102,10 @@ class Adam(FusedOptimizer):
         return "amsgrad" if self.defaults["amsgrad"] else "adam"
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
-        return {"nesterov": float(group.get("nesterov", False)), **_CORRECTIONS["torch"]}
+        nesterov = group.get("nesterov", False)
+        if nesterov and self.defaults["amsgrad"]:
+            raise ValueError("amsgrad=True has no form with nesterov=True")
+        return {"nesterov": float(nesterov), **_CORRECTIONS["torch"]}
 
 
 class AdamW(Adam):
@@ -274,14 +275,6 @@ class AMSGrad(FusedOptimizer):
         )
 
     rule = "amsgrad"
-
-    def _check_shared_options(self, group: Group) -> None:
-        super()._check_shared_options(group)
-        if group["convention"] != self.defaults["convention"]:
-            raise ValueError(
-                f"a parameter group has convention={group['convention']!r}, but the optimizer has "
-                f"convention={self.defaults['convention']!r}; all groups must agree, or need two optimizers"
-            )
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
         return _CORRECTIONS[self.defaults["convention"]]
