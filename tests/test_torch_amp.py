@@ -195,3 +195,19 @@ def test_training_under_autocast(dtype):
         losses.append(loss.item())
     assert losses[-1] < 0.1 * losses[0]
     assert opt.state[model[0].weight]["exp_avg"].dtype == torch.float32
+
+
+@defaults
+def test_fused_false_leaves_unscaling_to_the_scaler(case):
+    """As Lightning wants it where it clips; the gradients are then unscaled in place, and the bits are the same."""
+    ours, theirs = twins(SHAPES)
+    opts = [case.make(ours), case.make(theirs, fused=False)]
+    assert [opt._step_supports_amp_scaling for opt in opts] == [True, False]
+    for params, opt in zip((ours, theirs), opts, strict=True):
+        scaler = scaler_of(2.0**10)
+        factors, _ = twins(SHAPES, seed=3)
+        scaled_backward(scaler, params, [factor.detach() for factor in factors])
+        scaler.step(opt)
+    same_bits(ours, theirs)
+    for own, other in zip(ours, theirs, strict=True):
+        assert torch.equal(own.grad, other.grad * 2.0**10)

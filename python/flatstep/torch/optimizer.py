@@ -50,8 +50,12 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _step_supports_amp_scaling(self) -> bool:
         """Tells GradScaler to hand over its scale and overflow flag, as attributes, instead of unscaling itself.
 
-        Not for parameters of FSDP1: its ShardedGradScaler asks the other ranks for overflows only when it unscales.
+        Not where the user says fused=False, because Lightning refuses to clip gradients for an optimizer that unscales
+        them itself. Not for parameters of FSDP1: its ShardedGradScaler asks the other ranks for overflows only when it
+        unscales.
         """
+        if self.defaults["fused"] is False:
+            return False
         params = (param for group in self.param_groups for param in group["params"])
         return not any(getattr(param, "_fsdp_flattened", False) for param in params)
 

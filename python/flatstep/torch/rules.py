@@ -36,7 +36,8 @@ class Adam(FusedOptimizer):
         maximize: whether to ascend. Default False.
         capturable: must be False for parameters on the CPU. Default False.
         differentiable: must be False: a fused step cannot be differentiated. Default False.
-        fused: accepted, and without effect: every step here is fused. Default None.
+        fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
+            Default None.
         decoupled_weight_decay: whether weight decay bypasses the moments, as in AdamW. Default False.
         eps_root: added under the square root, at least 0. Default 0.0.
         nesterov: whether to use Nesterov's momentum. Default False.
@@ -126,7 +127,7 @@ class AdamW(Adam):
         foreach: without effect. Default None.
         capturable: must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
-        fused: without effect. Default None.
+        fused: False leaves unscaling to torch.amp.GradScaler. Default None.
         eps_root: added under the square root. Default 0.0.
         nesterov: whether to use Nesterov's momentum. Default False.
         mu_dtype: dtype in which exp_avg is stored. Default None: the parameter's.
@@ -210,7 +211,8 @@ class AMSGrad(FusedOptimizer):
         maximize: whether to ascend. Default False.
         capturable: must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
-        fused: without effect: every step here is fused. Default None.
+        fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
+            Default None.
         decoupled_weight_decay: whether weight decay bypasses the moments, as in AdamW. Default False.
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which exp_avg is stored. Default None: the parameter's.
@@ -306,7 +308,8 @@ class OptimisticAdam(FusedOptimizer):
         maximize: whether to ascend. Default False.
         capturable: must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
-        fused: without effect: every step here is fused. Default None.
+        fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
+            Default None.
         decoupled_weight_decay: whether weight decay bypasses the moments, as in AdamW. Default False.
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which exp_avg is stored. Default None: the parameter's.
