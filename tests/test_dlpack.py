@@ -110,6 +110,28 @@ def test_interrupts_on_the_way_are_not_swallowed():
         flatstep.Adam(np.ones(3), 0.1).step(Interrupting())
 
 
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy cannot ask for no copy")
+def test_parameters_that_come_as_copies_are_refused():
+    """Nobody would see what a step makes of them. Gradients are only read."""
+
+    class Copying:
+        copied = np.ones(3)
+
+        def __dlpack__(self, *, copy=None, **more):
+            if copy is False:
+                raise BufferError("only copies")
+            return self.copied.__dlpack__(**more)
+
+        def __dlpack_device__(self):
+            return 1, 0
+
+    with pytest.raises(TypeError, match=r"params\['w'\] is a .*Copying that cannot be shared by DLPack: only copies"):
+        flatstep.Adam({"w": Copying()}, 0.1)
+    param = np.ones(3)
+    flatstep.Adam(param, 0.1).step(Copying())
+    assert param[0] < 1
+
+
 def test_jax_arrays():
     """Immutable, so no parameters; but gradients are only read."""
     jnp = pytest.importorskip("jax.numpy")

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 from typing import Any, NamedTuple
@@ -166,6 +166,31 @@ def test_equal_keys_are_written_alike_and_others_not(key, other):
 class Point(NamedTuple):
     x: int
     y: float
+
+
+class Reversed(NamedTuple):
+    y: float
+    x: int
+
+
+def test_named_tuples_have_the_fields_of_the_file(tmp_path):
+    """In their order: by position alone, one would silently become the other. Plain tuples and lists go by position."""
+    path, named = tmp_path / "named", Point(np.ones(2), (np.full(2, 2.0), {".x": np.full(2, 3.0)}))
+    flatstep.Adam([named], learning_rate=0.1).save(path)
+    zeros = [np.zeros(2), (np.zeros(2), {".x": np.zeros(2)})]
+    for kind in (Point._make, tuple, list):
+        read = [kind(zeros)]
+        flatstep.Adam(read, learning_rate=0.1).load(path)
+        assert [leaf[0] for leaf in Tree(read).leaves] == [1, 2, 3]
+    with pytest.raises(ValueError, match=r"\[0\] has the fields \['x', 'y'\], expected \['y', 'x'\] in this order"):
+        flatstep.Adam([Reversed(zeros[1], zeros[0])], learning_rate=0.1).load(path)
+    with pytest.raises(ValueError, match=r"\[0\] has the fields \['x', 'y'\], expected \['y', 'x'\] in this order"):
+        flatstep.Adam([Reversed(zeros[0], zeros[1])], learning_rate=0.1).load(path)
+    renamed = namedtuple("renamed", "a def", rename=True)
+    flatstep.Adam([renamed(*zeros)], learning_rate=0.1).save(path)
+    flatstep.Adam([renamed(*zeros)], learning_rate=0.1).load(path)
+    flatstep.Adam([tuple(named)], learning_rate=0.1).save(path)
+    flatstep.Adam([Reversed(*zeros)], learning_rate=0.1).load(path)
 
 
 EQUAL = [

@@ -274,6 +274,12 @@ def test_numbers_that_are_none():
     for text in ("0.1", b"0.1", bytearray(b"0.1"), memoryview(b"1"), array.array("b", b"1")):
         with pytest.raises(TypeError, match="learning_rate is .*, expected a number"):
             flatstep.Adam(np.ones(1), text)
+    for of_numpy in (np.str_("0.1"), np.bytes_(b"0.1"), np.array("0.1"), np.array("0.1", object), np.array(True)):
+        with pytest.raises(TypeError, match="learning_rate is .*, expected a number"):
+            flatstep.Adam(np.ones(1), of_numpy)
+    for part in (1j, np.complex64(0.1 + 5j), np.array(0.1 + 5j)):
+        with pytest.raises(TypeError, match="learning_rate is .*, expected a number"):
+            flatstep.Adam(np.ones(1), part)
     with pytest.raises(TypeError, match="grad_scale is None, expected a number"):
         flatstep.Adam(np.ones(1), 0.1).step(np.ones(1), grad_scale=None)
     with pytest.raises(ValueError, match="grad_scale is nan, expected a finite number"):

@@ -175,6 +175,24 @@ def test_spawn():
         assert pool.submit(step_in_a_child, 200_000).result(timeout=60) == float(param[-1])
 
 
+def test_an_import_in_a_second_interpreter_does_no_harm_here():
+    """NumPy refuses to be there, before our own compiled core is."""
+    code = """
+import numpy as np, flatstep
+try:
+    import _interpreters as interpreters
+except ImportError:
+    import _xxsubinterpreters as interpreters
+try:
+    interpreters.run_string(interpreters.create(), "import flatstep")
+except Exception:
+    pass
+flatstep.Adam(np.ones(3), 0.1).step(np.ones(3))
+print("stepped")
+"""
+    assert run(code) == ["stepped"]
+
+
 @pytest.mark.skipif(not hasattr(sys, "_is_gil_enabled"), reason="needs Python 3.13 or later")
 def test_the_import_leaves_the_gil_as_it_was():
     """Off, in a free-threaded interpreter."""

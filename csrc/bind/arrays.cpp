@@ -57,11 +57,20 @@ std::string hidden_meaning(nb::handle object) {
   return {};
 }
 
+// Whether this NumPy's from_dlpack can ask for the memory itself.
+bool can_refuse_copies(const nb::module_& numpy) {
+  static const bool can =
+      nb::cast<bool>(numpy.attr("lib").attr("NumpyVersion")(numpy.attr("__version__")).attr("__ge__")("2.1.0"));
+  return can;
+}
+
 }  // namespace
 
-nb::object share(nb::handle object) {
+nb::object share(nb::handle object, bool may_be_copy) {
   if (const std::string why = hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
-  return nb::module_::import_("numpy").attr("from_dlpack")(object);
+  const nb::module_ numpy = nb::module_::import_("numpy");
+  if (may_be_copy || !can_refuse_copies(numpy)) return numpy.attr("from_dlpack")(object);
+  return numpy.attr("from_dlpack")(object, nb::arg("copy") = false);
 }
 
 Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
@@ -86,7 +95,7 @@ Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
   std::string why;
   if (nb::hasattr(object, "__dlpack__") && !is_plain_array(object)) {
     try {
-      const nb::object array = share(object);
+      const nb::object array = share(object, true);
       if (PyObject_GetBuffer(array.ptr(), &view_, flags) != 0) throw nb::python_error();
       describe(array);  // the view keeps the array
       return;

@@ -29,8 +29,9 @@ class Buffer {
   std::string unusual_;  // the dtype's name where it is none that arrays.cpp knows
 };
 
-// A NumPy array over another library's memory, by DLPack. Raises TypeError where that memory is not what it means.
-nb::object share(nb::handle object);
+// A NumPy array over another library's memory, by DLPack. Raises TypeError where that memory is not what it means. To
+// what may be a copy, nobody should write.
+nb::object share(nb::handle object, bool may_be_copy);
 
 void bind_catalog(nb::module_& module);
 void bind_limit(nb::module_& module);

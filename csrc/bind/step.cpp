@@ -177,7 +177,8 @@ PyType_Slot stepper_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&travers
 }  // namespace
 
 void bind_step(nb::module_& module) {
-  module.def("share", &share, nb::arg("object"), nb::sig("def share(object: object) -> typing.Any"));
+  module.def("share", &share, nb::arg("object"), nb::arg("may_be_copy"),
+             nb::sig("def share(object: object, may_be_copy: bool) -> typing.Any"));
   nb::class_<Exclusive>(module, "Exclusive")
       .def(nb::init<>())
       .def("__enter__", &Exclusive::enter)

@@ -1,10 +1,9 @@
 """Fused optimizer steps: in place, in one pass over memory, with the same bits on every processor."""
 
-from ._core import version as __version__
 from .flat import flatten
 from .optimizer import Optimizer
 from .rules import Adam, AdamW, AMSGrad, OptimisticAdam, OptimisticGradientDescent
-from .runtime import get_num_threads, set_num_threads, targets
+from .runtime import __version__, get_num_threads, set_num_threads, targets
 
 __all__ = [
     "AMSGrad",

@@ -35,7 +35,7 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise TypeError(f"{name} is a {kind}, expected a NumPy array")
     try:
-        array: Array = _core.share(leaf)
+        array: Array = _core.share(leaf, may_be_copy=False)
     except Exception as error:  # whatever the library at the other end raises
         raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
     return array

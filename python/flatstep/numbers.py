@@ -22,8 +22,9 @@ def finite(name: str, value: Any, largest: float = sys.float_info.max) -> float:
     """The value as a finite float, up to the largest; TypeError or ValueError in terms of ``name``."""
     try:
         is_number = hasattr(value, "__float__") or hasattr(value, "__index__")
-        if not is_number or isinstance(value, (bool, np.bool_)):
-            raise TypeError  # float() would take truth values, and text of all kinds
+        kind = getattr(getattr(value, "dtype", None), "kind", "f")  # V is ml_dtypes', and so some of JAX's
+        if not is_number or isinstance(value, (bool, str, bytes)) or kind not in "iufV":
+            raise TypeError  # float() would take truth values, text of all kinds, and half of a complex number
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} is {value!r}, expected a number") from None

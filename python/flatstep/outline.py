@@ -1,7 +1,11 @@
-"""The structure of parameters as JSON: leaf numbers for leaves, dicts with their keys spelled out. Used by files.py."""
+"""The structure of parameters as JSON: leaf numbers for leaves, dicts with their keys spelled out. Used by files.py.
+
+A named tuple is an object too, of its fields in order, each after a dot, with which no spelled key begins.
+"""
 
 from __future__ import annotations
 
+from collections import namedtuple
 from enum import Enum
 from typing import Any
 
@@ -11,7 +15,9 @@ from .trees import Tree
 
 
 def write(structure: Any, path: str) -> Any:
-    """A structure of leaf numbers for JSON: keys are spelled out, tuples are lists."""
+    """A structure of leaf numbers for JSON: keys are spelled out, plain tuples are lists."""
+    if fields := getattr(structure, "_fields", ()):
+        return {f".{field}": write(value, f"{path}.{field}") for field, value in zip(fields, structure, strict=True)}
     if isinstance(structure, dict):
         written = {_text(key, path): write(value, f"{path}[{key!r}]") for key, value in structure.items()}
         if len(written) != len(structure):
@@ -77,6 +83,10 @@ class _Unknown:
 
 def _matched(written: Any, params: Any) -> Any:
     """What ``write`` has made, with the keys of ``params`` where they are spelled alike."""
+    if isinstance(written, dict) and written and all(text.startswith(".") for text in written):
+        names = [text[1:] for text in written]  # these and their order are a Tree's to compare
+        named: Any = namedtuple("named", names, rename=True)  # type: ignore[misc]
+        return named._make(_matched(list(written.values()), params))
     if isinstance(written, dict):
         mine = {_spelled(key): key for key in params} if isinstance(params, dict) else {}
         keys = {text: mine.get(text, _Unknown(text)) for text in written}

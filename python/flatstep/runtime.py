@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from . import _core
 
+__version__ = _core.version
+
 
 def targets() -> list[str]:
     """The names of the targets that this machine can run, best first.
