@@ -253,7 +253,10 @@ class TorchStepper {
   void take(int64_t position, nb::handle param, const nb::dict& state, const nb::dict& stand_ins) {
     static PyObject* const grad_name = PyUnicode_InternFromString("grad");
     nb::object grad = param.attr(grad_name);
-    if (grad.is_none()) return;
+    if (grad.is_none()) {
+      pass_by(state, param);
+      return;
+    }
     Parts parts{nb::borrow(param), std::move(grad), {}, {}};
     const bool is_stand_in = stand_ins.size() > 0 && stand_ins.contains(position);
     if (is_stand_in) {
@@ -296,9 +299,17 @@ class TorchStepper {
   // The state of a parameter. State is made in the order of parameters, so that the next entry is it, as a rule, and
   // saves a look-up, for which torch computes hashes in Python.
   nb::object find_next(const nb::dict& state, nb::handle param) {
+    const nb::object next = pass_by(state, param);
+    return next.is_valid() ? next : find(state, param);
+  }
+
+  // The next entry of the state, if it is the parameter's.
+  nb::object pass_by(const nb::dict& state, nb::handle param) {
+    Py_ssize_t at = next_state_;
     PyObject *key, *value;
-    if (PyDict_Next(state.ptr(), &next_state_, &key, &value) && param.is(key)) return nb::borrow(value);
-    return find(state, param);
+    if (!PyDict_Next(state.ptr(), &at, &key, &value) || !param.is(key)) return {};
+    next_state_ = at;
+    return nb::borrow(value);
   }
 
   static nb::object find(nb::handle dict, nb::handle key) {
