@@ -456,6 +456,26 @@ def test_counts_have_torchs_dtype():
     assert opt.state[param]["step"] == 2
 
 
+@defaults
+def test_another_default_device(case):
+    """Set by the user to make modules elsewhere: counts, from checkpoints too, and checks stay with the parameters."""
+    (ours, theirs), (sliced, _) = twins([(3,)]), twins([(4, 2)])
+    columns = [torch.nn.Parameter(sliced[0].detach()[:, at]) for at in (0, 1)]
+    opt, peer = case.make([*ours, *columns]), case.make(theirs)
+    for count in range(3):
+        give_grads(ours, theirs, seed=count)
+        give_grads(columns, seed=count)
+        with torch.device("meta"):
+            opt.step()
+            saved = opt.state_dict()
+            for state in saved["state"].values():
+                state["step"] = state["step"].item()
+            opt.load_state_dict(saved)
+        peer.step()
+    same_bits(ours, theirs)
+    assert opt.state[columns[1]]["step"].item() == 3
+
+
 def breakers():
     """What may be wrong with the last parameter; each takes the optimizer and the parameter."""
 

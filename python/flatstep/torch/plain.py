@@ -23,7 +23,7 @@ def scalar_dtype() -> torch.dtype:
 
 def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
     """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
-    state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype())}
+    state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype(), device="cpu")}
     for key in keys:
         dtype = mu_dtype if key == "exp_avg" else None
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
@@ -107,7 +107,7 @@ def _counter(step: Any) -> Tensor:
     is_own = isinstance(step, Tensor) and step.device.type == "cpu" and step.dim() == 0
     if is_own and step.dtype in (torch.float32, torch.float64):
         return step  # type: ignore[no-any-return]
-    return torch.tensor(float(step), dtype=scalar_dtype())
+    return torch.tensor(float(step), dtype=scalar_dtype(), device="cpu")
 
 
 def _placement(tensor: Tensor) -> Any:
