@@ -185,6 +185,45 @@ def test_a_group_added_later_counts_from_its_own_start(case):
     assert [opt.state[param]["step"].item() for param in ours] == [4, 1]
 
 
+ITERABLES = {
+    "tuple": tuple,
+    "ParameterList": torch.nn.ParameterList,
+    "values": lambda params: dict(enumerate(params)).values(),
+    "iterator": iter,
+}
+
+
+@defaults
+@pytest.mark.parametrize("kind", ITERABLES)
+def test_a_group_may_hold_any_iterable(case, kind):
+    """Put there by a script, as torch's loops allow."""
+    ours, theirs = twins([(5,), (7,)])
+    opt, peer = case.make(ours), case.make(theirs)
+    for count in range(3):
+        opt.param_groups[0]["params"] = ITERABLES[kind](ours)
+        give_grads(ours, theirs, seed=count)
+        opt.step()
+        peer.step()
+    same_bits(ours, theirs)
+
+
+def test_a_group_that_changes_under_the_step():
+    """By a gradient that is a property, say: the step goes over what stood there when it began."""
+
+    class Emptying(torch.nn.Parameter):
+        @property
+        def grad(self):
+            opt.param_groups[0]["params"].clear()
+            return torch.ones(3)
+
+    params = [Emptying(torch.zeros(3)), *twins([(3,)])[0]]
+    params[1].grad = torch.ones(3)
+    opt = front.Adam(params)
+    opt.step()
+    assert not opt.param_groups[0]["params"]
+    assert [opt.state[param]["step"].item() for param in params] == [1, 1]
+
+
 BAD_NUMBERS = {
     "lr": [float("nan"), float("inf"), -1.0, 1e39, "fast", None, torch.ones(2)],
     "betas": [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, float("nan")), (0.9,), (0.9, None)],
