@@ -57,6 +57,9 @@ class StandIns:
         missing = [key for key in ("step", *self._keys) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
+        odd = [key for key in self._keys if not isinstance(state[key], Tensor)]
+        if odd:
+            raise TypeError(f"state {odd[0]} of {what} is a {type(state[odd[0]]).__name__}, expected a torch.Tensor")
         own = self._dense(plain, what)
         if own is not plain:
             self._copied[position] = plain
