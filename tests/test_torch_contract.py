@@ -185,6 +185,45 @@ def test_a_group_added_later_counts_from_its_own_start(case):
     assert [opt.state[param]["step"].item() for param in ours] == [4, 1]
 
 
+ITERABLES = {
+    "tuple": tuple,
+    "ParameterList": torch.nn.ParameterList,
+    "values": lambda params: dict(enumerate(params)).values(),
+    "iterator": iter,
+}
+
+
+@defaults
+@pytest.mark.parametrize("kind", ITERABLES)
+def test_a_group_may_hold_any_iterable(case, kind):
+    """Put there by a script, as torch's loops allow."""
+    ours, theirs = twins([(5,), (7,)])
+    opt, peer = case.make(ours), case.make(theirs)
+    for count in range(3):
+        opt.param_groups[0]["params"] = ITERABLES[kind](ours)
+        give_grads(ours, theirs, seed=count)
+        opt.step()
+        peer.step()
+    same_bits(ours, theirs)
+
+
+def test_a_group_that_changes_under_the_step():
+    """By a gradient that is a property, say: the step goes over what stood there when it began."""
+
+    class Emptying(torch.nn.Parameter):
+        @property
+        def grad(self):
+            opt.param_groups[0]["params"].clear()
+            return torch.ones(3)
+
+    params = [Emptying(torch.zeros(3)), *twins([(3,)])[0]]
+    params[1].grad = torch.ones(3)
+    opt = front.Adam(params)
+    opt.step()
+    assert not opt.param_groups[0]["params"]
+    assert [opt.state[param]["step"].item() for param in params] == [1, 1]
+
+
 BAD_NUMBERS = {
     "lr": [float("nan"), float("inf"), -1.0, 1e39, "fast", None, torch.ones(2)],
     "betas": [(1.0, 0.9), (0.9, 1.0), (-0.1, 0.9), (0.9, float("nan")), (0.9,), (0.9, None)],
@@ -456,6 +495,26 @@ def test_counts_have_torchs_dtype():
     assert opt.state[param]["step"] == 2
 
 
+@defaults
+def test_another_default_device(case):
+    """Set by the user to make modules elsewhere: counts, from checkpoints too, and checks stay with the parameters."""
+    (ours, theirs), (sliced, _) = twins([(3,)]), twins([(4, 2)])
+    columns = [torch.nn.Parameter(sliced[0].detach()[:, at]) for at in (0, 1)]
+    opt, peer = case.make([*ours, *columns]), case.make(theirs)
+    for count in range(3):
+        give_grads(ours, theirs, seed=count)
+        give_grads(columns, seed=count)
+        with torch.device("meta"):
+            opt.step()
+            saved = opt.state_dict()
+            for state in saved["state"].values():
+                state["step"] = state["step"].item()
+            opt.load_state_dict(saved)
+        peer.step()
+    same_bits(ours, theirs)
+    assert opt.state[columns[1]]["step"].item() == 3
+
+
 def breakers():
     """What may be wrong with the last parameter; each takes the optimizer and the parameter."""
 
@@ -483,6 +542,7 @@ def breakers():
         "NaN step": (state(step=torch.tensor(float("nan"))), ValueError, "has a step of nan"),
         "state's shape": (state(exp_avg=torch.zeros(5)), ValueError, "but its exp_avg has"),
         "state's dtype": (state(exp_avg=torch.zeros(6, dtype=torch.int32)), (TypeError, ValueError), "1 of group 0"),
+        "no tensor": (state(exp_avg=[]), TypeError, "state exp_avg of param 1 of group 0 is a list"),
         "state on meta": (state(exp_avg=torch.zeros(6, device="meta")), ValueError, "is on meta"),
     }
 

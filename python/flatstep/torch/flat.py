@@ -24,7 +24,8 @@ def flatten_parameters(module: torch.nn.Module) -> Parameter:
 
     Whoever reads the flat gradient finds the parameters' gradients in it: those that autograd made anew, after a
     ``zero_grad()`` of optimizer or module, are moved into the buffer first, at the cost of a copy. A parameter without
-    a gradient counts as one whose gradient is zero, unless all are without: then the flat gradient is None.
+    a gradient, one that was frozen since, say, counts as one whose gradient is zero, unless all are without: then the
+    flat gradient is None.
 
     Replacing a parameter's ``.data``, or moving the module to another dtype or device, takes it out of the buffer, and
     the next step says so; replacing the Parameter itself cannot be noticed. Flatten again after either.

@@ -70,4 +70,4 @@ def take_over(optimizer: FusedOptimizer) -> None:
                 device = "cpu" if key == "step" else param.device
                 state[key] = value.tensor.detach().to(device, copy=True)
             if key == "step" and not isinstance(state[key], torch.Tensor):
-                state[key] = torch.tensor(float(state[key]), dtype=scalar_dtype())
+                state[key] = torch.tensor(float(state[key]), dtype=scalar_dtype(), device="cpu")

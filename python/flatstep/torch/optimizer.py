@@ -126,7 +126,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         return loss
 
     def _update(self, grad_scale: float) -> None:
-        groups = [(group["params"], self._row(group, grad_scale)) for group in self.param_groups]
+        # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
+        groups = [(list(group["params"]), self._row(group, grad_scale)) for group in self.param_groups]
         stepper, exclusive = self._stepper()
         with exclusive:
             try:

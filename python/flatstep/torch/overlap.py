@@ -27,7 +27,7 @@ def first_overlap(tensors: Sequence[Tensor]) -> tuple[int, int] | None:
 
 def _among(tensors: Sequence[Tensor], indices: list[int], begin: int, end: int) -> tuple[int, int] | None:
     """The first overlap of tensors that lie between two addresses: each marks its bytes with its number, from 1."""
-    marks = torch.zeros(end - begin, dtype=torch.int32)
+    marks = torch.zeros(end - begin, dtype=torch.int32, device="cpu")
     for number, index in enumerate(sorted(indices), 1):
         own = _bytes_of(tensors[index], marks, begin)
         if other := int(own.max()):

@@ -23,7 +23,7 @@ def scalar_dtype() -> torch.dtype:
 
 def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
     """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
-    state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype())}
+    state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype(), device="cpu")}
     for key in keys:
         dtype = mu_dtype if key == "exp_avg" else None
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
@@ -57,6 +57,9 @@ class StandIns:
         missing = [key for key in ("step", *self._keys) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
+        odd = [key for key in self._keys if not isinstance(state[key], Tensor)]
+        if odd:
+            raise TypeError(f"state {odd[0]} of {what} is a {type(state[odd[0]]).__name__}, expected a torch.Tensor")
         own = self._dense(plain, what)
         if own is not plain:
             self._copied[position] = plain
@@ -107,7 +110,7 @@ def _counter(step: Any) -> Tensor:
     is_own = isinstance(step, Tensor) and step.device.type == "cpu" and step.dim() == 0
     if is_own and step.dtype in (torch.float32, torch.float64):
         return step  # type: ignore[no-any-return]
-    return torch.tensor(float(step), dtype=scalar_dtype())
+    return torch.tensor(float(step), dtype=scalar_dtype(), device="cpu")
 
 
 def _placement(tensor: Tensor) -> Any:
