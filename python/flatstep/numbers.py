@@ -20,21 +20,25 @@ PerLeaf = Any  # a Scalar, or a structure of them like the parameters'
 
 def finite(name: str, value: Any, largest: float = sys.float_info.max) -> float:
     """The value as a finite float, up to the largest; TypeError or ValueError in terms of ``name``."""
-    try:
-        is_number = hasattr(value, "__float__") or hasattr(value, "__index__")
-        kind = getattr(getattr(value, "dtype", None), "kind", "f")  # V is ml_dtypes', and so some of JAX's
-        if not is_number or isinstance(value, (bool, str, bytes)) or kind not in "iufV":
-            raise TypeError  # float() would take truth values, text of all kinds, and half of a complex number
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} is {value!r}, expected a number") from None
-    except OverflowError:  # a whole number that no float can hold
-        number = math.inf
+    number: float = value if type(value) is float else _as_float(name, value)
     if not -largest <= number <= largest:
         if math.isfinite(number):
             raise ValueError(f"{name} is {number:g}, infinite at these parameters' precision; the limit is {largest:g}")
         raise ValueError(f"{name} is {number}, expected a finite number")
     return number
+
+
+def _as_float(name: str, value: Any) -> float:
+    try:
+        is_number = hasattr(value, "__float__") or hasattr(value, "__index__")
+        kind = getattr(getattr(value, "dtype", None), "kind", "f")  # V is ml_dtypes', and so some of JAX's
+        if not is_number or isinstance(value, (bool, str, bytes)) or kind not in "iufV":
+            raise TypeError  # float() would take truth values, text of all kinds, and half of a complex number
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is {value!r}, expected a number") from None
+    except OverflowError:  # a whole number that no float can hold
+        return math.inf
 
 
 class Number:
