@@ -5,15 +5,13 @@
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
-#include <deque>
 #include <optional>
 #include <stdexcept>
 
 #include "bind.h"
 #include "describe.h"
-#include "exchange.h"
 #include "running.h"
-#include "tensors.h"
+#include "torch_reader.h"
 
 namespace flatstep {
 
@@ -22,147 +20,6 @@ namespace {
 // A parameter stands twice in one step; it must be stepped twice.
 struct Repeated : std::runtime_error {
   using std::runtime_error::runtime_error;
-};
-
-// The name and size of a dtype that kernels may know; empty for others.
-std::string_view dtype_name(const dlpack::DataType& dtype) {
-  if (dtype.lanes != 1) return {};
-  if (dtype.code == dlpack::floating && dtype.bits == 32) return "float32";
-  if (dtype.code == dlpack::floating && dtype.bits == 64) return "float64";
-  if (dtype.code == dlpack::floating && dtype.bits == 16) return "float16";
-  if (dtype.code == dlpack::brain_floating && dtype.bits == 16) return "bfloat16";
-  return {};
-}
-
-// The description of a tensor by its own methods, for a torch that has no exchange API. Slower: microseconds.
-class AskedForEverything {
- public:
-  void describe(nb::handle object, dlpack::TensorView& out) {
-    const nb::object shape = object.attr("shape"), strides = object.attr("stride")(), device = object.attr("device");
-    const nb::object dtype = object.attr("dtype"), of_device = device.attr("type"), address = object.attr("data_ptr")();
-    const std::string name = nb::str(dtype).c_str();
-    std::vector<int64_t>& numbers = numbers_.emplace_back();
-    for (nb::handle length : shape) numbers.push_back(nb::cast<int64_t>(length));
-    const auto axes = int32_t(numbers.size());
-    for (nb::handle stride : strides) numbers.push_back(nb::cast<int64_t>(stride));
-    const bool is_brain = name == "torch.bfloat16";
-    const int bits = is_brain || name == "torch.float16" ? 16
-                     : name == "torch.float32"           ? 32
-                     : name == "torch.float64"           ? 64
-                                                         : 0;
-    const bool is_on_cpu = std::string_view(nb::str(of_device).c_str()) == "cpu";
-    out = {reinterpret_cast<void*>(nb::cast<uintptr_t>(address)),
-           {is_on_cpu ? dlpack::cpu : 0, 0},
-           axes,
-           {is_brain ? dlpack::brain_floating : dlpack::floating, uint8_t(bits), 1},
-           numbers.data(),
-           numbers.data() + axes,
-           0};
-  }
-  void forget() { numbers_.clear(); }
-
- private:
-  std::deque<std::vector<int64_t>> numbers_;  // shapes and strides, until the step is done
-};
-
-// Where the last step met its tensors. The next one will meet most of them again, in the same order, and each lies in
-// five cache lines or more, here and there: asked for in time, they are there when needed. Nothing depends on it: an
-// address that has gone stale is asked for in vain.
-class Trail {
- public:
-  void met(const PyObject* object, const int64_t* shape) {
-    constexpr size_t ahead = 24;  // tensors: some four parameters
-    if (now_.size() + ahead < before_.size()) ask_for(before_[now_.size() + ahead]);
-    now_.push_back({object, shape});
-  }
-
-  void end() {
-    before_.swap(now_);
-    now_.clear();
-  }
-
- private:
-  struct Place {
-    const PyObject* object;
-    const int64_t* shape;  // in torch's own object, in the middle
-  };
-
-  static void ask_for(const Place& place) {
-    __builtin_prefetch(place.object, 0, 2);
-    const char* const middle = reinterpret_cast<const char*>(place.shape);
-    for (int offset = -2 * cache_line; offset <= 2 * cache_line; offset += cache_line)
-      __builtin_prefetch(middle + offset, 0, 2);
-  }
-
-  std::vector<Place> before_, now_;
-};
-
-// Looks at tensors whose memory is all that there is to them: of the plain types, on the CPU, dense or strided.
-class Reader {
- public:
-  // `exchange_api` may be None.
-  Reader(nb::tuple plain_types, nb::handle exchange_api) : plain_types_(std::move(plain_types)) {
-    if (exchange_api.is_none()) return;
-    const void* const table = PyCapsule_GetPointer(exchange_api.ptr(), "dlpack_exchange_api");
-    if (!table) throw nb::python_error();
-    const auto* header = static_cast<const dlpack::Header*>(table);
-    while (header && header->major != dlpack::known_major_version) header = header->previous;
-    if (header) describe_ = reinterpret_cast<const dlpack::ExchangeAPI*>(header)->describe;
-  }
-
-  // False where the tensor is none of those.
-  bool read(nb::handle object, Tensor& out) {
-    bool is_plain = false;
-    for (nb::handle type : plain_types_) is_plain = is_plain || object.type().is(type);
-    dlpack::TensorView view;
-    if (!is_plain || !describe(object, view)) return false;
-    trail_.met(object.ptr(), view.shape);
-    const std::string_view dtype = dtype_name(view.dtype);
-    if (view.device.type != dlpack::cpu || dtype.empty()) return false;
-    out = {static_cast<char*>(view.data) + view.byte_offset,
-           dtype,
-           view.dtype.bits / 8,
-           view.axes,
-           view.shape,
-           view.strides};
-    return view.data || element_count(out) == 0;  // tensors inside of vmap have no memory
-  }
-
-  // Also false where the numbers are negated when read. Those are halves of conjugated complex numbers, which lie two
-  // apart: whoever is contiguous need not be asked.
-  bool read_as_it_means(nb::handle object, Tensor& out) {
-    static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
-    if (!read(object, out)) return false;
-    if (is_contiguous(out) && element_count(out) > 1) return true;
-    const nb::object negated = object.attr(is_neg)();
-    return !nb::cast<bool>(negated);
-  }
-
-  void forget() {
-    asked_.forget();
-    trail_.end();
-  }
-
- private:
-  bool describe(nb::handle object, dlpack::TensorView& view) {
-    if (describe_) {
-      if (describe_(object.ptr(), &view) == 0) return true;
-      PyErr_Clear();  // sparse tensors, say: whoever looks at them next says what they are
-      return false;
-    }
-    try {
-      asked_.describe(object, view);
-      return true;
-    } catch (nb::python_error& error) {
-      if (!error.matches(PyExc_Exception)) throw;
-      return false;
-    }
-  }
-
-  nb::tuple plain_types_;
-  int (*describe_)(void*, dlpack::TensorView*) = nullptr;
-  AskedForEverything asked_;
-  Trail trail_;
 };
 
 // A 0-d tensor in which torch counts a parameter's updates.
