@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import prod
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import Progress
 
 from .beside import show_beside_numpy
-from .cases import contenders
-from .handover import HandOver, measure_handover
+from .cases import Contender, contenders
+from .handover import measure_handover
 from .measure import Result, measure
 from .report import show, show_handover, show_torch, write_json, write_torch_json
+
+T = TypeVar("T")
 
 
 def run(sizes: list[int], rounds: int, output: Path | None, beside_numpy: bool = False) -> int:
@@ -23,10 +27,10 @@ def run(sizes: list[int], rounds: int, output: Path | None, beside_numpy: bool =
     console = Console()
     results: list[Result] = []
     for size in sizes:
-        of_size = _measure(size, rounds, console)
+        of_size = _measure(f"{size:,} elements", contenders(size), size, rounds, console)
         show(of_size, console)
         results.extend(of_size)
-    handover = _measure_handover(rounds, console)
+    handover = _with_progress("hand-over", rounds, console, partial(measure_handover, rounds))
     show_handover(handover, console)
     if beside_numpy:
         for size in sizes:
@@ -48,25 +52,22 @@ def run_torch(rounds: int, output: Path | None, only: Sequence[str] = ()) -> int
     for case, shapes in CASES.items():
         if only and case not in only:
             continue
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(case, total=rounds)
-            elements = sum(map(prod, shapes()))
-            timed = measure(list(torch_contenders(shapes())), elements, rounds, lambda: progress.advance(task))  # noqa: B023
-        results[case] = timed
-        show_torch(case, timed, console)
+        elements = sum(map(prod, shapes()))
+        results[case] = _measure(case, torch_contenders(shapes()), elements, rounds, console)
+        show_torch(case, results[case], console)
     if output is not None:
         write_torch_json(results, output)
         console.print(f"wrote {output}")
     return 0
 
 
-def _measure(size: int, rounds: int, console: Console) -> list[Result]:
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(f"{size:,} elements", total=rounds)
-        return measure(list(contenders(size)), size, rounds, lambda: progress.advance(task))
+def _measure(title: str, contenders: Iterable[Contender], elements: int, rounds: int, console: Console) -> list[Result]:
+    """Makes the contenders, which take much memory, and lets go of them once they are timed."""
+    return _with_progress(title, rounds, console, partial(measure, list(contenders), elements, rounds))
 
 
-def _measure_handover(rounds: int, console: Console) -> HandOver:
+def _with_progress(title: str, rounds: int, console: Console, work: Callable[[Callable[[], None]], T]) -> T:
+    """What the work returns; it calls what it is given after each round."""
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("hand-over", total=rounds)
-        return measure_handover(rounds, lambda: progress.advance(task))
+        task = progress.add_task(title, total=rounds)
+        return work(lambda: progress.advance(task))

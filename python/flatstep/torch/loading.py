@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .plain import scalar_dtype
+from .plain import count
 
 if TYPE_CHECKING:
     from .optimizer import FusedOptimizer
@@ -46,13 +46,11 @@ def _hide(state: Any) -> Any:
 def _check(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> None:
     """ValueError where the state belongs to another rule."""
     for index, group in enumerate(state_dict["param_groups"]):
-        for name, otherwise in (("amsgrad", False), ("convention", "torch")):
-            mine, theirs = optimizer.defaults.get(name, otherwise), group.get(name, otherwise)
-            if mine != theirs:
-                raise ValueError(
-                    f"group {index} of the state_dict has {name}={theirs!r}, but this optimizer has {name}={mine!r}, "
-                    f"under which the state means something else; make the optimizer with {name}={theirs!r}"
-                )
+        for name, mine, theirs in optimizer.unlike(group):
+            raise ValueError(
+                f"group {index} of the state_dict has {name}={theirs!r}, but this optimizer has {name}={mine!r}, "
+                f"under which the state means something else; make the optimizer with {name}={theirs!r}"
+            )
     for key, state in state_dict["state"].items():
         missing = [name for name in ("step", *optimizer.state_keys) if name not in state] if state else []
         if missing:
@@ -70,4 +68,4 @@ def take_over(optimizer: FusedOptimizer) -> None:
                 device = "cpu" if key == "step" else param.device
                 state[key] = value.tensor.detach().to(device, copy=True)
             if key == "step" and not isinstance(state[key], torch.Tensor):
-                state[key] = torch.tensor(float(state[key]), dtype=scalar_dtype(), device="cpu")
+                state[key] = count(state[key])

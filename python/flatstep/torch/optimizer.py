@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache, wraps
 from typing import Any
 
@@ -94,13 +94,18 @@ class FusedOptimizer(torch.optim.Optimizer):
         """ValueError where a group asks for what a step would not do."""
         if group["differentiable"]:
             raise ValueError("differentiable=True needs a step that autograd can follow; use torch.optim for it")
-        for name, otherwise in (("amsgrad", False), ("convention", "torch")):
+        for name, mine, theirs in self.unlike(group):
+            raise ValueError(
+                f"a parameter group has {name}={theirs!r}, but the optimizer has {name}={mine!r}; "
+                "all groups must agree, or need two optimizers"
+            )
+
+    def unlike(self, group: Group) -> Iterator[tuple[str, Any, Any]]:
+        """The options in which a group differs from the optimizer, though all must share them: name, ours, theirs."""
+        for name, otherwise in (("amsgrad", False), ("convention", UNSAID["convention"])):
             mine, theirs = self.defaults.get(name, otherwise), group.get(name, otherwise)
             if mine != theirs:
-                raise ValueError(
-                    f"a parameter group has {name}={theirs!r}, but the optimizer has {name}={mine!r}; "
-                    "all groups must agree, or need two optimizers"
-                )
+                yield name, mine, theirs
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates every parameter that has a gradient, in place.

@@ -21,9 +21,14 @@ def scalar_dtype() -> torch.dtype:
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
+def count(updates: Any) -> Tensor:
+    """So many updates, as a state counts them: in a 0-d tensor on the CPU."""
+    return torch.tensor(float(updates), dtype=scalar_dtype(), device="cpu")
+
+
 def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
     """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
-    state: State = {"step": torch.tensor(0.0, dtype=scalar_dtype(), device="cpu")}
+    state: State = {"step": count(0)}
     for key in keys:
         dtype = mu_dtype if key == "exp_avg" else None
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
@@ -110,7 +115,7 @@ def _counter(step: Any) -> Tensor:
     is_own = isinstance(step, Tensor) and step.device.type == "cpu" and step.dim() == 0
     if is_own and step.dtype in (torch.float32, torch.float64):
         return step  # type: ignore[no-any-return]
-    return torch.tensor(float(step), dtype=scalar_dtype(), device="cpu")
+    return count(step)
 
 
 def _placement(tensor: Tensor) -> Any:
