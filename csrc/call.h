@@ -18,6 +18,7 @@ struct Scalars {
   double weight_decay;
   double decoupled_weight_decay;
   double maximize;
+  double is_initial_step;                       // whether there is no previous step to look back at
   double hyperparameters[max_hyperparameters];  // the rule's own, in the order in which it names them
 };
 
@@ -39,6 +40,7 @@ struct Segment {
   const void* grad;
   const Walk* walk;  // null where the gradient lies in memory as the parameter does
   void* state[max_slots];
+  bool makes_update = false;  // param is where the gradient is, or as long, and is given what a step would add to it
 };
 
 struct Call {

@@ -80,4 +80,20 @@ int find_layout(std::string_view param, std::string_view grad, std::string_view 
   return -1;
 }
 
+int find_kernel(int rule, std::string_view param, std::string_view grad, const std::vector<std::string_view>& state) {
+  const std::vector<SlotDescription>& slots = rules()[size_t(rule)].slots;
+  if (state.size() != slots.size()) return -1;
+  std::string_view first, second;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (slots[i].role == Role::first_moment) first = state[i];
+    if (slots[i].role == Role::second_moment) second = state[i];
+  }
+  const int layout = find_layout(param, grad, first, second);
+  if (layout < 0 || !has_kernel(rule, layout)) return -1;
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (layouts()[size_t(layout)].slot(slots[i].role).name != state[i]) return -1;
+  }
+  return layout;
+}
+
 }  // namespace flatstep

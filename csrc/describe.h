@@ -45,4 +45,7 @@ int find_rule(std::string_view name);
 int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment,
                 std::string_view second_moment = {});
 
+// The layout of a rule's kernel for streams of these formats, a format a slot; -1 where there is no such kernel.
+int find_kernel(int rule, std::string_view param, std::string_view grad, const std::vector<std::string_view>& state);
+
 }  // namespace flatstep

@@ -1,16 +1,9 @@
 // Who runs a Kernel over its elements on the CPU. The only place that knows OpenMP and fork.
 #pragma once
 
-#include "call.h"
+#include "work.h"
 
 namespace flatstep {
-
-// One kernel and all that it has to do in a step.
-struct Job {
-  Kernel kernel;
-  const Call* call;
-  int64_t elements;
-};
 
 // Whose threads carry out large steps. Our own sleep between steps. OpenMP's spin for milliseconds before they sleep,
 // which is right beside torch, whose operations run on the same threads, and very wrong beside NumPy, whose matrix
@@ -24,6 +17,7 @@ void run(const Job* jobs, int64_t count, Team team, int default_threads = 0);
 
 bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
 int num_threads();            // how many a large step uses
+int chosen_threads();         // how many somebody set; 0 where nobody did
 void set_num_threads(int n);  // n >= 1
 int forks();                  // how many lie between the process that loaded us and this one
 

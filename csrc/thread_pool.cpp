@@ -10,22 +10,6 @@ namespace flatstep {
 
 namespace {
 
-// Waits until an atomic's value is not `old`: awake for some tens of microseconds, for what comes at once, then asleep.
-template <class T>
-T wait_while_equal(const std::atomic<T>& value, T old) {
-  constexpr int spins = 500;
-  for (int i = 0; i < spins; ++i) {
-    if (const T now = value.load(std::memory_order_acquire); now != old) return now;
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("isb");
-#endif
-  }
-  value.wait(old, std::memory_order_acquire);
-  return value.load(std::memory_order_acquire);
-}
-
 // Threads started meanwhile get no signals: those are for the threads that the program knows of.
 class SignalsBlocked {
  public:
@@ -50,13 +34,13 @@ void ThreadPool::run(int threads, Task task, void* argument) {
   grow(threads - 1);
   task_ = task;
   argument_ = argument;
-  inside_.store(0, std::memory_order_release);
+  gate_.open();
   for (int i = 0; i < threads - 1 && i < int(helpers_.size()); ++i) {
     helpers_[size_t(i)]->calls.fetch_add(1, std::memory_order_release);
     helpers_[size_t(i)]->calls.notify_one();
   }
   task(argument, 0);
-  close_and_wait();
+  gate_.close_and_wait();
 }
 
 // Starts helpers until there are that many. Where the system grants no more threads, fewer must do.
@@ -77,27 +61,10 @@ void ThreadPool::grow(int helpers) {
 void ThreadPool::help(Helper& helper, int thread) {
   for (uint32_t seen = 0;;) {
     seen = wait_while_equal(helper.calls, seen);
-    if (!enter()) continue;
+    if (!gate_.enter()) continue;
     task_(argument_, thread);
-    leave();
+    gate_.leave();
   }
-}
-
-bool ThreadPool::enter() {
-  int inside = inside_.load(std::memory_order_acquire);
-  while (inside >= 0) {
-    if (inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acquire)) return true;
-  }
-  return false;
-}
-
-void ThreadPool::leave() {
-  if (inside_.fetch_sub(1, std::memory_order_release) == closed + 1) inside_.notify_one();
-}
-
-void ThreadPool::close_and_wait() {
-  int inside = inside_.fetch_add(closed, std::memory_order_acq_rel) + closed;
-  while (inside != closed) inside = wait_while_equal(inside_, inside);
 }
 
 }  // namespace flatstep

@@ -7,6 +7,8 @@
 #include <mutex>
 #include <vector>
 
+#include "gate.h"
+
 namespace flatstep {
 
 // Runs a task on the calling thread and on helpers. Nobody waits for a helper that has not begun: a task must be such
@@ -27,15 +29,10 @@ class ThreadPool {
 
   void grow(int helpers);
   void help(Helper& helper, int thread);
-  bool enter();
-  void leave();
-  void close_and_wait();
-
-  static constexpr int closed = -(1 << 30);
 
   std::mutex in_use_;
   std::vector<std::unique_ptr<Helper>> helpers_;
-  std::atomic<int> inside_{closed};  // helpers at work; plus `closed` while no more may begin
+  Gate gate_;
   Task task_ = nullptr;
   void* argument_ = nullptr;
 };

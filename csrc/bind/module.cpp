@@ -1,9 +1,19 @@
 // The extension module flatstep._core.
 #include "bind.h"
+#include "lending.h"
+#include "parallel.h"
+
+namespace {
+
+const flatstep::Loan loan = {FLATSTEP_VERSION, flatstep::this_build(), &flatstep::chosen_target,
+                             &flatstep::chosen_threads};
+
+}  // namespace
 
 NB_MODULE(_core, module) {
   module.doc() = "flatstep's compiled core: kernels, checks and threads. Use the flatstep package.";
   module.attr("version") = FLATSTEP_VERSION;
+  module.attr("loan") = flatstep::nb::capsule(&loan, flatstep::loan_name);
   // Whoever is alive when the interpreter ends is held by somebody else: a hook of torch, say.
   flatstep::nb::set_leak_warnings(false);
   flatstep::bind_catalog(module);

@@ -13,6 +13,7 @@ Scalars read_scalars(nb::handle row, size_t hyperparameters) {
   if (numbers.size() != common + hyperparameters) throw nb::value_error("a row of scalars has another length");
   Scalars s{};
   s.count = nb::cast<int64_t>(numbers[0]);
+  s.is_initial_step = s.count == 1;
   double* const fields[] = {&s.learning_rate, &s.grad_scale, &s.weight_decay, &s.decoupled_weight_decay, &s.maximize};
   for (size_t i = 1; i < common; ++i) *fields[i - 1] = nb::cast<double>(numbers[i]);
   for (size_t i = 0; i < hyperparameters; ++i) s.hyperparameters[i] = nb::cast<double>(numbers[common + i]);

@@ -203,6 +203,7 @@ class TorchStepper {
     if (row_begins_ || scalars_.back().count != count) {
       scalars_.push_back(row_);
       scalars_.back().count = count;
+      scalars_.back().is_initial_step = count == 1;
       row_begins_ = false;
     }
     return int64_t(scalars_.size()) - 1;

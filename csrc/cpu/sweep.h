@@ -44,6 +44,16 @@ void gather(const void* grad, const Walk& walk, int64_t first, int count, Storag
   }
 }
 
+// Saves `count` numbers of the gradient from the update that will take their place. An update is what the step makes of
+// a parameter of -0, to which all else can be added exactly.
+template <class L>
+FLATSTEP_FN void begin_update(const Segment& segment, int64_t first, int count, typename L::Grad::Storage* to) {
+  const auto* from = static_cast<const typename L::Grad::Storage*>(segment.grad) + first;
+  for (int k = 0; k < count; ++k) to[k] = from[k];
+  const typename L::Param::Tile update(segment.param, first);
+  for (int k = 0; k < count; ++k) update.store(k, typename L::Compute(-0.0));
+}
+
 template <class R, class T, class Param, class Grad, class... Slots>
 FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coefficients, int count, Param param,
                              Grad grad, Slots... slots) {
@@ -81,6 +91,10 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
       int64_t grad_first = i;
       if (segment.walk) {
         gather(segment.grad, *segment.walk, i, count, gathered);
+        grad = gathered;
+        grad_first = 0;
+      } else if (segment.makes_update) {
+        begin_update<L>(segment, i, count, gathered);
         grad = gathered;
         grad_first = 0;
       }

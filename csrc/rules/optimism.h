@@ -11,8 +11,8 @@ template <class T>
 struct Optimism {
   T of_r, of_previous;
 
-  FLATSTEP_FN Optimism(double alpha, double beta, int64_t t)
-      : of_r(T(t > 1 ? alpha + beta : alpha)), of_previous(T(t > 1 ? beta : 0.0)) {}
+  FLATSTEP_FN Optimism(double alpha, double beta, const Scalars& s)
+      : of_r(T(s.is_initial_step != 0 ? alpha : alpha + beta)), of_previous(T(s.is_initial_step != 0 ? 0.0 : beta)) {}
 
   FLATSTEP_FN T operator()(T r, T previous) const {
     const T u = of_r * r;

@@ -35,7 +35,7 @@ struct OptimisticAdam {
             Momentum<T>(h.b1, s.count, h.nesterov != 0),
             T(bias_correction(h.b2, s.count)),
             Direction<T>(h.eps, h.eps_root),
-            Optimism<T>(h.alpha, h.beta, s.count),
+            Optimism<T>(h.alpha, h.beta, s),
             Descent<T>(s)};
   }
 

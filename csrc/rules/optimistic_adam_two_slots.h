@@ -49,7 +49,7 @@ struct OptimisticAdamTwoSlots {
             {T(bias_correction(h.previous_b1, before)), T(bias_correction(h.previous_b2, before)),
              Direction<T>(h.previous_eps, h.previous_eps_root)},
             {T(bias_correction(h.b1, s.count)), T(bias_correction(h.b2, s.count)), Direction<T>(h.eps, h.eps_root)},
-            Optimism<T>(h.alpha, h.beta, s.count),
+            Optimism<T>(h.alpha, h.beta, s),
             Descent<T>(s)};
   }
 

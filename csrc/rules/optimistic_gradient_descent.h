@@ -25,7 +25,7 @@ struct OptimisticGradientDescent {
   template <class T>
   static FLATSTEP_FN Coefficients<T> prepare(const Scalars& s) {
     const auto h = read_hyperparameters<OptimisticGradientDescent>(s);
-    return {Gradient<T>(s), Optimism<T>(h.alpha, h.beta, s.count), Descent<T>(s)};
+    return {Gradient<T>(s), Optimism<T>(h.alpha, h.beta, s), Descent<T>(s)};
   }
 
   template <class T>

@@ -35,6 +35,7 @@ void Block::fill(Random& random, bool with_signs) {
 Scalars some_numbers(const RuleDescription& rule, Random& random) {
   Scalars s{};
   s.count = random.pick<int64_t>({1, 2, 3, 1000});
+  s.is_initial_step = s.count == 1;
   s.learning_rate = random.pick<double>({1e-3, 0.1});
   s.grad_scale = random.pick<double>({1.0, 0.5});
   s.weight_decay = random.pick<double>({0.0, 0.01});

@@ -1,0 +1,91 @@
+// The extension module flatstep._xla: one XLA FFI handler for all rules and layouts.
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+
+#include "gate.h"
+#include "lending.h"
+#include "work.h"
+#include "xla_step.h"
+
+namespace flatstep {
+
+namespace {
+
+namespace ffi = xla::ffi;
+namespace nb = nanobind;
+
+const Loan* core;
+
+// Work that outlives its step only as something that nobody may enter any more.
+struct Shift {
+  Work work;
+  Gate gate;
+
+  explicit Shift(const std::vector<Job>& jobs) : work(jobs.data(), int64_t(jobs.size())) {}
+};
+
+// On XLA's own threads, the caller among them. A thread that is busy costs time but never holds up the step.
+void carry_out(const std::vector<Job>& jobs, ffi::ThreadPool& pool) {
+  const auto shift = std::make_shared<Shift>(jobs);
+  const auto lent = std::max(1, int(pool.num_threads()));
+  const int chosen = core->chosen_threads();
+  const int threads = shift->work.cut(chosen > 0 ? std::min(chosen, lent) : lent);
+  if (threads > 1) shift->gate.open();
+  for (int thread = 1; thread < threads; ++thread) {
+    pool.Schedule([shift, thread] {
+      if (!shift->gate.enter()) return;
+      shift->work.carry_out(thread);
+      shift->gate.leave();
+    });
+  }
+  shift->work.carry_out(0);
+  if (threads > 1) shift->gate.close_and_wait();
+}
+
+ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule,
+                bool makes_update, ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
+  try {
+    XlaStep step({rule, makes_update, numbers, traced}, args, rets);
+    carry_out(step.jobs(core->chosen_target()), pool);
+    return ffi::Error::Success();
+  } catch (const std::exception& error) {
+    return ffi::Error(ffi::ErrorCode::kInvalidArgument, error.what());
+  }
+}
+
+XLA_FFI_DEFINE_HANDLER(handler, step,
+                       ffi::Ffi::Bind()
+                           .Ctx<ffi::ThreadPool>()
+                           .RemainingArgs()
+                           .RemainingRets()
+                           .Attr<std::string_view>("rule")
+                           .Attr<bool>("makes_update")
+                           .Attr<ffi::Span<const double>>("numbers")
+                           .Attr<ffi::Span<const int32_t>>("traced"));
+
+// Whether there is a kernel for such parameters (or updates), gradients and slots, by the names of their dtypes.
+bool knows(std::string_view rule, std::string_view written, std::string_view grad,
+           const std::vector<std::string_view>& state) {
+  const int index = find_rule(rule);
+  return index >= 0 && find_kernel(index, written, grad, state) >= 0;
+}
+
+}  // namespace
+
+}  // namespace flatstep
+
+NB_MODULE(_xla, module) {
+  namespace nb = nanobind;
+  module.doc() = "flatstep's step for XLA. Use flatstep.jax.";
+  flatstep::core = &flatstep::borrow();
+  module.attr("version") = FLATSTEP_VERSION;
+  // The interface that this was built for: (major, minor).
+  module.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
+  module.attr("scalars") = nb::tuple(nb::cast(flatstep::xla_scalars()));
+  module.def("has_kernel", &flatstep::knows, nb::arg("rule"), nb::arg("written"), nb::arg("grad"), nb::arg("state"));
+  module.attr("handler") = nb::capsule(reinterpret_cast<void*>(flatstep::handler));
+}

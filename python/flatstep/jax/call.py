@@ -1,0 +1,159 @@
+"""The step of some leaves as one operation: its form on each platform, under vmap, and sharded. For flatstep.jax only.
+
+On the CPU it is a call of flatstep's kernels, which change parameters and state where they are; elsewhere, and for dtypes
+without a kernel, it is the formula in jax.numpy.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+
+from .. import _core
+from . import formulas, partition, versions
+
+Array = Any
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is fixed when a step is compiled.
+
+    Operands, in this order: the count, the traced numbers, the parameters (none where updates are made), for each slot
+    the state of all leaves, the gradients. Count and numbers have the shape of the batch, () outside of vmap, whose axes
+    are the first of all other operands. Results: the parameters or updates, and the state, in the same order.
+    """
+
+    rule: str
+    makes_update: bool
+    numbers: tuple[float, ...]  # as SCALARS says, then the rule's own; 0 for those that are traced
+    traced: tuple[int, ...]  # places in numbers
+    leaves: int
+
+    @property
+    def slots(self) -> int:
+        return len(_core.slots(self.rule))
+
+    @property
+    def begin(self) -> int:
+        """The place of the first operand that is not a number."""
+        return 1 + len(self.traced)
+
+    @property
+    def sources(self) -> list[int]:
+        """For each result the operand that it takes the place of."""
+        streams = self.leaves * (self.slots + (0 if self.makes_update else 1))
+        state = list(range(self.begin, self.begin + streams))
+        return [*range(self.begin + streams, self.begin + streams + self.leaves), *state] if self.makes_update else state
+
+    def leaf(self, operands: Sequence[Any], index: int) -> tuple[Any, Any, list[Any]]:
+        """The parameter (or None), the gradient and the state of one leaf."""
+        streams = [operands[i : i + self.leaves] for i in range(self.begin, len(operands), self.leaves)]
+        param = None if self.makes_update else streams.pop(0)[index]
+        return param, streams[-1][index], [slot[index] for slot in streams[:-1]]
+
+
+@functools.cache
+def scalar_names(rule: str) -> tuple[str, ...]:
+    """The names of a step's numbers, in their order."""
+    return (*versions.handler_module().scalars, *_core.hyperparameters(rule))
+
+
+def carry_out(step: Step, operands: Sequence[Array]) -> list[Array]:
+    """The results of the step."""
+    made: list[Array] = _compiled(step)(*operands)
+    return made
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(step: Step) -> Any:
+    # Inside of a larger program it becomes a part of that; alone, it is compiled once for a step.
+    return jax.jit(functools.partial(_once, step), inline=True)
+
+
+def _once(step: Step, *operands: Array) -> Any:
+    form = functools.partial(formula, step=step)
+    if has_kernel(step, operands):
+        form = functools.partial(jax.lax.platform_dependent, cpu=functools.partial(kernel, step=step), default=form)
+    return _not_differentiable(_batchable(step, partition.partitioned(form, step, operands)))(*operands)
+
+
+def _batchable(step: Step, call: Any) -> Any:
+    """Under vmap, a step whose operands have one axis more, and which is still one call."""
+
+    def batched(size: int, is_batched: Sequence[bool], *operands: Array) -> Any:
+        wide = [
+            x if has_axis else jnp.broadcast_to(x, (size, *x.shape))
+            for x, has_axis in zip(operands, is_batched, strict=True)
+        ]
+        made = carry_out(step, wide)
+        return made, [True] * len(made)
+
+    wrapped = custom_vmap(call)
+    wrapped.def_vmap(batched)
+    return wrapped
+
+
+def _not_differentiable(call: Any) -> Any:
+    def refuse(*_: Any) -> NoReturn:
+        raise TypeError(
+            "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
+            "or, to train through steps, use optax"
+        )
+
+    wrapped = jax.custom_jvp(call)
+    wrapped.defjvp(refuse)
+    return wrapped
+
+
+def formula(*operands: Array, step: Step) -> list[Array]:
+    """The step in jax.numpy."""
+    results = []
+    names = scalar_names(step.rule)
+    for index in range(step.leaves):
+        param, grad, state = step.leaf(operands, index)
+
+        def spread(number: Array, axes: int = grad.ndim) -> Array:
+            return number.reshape(number.shape + (1,) * (axes - number.ndim))
+
+        compute: Any = np.float64 if grad.dtype == np.float64 else np.float32
+        numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
+        for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):
+            numbers[names[place]] = spread(operand.astype(compute))
+        terms = formulas.Terms(spread(operands[0]), numbers, compute, step.makes_update)
+        results.append(formulas.step_leaf(step.rule, terms, param, grad, state))
+    return [stream for streams in zip(*results, strict=True) for stream in streams]
+
+
+def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
+    """Whether the CPU has a kernel for the dtypes of every leaf."""
+
+    def of_leaf(index: int) -> bool:
+        param, grad, state = step.leaf([np.dtype(x.dtype).name for x in operands], index)
+        written = grad if param is None else param
+        return bool(versions.handler_module().has_kernel(step.rule, written, grad, state))
+
+    return all(map(of_leaf, range(step.leaves)))
+
+
+def kernel(*operands: Array, step: Step) -> list[Array]:
+    """The call of the kernels: each result lies where its operand was."""
+    call = jax.ffi.ffi_call(
+        versions.registered_name(),
+        [jax.ShapeDtypeStruct(operands[i].shape, operands[i].dtype) for i in step.sources],
+        input_output_aliases={source: result for result, source in enumerate(step.sources)},
+    )
+    attributes = dict(
+        rule=step.rule,
+        makes_update=step.makes_update,
+        numbers=np.array(step.numbers, np.float64),
+        traced=np.array(step.traced, np.int32),
+    )
+    return list(call(*operands, **attributes))

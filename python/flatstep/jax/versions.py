@@ -1,0 +1,78 @@
+"""Whether the jax at hand can run our steps, and their registration with it. For flatstep.jax only.
+
+XLA checks a handler's version when it starts, and one that it refuses leaves all of JAX unusable. So versions are
+compared here first, and nothing is registered before the first step is compiled.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+OLDEST_JAX = (0, 6, 1)
+
+
+def check() -> None:
+    """ImportError where something is missing, too old or too new."""
+    for name in ("jax", "optax"):
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise ImportError(f"flatstep.jax needs {name}: pip install 'flatstep[jax]' ({error})") from None
+    import jax
+
+    if _numbers(jax.__version__) < OLDEST_JAX:
+        oldest = ".".join(map(str, OLDEST_JAX))
+        raise ImportError(f"flatstep.jax needs jax {oldest} or later, found {jax.__version__}")
+    _check_interface(handler_module().api_version, _interface_of_jaxlib())
+
+
+def handler_module() -> Any:
+    """flatstep._xla, which holds the handler."""
+    try:
+        return import_module("flatstep._xla")
+    except ModuleNotFoundError:
+        raise ImportError(
+            "this build of flatstep has no part for XLA: the headers of jaxlib were not found when it was built; "
+            "reinstall flatstep where pip can fetch jaxlib at build time"
+        ) from None
+
+
+@functools.cache
+def registered_name() -> str:
+    """The name by which XLA knows the handler, which it is told here once."""
+    import jax
+
+    name = f"flatstep_step_{handler_module().version}"
+    jax.ffi.register_ffi_target(name, handler_module().handler, platform="cpu")
+    return name
+
+
+def _check_interface(built: tuple[int, int], found: tuple[int, int] | None) -> None:
+    """XLA takes handlers of its own interface and of earlier minor versions of it."""
+    if found is not None and (found[0] != built[0] or found[1] < built[1]):
+        raise ImportError(
+            f"flatstep.jax was built for version {built[0]}.{built[1]} of XLA's foreign function interface, and this "
+            f"jaxlib has {found[0]}.{found[1]}; "
+            + ("upgrade jaxlib" if found < built else "upgrade flatstep, or use an older jaxlib")
+        )
+
+
+def _interface_of_jaxlib() -> tuple[int, int] | None:
+    """The (major, minor) version in the header that jaxlib brings; None where it brings none."""
+    import jax
+
+    header = Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h"
+    try:
+        text = header.read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = dict(re.findall(r"#define XLA_FFI_API_(MAJOR|MINOR) (\d+)", text))
+    return (int(found["MAJOR"]), int(found["MINOR"])) if len(found) == 2 else None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
