@@ -1,0 +1,16 @@
+"""flatstep for JAX: optax's Adam family, fused, and in place under ``jax.jit`` with donation.
+
+What replaces ``optax.amsgrad`` and its like goes on with their states. Best is their ``step``::
+
+    opt = flatstep.jax.amsgrad(1e-3)
+    state = opt.init(params)
+    train_step = jax.jit(lambda params, state, batch: opt.step(params, state, grads(params, batch)), donate_argnums=(0, 1))
+"""
+
+from . import versions
+
+versions.check()
+
+from .rules import adam, adamw, amsgrad, optimistic_adam_v2  # noqa: E402
+
+__all__ = ["amsgrad", "optimistic_adam_v2", "adam", "adamw"]

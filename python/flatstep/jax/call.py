@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
 
 from .. import _core
 from . import formulas, partition, versions
@@ -66,10 +68,9 @@ def scalar_names(rule: str) -> tuple[str, ...]:
     return (*versions.handler_module().scalars, *_core.hyperparameters(rule))
 
 
-def carry_out(step: Step, operands: Sequence[Array]) -> list[Array]:
+def carry_out(step: Step, operands: Sequence[Array]) -> tuple[Array, ...]:
     """The results of the step."""
-    made: list[Array] = _compiled(step)(*operands)
-    return made
+    return tuple(_compiled(step)(*operands))
 
 
 @functools.lru_cache(maxsize=256)
@@ -79,10 +80,13 @@ def _compiled(step: Step) -> Any:
 
 
 def _once(step: Step, *operands: Array) -> Any:
-    form = functools.partial(formula, step=step)
-    if has_kernel(step, operands):
-        form = functools.partial(jax.lax.platform_dependent, cpu=functools.partial(kernel, step=step), default=form)
-    return _not_differentiable(_batchable(step, partition.partitioned(form, step, operands)))(*operands)
+    def by_shards(*arrays: Array) -> Any:
+        return partition.by_shards(on_shards, step, arrays)
+
+    def on_shards(*arrays: Array) -> Any:
+        return partition.partitioned(functools.partial(step_p.bind, step=step), step, arrays)(*arrays)
+
+    return _not_differentiable(_batchable(step, by_shards))(*operands)
 
 
 def _batchable(step: Step, call: Any) -> Any:
@@ -94,7 +98,7 @@ def _batchable(step: Step, call: Any) -> Any:
             for x, has_axis in zip(operands, is_batched, strict=True)
         ]
         made = carry_out(step, wide)
-        return made, [True] * len(made)
+        return made, (True,) * len(made)
 
     wrapped = custom_vmap(call)
     wrapped.def_vmap(batched)
@@ -134,13 +138,11 @@ def formula(*operands: Array, step: Step) -> list[Array]:
 
 def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
     """Whether the CPU has a kernel for the dtypes of every leaf."""
-
-    def of_leaf(index: int) -> bool:
-        param, grad, state = step.leaf([np.dtype(x.dtype).name for x in operands], index)
-        written = grad if param is None else param
-        return bool(versions.handler_module().has_kernel(step.rule, written, grad, state))
-
-    return all(map(of_leaf, range(step.leaves)))
+    dtypes = [np.dtype(x.dtype).name for x in operands]
+    leaves = [step.leaf(dtypes, index) for index in range(step.leaves)]
+    combinations = {(param or grad, grad, *state) for param, grad, state in leaves}
+    known = versions.handler_module().has_kernel
+    return all(known(step.rule, written, grad, state) for written, grad, *state in combinations)
 
 
 def kernel(*operands: Array, step: Step) -> list[Array]:
@@ -157,3 +159,20 @@ def kernel(*operands: Array, step: Step) -> list[Array]:
         traced=np.array(step.traced, np.int32),
     )
     return list(call(*operands, **attributes))
+
+
+def _shapes(*operands: Any, step: Step) -> list[Any]:
+    return [operands[i].update(weak_type=False) for i in step.sources]
+
+
+def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
+    form = kernel if has_kernel(step, context.avals_in) else formula
+    return mlir.lower_fun(functools.partial(form, step=step), multiple_results=True)(context, *operands)
+
+
+# What a platform does is chosen when a program is lowered for it: to trace both forms takes seconds for large models.
+step_p = Primitive("flatstep_step")
+step_p.multiple_results = True
+step_p.def_abstract_eval(_shapes)
+mlir.register_lowering(step_p, mlir.lower_fun(formula, multiple_results=True))
+mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")

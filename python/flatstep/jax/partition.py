@@ -8,25 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 
 def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Callable[..., Any]:
     """The call, carried out shard by shard: each leaf is sharded as the operand that its result takes the place of."""
     owners = _owners(step, len(operands))
-
-    def infer(mesh: Any, operand_shapes: Any, result_shapes: Any) -> Any:
-        return [operand_shapes[source].sharding for source in step.sources]
-
-    def partition(mesh: Any, operand_shapes: Any, result_shapes: Any) -> Any:
-        results = [shape.sharding for shape in result_shapes]
-        shardings = [
-            operand_shapes[i].sharding if owner is None else results[owner] for i, owner in enumerate(owners)
-        ]
-        return mesh, call, results, shardings
+    batch = operands[0].ndim
 
     def positional(*arrays: Any) -> Any:
-        return call(*arrays)
+        return tuple(call(*arrays))
+
+    def infer(mesh: Any, operand_shapes: Any, result_shapes: Any) -> Any:
+        return tuple(operand_shapes[source].sharding for source in step.sources)
+
+    def partition(mesh: Any, operand_shapes: Any, result_shapes: Any) -> Any:
+        leaves = _aligned(batch, [shape.sharding for shape in result_shapes[: step.leaves]])
+        numbers = _of_numbers(batch, leaves[0], operand_shapes[0].sharding)
+        operand_shardings = tuple(numbers if owner is None else leaves[owner] for owner in owners)
+        return mesh, positional, tuple(operand_shardings[source] for source in step.sources), operand_shardings
 
     rule = _sharding_rule(owners, [x.ndim for x in operands], step)
     wrapped = custom_partitioning(positional)
@@ -34,9 +37,90 @@ def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) ->
     return wrapped
 
 
+def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Any:
+    """The results of a step where shardings are part of types: shard by shard on the explicit axes of a mesh."""
+    mesh = next((mesh for mesh in (jax.typeof(x).sharding.mesh for x in operands) if not mesh.empty), None)
+    if mesh is None:
+        return carry_out(*operands)
+    explicit = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
+    if not explicit:
+        return carry_out(*_varying_together(step, operands))
+    specs = _specs(step, operands)
+    sharded = jax.shard_map(
+        lambda *shards: carry_out(*_varying_together(step, shards)),
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=tuple(specs[source] for source in step.sources),
+        # Left out, they are all, but for those that a vmap goes along.
+        axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
+    )
+    return sharded(*(jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(operands, specs, strict=True)))
+
+
+def _specs(step: Any, operands: Sequence[Any]) -> tuple[P, ...]:
+    """How operands are sharded by their types, and the axes of a batch all alike: as the first leaf's."""
+    specs = [jax.typeof(x).sharding.spec for x in operands]
+    of_batch = tuple(specs[step.begin])[: operands[0].ndim]
+    return tuple(P(*of_batch, *tuple(spec)[len(of_batch) :]) for spec in specs)
+
+
+def _varying_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """Inside of shard_map: a leaf differs from device to device if its gradient or a number does, and so its results."""
+    owners = _owners(step, len(operands))
+    of_numbers: set[str] = set().union(*map(_varying, operands[: step.begin]))
+    of_leaf = [set(of_numbers) for _ in range(step.leaves)]
+    for owner, x in zip(owners, operands, strict=True):
+        if owner is not None:
+            of_leaf[owner] |= _varying(x)
+    return [x if owner is None else _vary(x, of_leaf[owner]) for owner, x in zip(owners, operands, strict=True)]
+
+
+def _varying(x: Any) -> set[str]:
+    """The axes of the mesh along which an array differs from device to device, as far as its type says."""
+    kind = jax.typeof(x)
+    axes = kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
+    return set(axes)
+
+
+def _vary(x: Any, axes: set[str]) -> Any:
+    missing = tuple(sorted(axes - _varying(x)))
+    if not missing:
+        return x
+    return jax.lax.pcast(x, missing, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, missing)
+
+
 def _owners(step: Any, operands: int) -> list[int | None]:
     """For each operand the leaf that it belongs to: a result's index. None for numbers."""
     return [None if i < step.begin else (i - step.begin) % step.leaves for i in range(operands)]
+
+
+def _aligned(batch: int, shardings: Sequence[Any]) -> Sequence[Any]:
+    """The shardings of leaves, with one sharding of the batch's axes for all: the first leaf's."""
+    if batch == 0:
+        return shardings
+    if not all(isinstance(sharding, NamedSharding) for sharding in shardings):
+        raise NotImplementedError("flatstep: a batch of steps on a mesh of which only a part is manual")
+    of_batch = _padded(shardings[0].spec, batch)[:batch]
+    taken = {axis for entry in of_batch for axis in _names(entry)}
+
+    def align(sharding: Any) -> Any:
+        own = [None if taken & set(_names(entry)) else entry for entry in sharding.spec[batch:]]
+        return NamedSharding(sharding.mesh, P(*of_batch, *own))
+
+    return [align(sharding) for sharding in shardings]
+
+
+def _of_numbers(batch: int, of_leaf: Any, of_count: Any) -> Any:
+    return NamedSharding(of_leaf.mesh, P(*_padded(of_leaf.spec, batch)[:batch])) if batch else of_count
+
+
+def _padded(spec: P, length: int) -> tuple[Any, ...]:
+    return (*spec, *(None,) * (length - len(spec)))
+
+
+def _names(entry: Any) -> tuple[str, ...]:
+    """The mesh axes of an entry of a PartitionSpec."""
+    return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
 
 def _sharding_rule(owners: Sequence[int | None], axes: Sequence[int], step: Any) -> str:

@@ -1,0 +1,83 @@
+"""The leaves of a step's trees, side by side and checked while a program is traced. For flatstep.jax only.
+
+An error of a kernel would come after donation, when parameters and state are gone; so there must be none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = Any
+PyTree = Any
+
+
+def is_none(x: Any) -> bool:
+    return x is None
+
+
+class Leaves:
+    """The leaves of ``tree`` (parameters, or gradients where there are none) and of the trees that go with it.
+
+    None is a leaf here: a place without an array, whose gradient and state may be None too.
+    """
+
+    def __init__(self, name: str, tree: PyTree) -> None:
+        self.name = name
+        self.tree = tree
+        leaves, self._structure = jax.tree.flatten(tree, is_leaf=is_none)
+        self.arrays = [x if x is None else self._array(name, i, x) for i, x in enumerate(leaves)]
+
+    def path(self, index: int) -> str:
+        """Where a leaf is, as one would write it."""
+        paths = jax.tree_util.tree_flatten_with_path(self.tree, is_leaf=is_none)[0]
+        return str(jax.tree_util.keystr(paths[index][0]))
+
+    def match(self, name: str, tree: PyTree) -> list[Array | None]:
+        """The leaves of a tree of the same structure and shapes. ValueError or TypeError where it is not."""
+        try:
+            leaves = self._structure.flatten_up_to(tree)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} has another structure than {self.name}: {error}") from None
+        return [x if x is None else self._like(name, i, x) for i, x in enumerate(leaves)]
+
+    def broadcast(self, name: str, tree: PyTree) -> list[bool]:
+        """A tree of truth values that may end above the leaves: one value a leaf."""
+
+        def below(value: Any, part: PyTree) -> PyTree:
+            return jax.tree.map(lambda _: bool(value), part, is_leaf=is_none)
+
+        try:
+            full = jax.tree.map(below, tree, self.tree)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} has another structure than {self.name}: {error}") from None
+        return [bool(x) for x in jax.tree.leaves(full, is_leaf=is_none)]
+
+    def build(self, leaves: Sequence[Array | None]) -> PyTree:
+        return jax.tree.unflatten(self._structure, leaves)
+
+    def _array(self, name: str, index: int, leaf: Any) -> Array:
+        try:
+            array = jnp.asarray(leaf)
+        except TypeError as error:
+            raise TypeError(f"{name}{self.path(index)} is not an array: {error}") from None
+        if not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(
+                f"{name}{self.path(index)} is {array.dtype}, expected a real floating-point dtype; leave it out with "
+                "optax.masked or optax.multi_transform"
+            )
+        return array
+
+    def _like(self, name: str, index: int, leaf: Any) -> Array:
+        array, own = self._array(name, index, leaf), self.arrays[index]
+        if own is None:
+            raise ValueError(f"{name}{self.path(index)} is an array, but {self.name}{self.path(index)} is None")
+        if array.shape != own.shape:
+            raise ValueError(
+                f"{name}{self.path(index)} has shape {array.shape}, expected {own.shape}, as "
+                f"{self.name}{self.path(index)} has"
+            )
+        return array

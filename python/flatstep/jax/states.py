@@ -1,0 +1,86 @@
+"""Where optax keeps the state of its optimizers: read and put back, so that either library goes on from the other.
+
+For flatstep.jax only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+Array = Any
+PyTree = Any
+
+# The fields that hold a rule's slots: which part of the chain's state, and the name in it.
+_SLOTS = {
+    "adam": ((0, "mu"), (0, "nu")),
+    "amsgrad": ((0, "mu"), (0, "nu"), (0, "nu_max")),
+    "optimistic_adam": ((0, "mu"), (0, "nu"), (1, "previous_gradient")),
+}
+
+
+class State(NamedTuple):
+    """One state of optax's, read: its counts are those of steps done."""
+
+    rule: str
+    parts: tuple[Any, ...]
+
+    @classmethod
+    def read(cls, rule: str, state: Any) -> State:
+        """TypeError where the state is not one that ``init`` makes."""
+        is_chain = isinstance(state, (tuple, list)) and not hasattr(state, "_fields") and len(state) > 1
+        missing = [name for part, name in _SLOTS[rule] if not (is_chain and hasattr(state[part], name))]
+        if missing:
+            found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
+            raise TypeError(f"state is {found}, without {', '.join(missing)}; expected what init or a step returned")
+        return cls(rule, tuple(state))
+
+    @property
+    def count(self) -> Array:
+        """How many steps drive the corrections of bias."""
+        return self.parts[0].count
+
+    @property
+    def is_initial_step(self) -> Array | None:
+        return getattr(self.parts[1], "is_initial_step", None)
+
+    @property
+    def slots(self) -> list[tuple[str, PyTree]]:
+        """Each slot's name in a message, and its tree."""
+        return [(f"state[{part}].{name}", getattr(self.parts[part], name)) for part, name in _SLOTS[self.rule]]
+
+    def schedule_count(self, part: int) -> Array:
+        """What the schedule that this part of the chain belongs to is called with."""
+        holder = _inner(self.parts[part])
+        if not hasattr(holder, "count"):
+            raise TypeError(
+                f"state[{part}] is {type(holder).__name__}, without the count that a schedule needs; make the state with "
+                "an optimizer that has a schedule too"
+            )
+        return holder.count
+
+    def after(self, slots: Sequence[PyTree]) -> tuple[Any, ...]:
+        """The state after a step that made these slots."""
+        parts = [_advanced(part) for part in self.parts]
+        for (part, name), tree in zip(_SLOTS[self.rule], slots, strict=True):
+            parts[part] = parts[part]._replace(**{name: tree})
+        return tuple(parts)
+
+
+def _inner(part: Any) -> Any:
+    return part.inner_state if isinstance(part, optax.MaskedState) else part
+
+
+def _advanced(part: Any) -> Any:
+    """A part with its counter counted on."""
+    if isinstance(part, optax.MaskedState):
+        return part._replace(inner_state=_advanced(part.inner_state))
+    fields = getattr(part, "_fields", ())
+    if "count" in fields:
+        return part._replace(count=optax.safe_increment(part.count))
+    if "is_initial_step" in fields:
+        return part._replace(is_initial_step=jnp.zeros_like(part.is_initial_step))
+    return part

@@ -1,0 +1,236 @@
+"""The object that all optimizers here are: optax's protocol, and a fused step. Base of the functions in rules.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..numbers import Number
+from .call import Step, carry_out, scalar_names
+from .leaves import Leaves
+from .states import State
+
+Array = Any
+PyTree = Any
+ScalarOrSchedule = Any  # a number, an array of no axes, or a function of the count
+
+LEAVES_A_CALL = 16  # the time to compile a call grows with the square of them or worse; a step's time does not fall
+
+_ANY = Number()
+_BOUNDS = {
+    "b1": Number(at_least=0, below=1),
+    "b2": Number(at_least=0, below=1),
+    "eps": Number(at_least=0),
+    "eps_root": Number(at_least=0),
+    "weight_decay": Number(at_least=0),
+}
+
+
+@dataclass(frozen=True)
+class Decay:
+    """Weight decay: its strength, whether it bypasses the moments, and of which leaves."""
+
+    strength: ScalarOrSchedule = 0.0
+    decoupled: bool = False
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None
+
+    @property
+    def is_off(self) -> bool:
+        return isinstance(self.strength, (int, float)) and self.strength == 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an optimizer was made with. Numbers are floats where they are known, arrays where they are traced."""
+
+    rule: str
+    learning_rate: ScalarOrSchedule
+    hyperparameters: Mapping[str, Any]
+    decay: Decay
+    maximize: bool
+
+
+class FusedTransformation(optax.GradientTransformationExtraArgs):
+    """An optax.GradientTransformationExtraArgs (``init``, ``update``) that also has a fused ``step``.
+
+    ``init`` and the state are optax's own: a state made by one library goes on in the other.
+    """
+
+    step: Callable[..., tuple[PyTree, PyTree]]
+
+
+def make(settings: Settings, reference: optax.GradientTransformation) -> FusedTransformation:
+    """``reference`` is optax's own form, whose state is taken over."""
+    fused = _Fused(settings)
+    made = FusedTransformation(reference.init, fused.update)
+    made.step = fused.step
+    return made
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}, expected True or False")
+    return value
+
+
+class _Fused:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._hyperparameters = {name: _number(name, value) for name, value in settings.hyperparameters.items()}
+        if not callable(settings.learning_rate):
+            _number("learning_rate", settings.learning_rate)
+        if not callable(settings.decay.strength):
+            _number("weight_decay", settings.decay.strength)
+
+    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
+        """The parameters and the state after one step.
+
+        Under ``jax.jit`` with the first two donated both are changed in place, in one pass over memory. A leaf whose
+        gradient is None stays as it is.
+
+        Args:
+            params: arrays of any shapes, nested in any structure; None is a place without an array.
+            state: what ``init`` or a step returned.
+            grads: gradients, in the structure of ``params``.
+            grad_scale: number that gradients are multiplied with on the way in: clipping costs no pass of its own.
+                Default 1.
+
+        Raises:
+            TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
+        """
+        leaves = Leaves("params", params)
+        before = State.read(self._settings.rule, state)
+        slots = [leaves.match(*slot) for slot in before.slots]
+        arrays = leaves.match("grads", grads)
+        numbers = {**self._numbers(before), "grad_scale": _number("grad_scale", grad_scale)}
+        made = [list(leaves.arrays), *(list(slot) for slot in slots)]
+        for decays, indices in self._groups(leaves, arrays).items():
+            own = numbers if decays else {**numbers, "weight_decay": 0.0}
+            self._carry_out(indices, own, [leaves.arrays, *slots, arrays], made)
+        return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """optax's protocol: what ``optax.apply_updates`` adds to the parameters, and the state after that.
+
+        Updates take the place of gradients, which takes one pass over memory, and ``apply_updates`` another.
+
+        Args:
+            updates: gradients.
+            state: what ``init``, a step or an update returned.
+            params: needed where there is weight decay. Default None.
+            extra: taken, as optax has it, and without meaning here.
+
+        Raises:
+            TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
+        """
+        leaves = Leaves("updates", updates)
+        before = State.read(self._settings.rule, state)
+        slots = [leaves.match(*slot) for slot in before.slots]
+        numbers = self._numbers(before)
+        arrays, decay = list(leaves.arrays), self._settings.decay
+        decayed = self._decayed(leaves, params, numbers["weight_decay"])
+        if not decay.decoupled:
+            sign = -1 if self._settings.maximize else 1
+            arrays = [g if d is None else (g + sign * d).astype(g.dtype) for g, d in zip(arrays, decayed, strict=True)]
+        made = [list(arrays), *(list(slot) for slot in slots)]
+        present = [i for i, grad in enumerate(arrays) if grad is not None]
+        self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
+        if decay.decoupled:
+            rate = numbers["learning_rate"]
+            made[0] = [u if d is None else (u - rate * d).astype(u.dtype) for u, d in zip(made[0], decayed, strict=True)]
+        return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
+
+    def _numbers(self, before: State) -> dict[str, Any]:
+        """All numbers of a step by name: floats, and arrays where they are traced."""
+        s = self._settings
+
+        def at(name: str, value: ScalarOrSchedule, part: int) -> Any:
+            return _number(name, value(before.schedule_count(part)) if callable(value) else value)
+
+        numbers = {
+            "learning_rate": _as_operand("learning_rate", at("learning_rate", s.learning_rate, -1)),
+            "grad_scale": 1.0,
+            "weight_decay": at("weight_decay", s.decay.strength, 1),
+            "decoupled_weight_decay": float(s.decay.decoupled),
+            "maximize": float(s.maximize),
+            "is_initial_step": 0.0,
+            "count": optax.safe_increment(before.count),
+            **self._hyperparameters,
+        }
+        if before.is_initial_step is not None:
+            numbers["is_initial_step"] = _as_operand("is_initial_step", before.is_initial_step)
+        return numbers
+
+    def _groups(self, leaves: Leaves, grads: Sequence[Array | None]) -> dict[bool, list[int]]:
+        """The leaves that have a gradient, by whether their weights decay."""
+        decays = self._decays(leaves)
+        groups: dict[bool, list[int]] = {}
+        for index, grad in enumerate(grads):
+            if grad is not None:
+                groups.setdefault(decays[index], []).append(index)
+        return groups
+
+    def _decays(self, leaves: Leaves) -> list[bool]:
+        mask = self._settings.decay.mask
+        if mask is None:
+            return [True] * len(leaves.arrays)
+        return leaves.broadcast("mask", mask(leaves.tree) if callable(mask) else mask)
+
+    def _decayed(self, leaves: Leaves, params: PyTree | None, strength: Any) -> list[Array | None]:
+        """For each leaf its weight decay, None where it has none."""
+        if self._settings.decay.is_off:
+            return [None] * len(leaves.arrays)
+        if params is None:
+            raise ValueError("weight decay needs the parameters: call update(grads, state, params)")
+        weights = leaves.match("params", params)
+        decays = [d and g is not None for d, g in zip(self._decays(leaves), leaves.arrays, strict=True)]
+        return [strength * w if d and w is not None else None for d, w in zip(decays, weights, strict=True)]
+
+    def _carry_out(
+        self,
+        indices: Sequence[int],
+        numbers: Mapping[str, Any],
+        streams: Sequence[Sequence[Array | None]],
+        made: Sequence[list[Array | None]],
+    ) -> None:
+        """Puts what a step of these leaves makes into ``made``."""
+        for start in range(0, len(indices), LEAVES_A_CALL):
+            chosen = indices[start : start + LEAVES_A_CALL]
+            operands = [stream[i] for stream in streams for i in chosen]
+            makes_update = len(streams) == len(made)
+            results = iter(_call(self._settings.rule, makes_update, numbers, len(chosen), operands))
+            for stream in made:
+                for index in chosen:
+                    stream[index] = next(results)
+
+
+def _call(
+    rule: str, makes_update: bool, numbers: Mapping[str, Any], leaves: int, arrays: Sequence[Array]
+) -> Sequence[Array]:
+    names = scalar_names(rule)
+    traced = tuple(i for i, name in enumerate(names) if not isinstance(numbers[name], float))
+    fixed = tuple(0.0 if i in traced else numbers[name] for i, name in enumerate(names))
+    step = Step(rule, makes_update, fixed, traced, leaves)
+    return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
+
+
+def _number(name: str, value: Any) -> Any:
+    """A float where the number is known, an array where it is traced or may be."""
+    if isinstance(value, (jax.Array, np.ndarray)):
+        return _as_operand(name, value)
+    return _BOUNDS.get(name, _ANY).check(name, value)
+
+
+def _as_operand(name: str, value: Any) -> Array:
+    array = jnp.asarray(value)
+    if array.shape != () or jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected one real number")
+    return array.astype(jnp.result_type(float))
