@@ -53,7 +53,9 @@ class Step:
         """For each result the operand that it takes the place of."""
         streams = self.leaves * (self.slots + (0 if self.makes_update else 1))
         state = list(range(self.begin, self.begin + streams))
-        return [*range(self.begin + streams, self.begin + streams + self.leaves), *state] if self.makes_update else state
+        return (
+            [*range(self.begin + streams, self.begin + streams + self.leaves), *state] if self.makes_update else state
+        )
 
     def leaf(self, operands: Sequence[Any], index: int) -> tuple[Any, Any, list[Any]]:
         """The parameter (or None), the gradient and the state of one leaf."""

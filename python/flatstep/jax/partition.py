@@ -54,7 +54,9 @@ def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any])
         # Left out, they are all, but for those that a vmap goes along.
         axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
     )
-    return sharded(*(jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(operands, specs, strict=True)))
+    return sharded(
+        *(jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(operands, specs, strict=True))
+    )
 
 
 def _specs(step: Any, operands: Sequence[Any]) -> tuple[P, ...]:

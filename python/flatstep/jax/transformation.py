@@ -145,7 +145,9 @@ class _Fused:
         self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
         if decay.decoupled:
             rate = numbers["learning_rate"]
-            made[0] = [u if d is None else (u - rate * d).astype(u.dtype) for u, d in zip(made[0], decayed, strict=True)]
+            made[0] = [
+                u if d is None else (u - rate * d).astype(u.dtype) for u, d in zip(made[0], decayed, strict=True)
+            ]
         return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
 
     def _numbers(self, before: State) -> dict[str, Any]:
