@@ -15,7 +15,16 @@ from .beside import show_beside_numpy
 from .cases import Contender, contenders
 from .handover import measure_handover
 from .measure import Result, measure
-from .report import show, show_handover, show_torch, write_json, write_torch_json
+from .report import (
+    JaxRow,
+    show,
+    show_handover,
+    show_jax,
+    show_torch,
+    write_jax_json,
+    write_json,
+    write_torch_json,
+)
 
 T = TypeVar("T")
 
@@ -57,6 +66,29 @@ def run_torch(rounds: int, output: Path | None, only: Sequence[str] = ()) -> int
         show_torch(case, results[case], console)
     if output is not None:
         write_torch_json(results, output)
+        console.print(f"wrote {output}")
+    return 0
+
+
+def run_jax(rounds: int, output: Path | None, only: Sequence[str] = ()) -> int:
+    """Measures and shows flatstep.jax beside optax; ``only`` some of the cases, or all."""
+    from .jax_steps import CASES, RULES, jax_contenders
+
+    if output is not None:
+        output.open("a").close()
+    console = Console()
+    rows: list[JaxRow] = []
+    for case, shapes in CASES.items():
+        if only and case not in only:
+            continue
+        for rule in RULES:
+            with console.status(f"{rule}, {case}: compiling"):
+                contenders, compiled = jax_contenders(rule, shapes())
+            results = _measure(f"{rule}, {case}", contenders, sum(map(prod, shapes())), rounds, console)
+            rows.extend(of_case := [JaxRow(case, rule, result, compiled.get(result.name)) for result in results])
+            show_jax(of_case, console)
+    if output is not None:
+        write_jax_json(rows, output)
         console.print(f"wrote {output}")
     return 0
 

@@ -9,7 +9,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -21,7 +21,19 @@ from flatstep import _core
 from .handover import LIST, MANY, NESTED, ONE, HandOver
 from .measure import Result
 
+if TYPE_CHECKING:
+    from .jax_steps import Compiled
+
 OURS = "flatstep.torch.AMSGrad"
+
+
+class JaxRow(NamedTuple):
+    """One timing of jax_steps.py; a limit has no program."""
+
+    case: str
+    rule: str
+    result: Result
+    program: Compiled | None
 
 
 def show(results: Sequence[Result], console: Console) -> None:
@@ -71,21 +83,39 @@ def _spread(seconds: Sequence[float]) -> str:
 def show_torch(case: str, results: Sequence[Result], console: Console) -> None:
     """Prints one row a contender of a case of torch_steps.py; ours is the one that the others are held against."""
     ours = next(result for result in results if result.name == OURS)
-    table = Table(title=f"{case}, float32, {flatstep.get_num_threads()} threads", title_justify="left")
+    table = _beside(f"{case}, float32, {flatstep.get_num_threads()} threads")
+    for result in results:
+        table.add_row(*_held_against(ours, result), style="dim" if result.is_limit else "")
+    console.print(table)
+
+
+def show_jax(rows: Sequence[JaxRow], console: Console) -> None:
+    """Likewise for a rule and case of jax_steps.py, and what each program moves and took to compile."""
+    ours = next(row.result for row in rows if row.program is not None)
+    table = _beside(f"{rows[0].rule}, {rows[0].case}, float32, {flatstep.get_num_threads()} threads")
+    table.add_column("bytes", justify="right")
+    table.add_column("compile", justify="right")
+    for row in rows:
+        of_program = (
+            (str(row.result.bytes_per_element), "")
+            if row.program is None
+            else (f"{row.program.bytes_per_element:.0f}", f"{row.program.compile_seconds:.1f} s")
+        )
+        table.add_row(*_held_against(ours, row.result), *of_program, style="dim" if row.result.is_limit else "")
+    console.print(table)
+
+
+def _beside(title: str) -> Table:
+    table = Table(title=title, title_justify="left")
     table.add_column("step")
     for column in ("time", "spread", "times ours", "share of limit"):
         table.add_column(column, justify="right")
-    for result in results:
-        ratio = statistics.median(theirs / own for theirs, own in zip(result.seconds, ours.seconds, strict=True))
-        table.add_row(
-            result.name,
-            _time(result.median),
-            _spread(result.seconds),
-            f"{ratio:.2f}",
-            f"{result.share:.3f}",
-            style="dim" if result.is_limit else "",
-        )
-    console.print(table)
+    return table
+
+
+def _held_against(ours: Result, result: Result) -> tuple[str, ...]:
+    ratio = statistics.median(theirs / own for theirs, own in zip(result.seconds, ours.seconds, strict=True))
+    return result.name, _time(result.median), _spread(result.seconds), f"{ratio:.2f}", f"{result.share:.3f}"
 
 
 def write_json(results: Sequence[Result], handover: HandOver, path: Path) -> None:
@@ -102,6 +132,15 @@ def write_json(results: Sequence[Result], handover: HandOver, path: Path) -> Non
 def write_torch_json(cases: Mapping[str, Sequence[Result]], path: Path) -> None:
     """Likewise for the cases of torch_steps.py."""
     _write(path, torch={case: _rows(results) for case, results in cases.items()})
+
+
+def write_jax_json(rows: Sequence[JaxRow], path: Path) -> None:
+    """Likewise for the cases of jax_steps.py."""
+    written: list[dict[str, Any]] = []
+    for row in rows:
+        program = {} if row.program is None else row.program._asdict()
+        written += [{"case": row.case, "rule": row.rule, **_rows([row.result])[0], **program}]
+    _write(path, jax=written)
 
 
 def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -128,6 +167,6 @@ def _write(path: Path, **measured: Any) -> None:
         "system": platform.platform(),
         "python": platform.python_version(),
         "numpy": np.__version__,
-        **({"torch": importlib.metadata.version("torch")} if find_spec("torch") else {}),
+        **{name: importlib.metadata.version(name) for name in ("torch", "jax", "optax") if find_spec(name)},
     }
     path.write_text(json.dumps({"machine": machine, **measured}, indent=1) + "\n")

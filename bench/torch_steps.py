@@ -13,6 +13,7 @@ from flatstep.torch import AMSGrad
 
 from .cases import Contender
 from .report import OURS
+from .shapes import many
 
 SLOTS = 3
 LOOPS = {"fused": dict(fused=True), "foreach": dict(foreach=True), "for-loop": dict(foreach=False, fused=False)}
@@ -26,10 +27,6 @@ def gpt2_small() -> list[tuple[int, ...]]:
     block += [(width,)] * 2
     block += [(width, 4 * width), (4 * width,), (4 * width, width), (width,)]
     return [(50257, width), (1024, width), *block * 12, (width,), (width,)]
-
-
-def many() -> list[tuple[int, ...]]:
-    return [(int(length),) for length in np.random.default_rng(0).integers(64, 4097, 1000)]
 
 
 CASES: dict[str, Callable[[], list[tuple[int, ...]]]] = {

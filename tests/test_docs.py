@@ -20,6 +20,14 @@ if find_spec("torch"):
     import flatstep.torch
 
     PUBLIC += [(flatstep.torch, name) for name in flatstep.torch.__all__]
+if find_spec("jax") and find_spec("optax"):
+    import flatstep.jax
+
+    PUBLIC += [(flatstep.jax, name) for name in flatstep.jax.__all__]
+if find_spec("flax"):
+    import flatstep.jax.flax
+
+    PUBLIC += [(flatstep.jax.flax, name) for name in ("TrainState", "Optimizer")]
 public = pytest.mark.parametrize("module, name", PUBLIC, ids=[f"{module.__name__}.{name}" for module, name in PUBLIC])
 
 
@@ -33,7 +41,7 @@ def members(module, name: str) -> list[tuple[str, object]]:
 
 
 def _is_ours(member: object) -> bool:
-    return not getattr(member, "__module__", "flatstep").startswith("torch.")
+    return not getattr(member, "__module__", "flatstep").startswith(("torch.", "flax."))
 
 
 @public
@@ -66,11 +74,23 @@ def test_the_readme_examples_run():
     assert names["opt"].count == 100
     assert np.abs(names["params"]["w"]).max() < 0.5
     for code in front_ends:
-        if "torch" in code and find_spec("torch") is None:
-            continue
-        names = {}
-        exec(code, names)
-        assert names["opt"].state, "the example takes no step"
+        if all(find_spec(name) for name in _frameworks(code)):
+            names = {}
+            exec(code, names)
+            assert _has_stepped(names), f"the example takes no step:\n{code}"
+
+
+def _frameworks(code: str) -> set[str]:
+    return {name for name in ("torch", "jax", "flax") if re.search(rf"\b{name}\b", code)}
+
+
+def _has_stepped(names: dict[str, object]) -> bool:
+    if "torch" in names:
+        return bool(names["opt"].state)
+    import jax
+
+    counts = [leaf for leaf in jax.tree.leaves(names["state"]) if np.issubdtype(leaf.dtype, np.integer)]
+    return len(counts) > 0 and min(counts) > 0
 
 
 def test_the_readme_has_two_commands():

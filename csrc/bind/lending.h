@@ -33,7 +33,7 @@ constexpr const char* loan_name = "flatstep._core.loan";
 // Raises ImportError where the module of that name is of another build.
 inline const Loan& borrow() {
   namespace nb = nanobind;
-  const nb::object capsule = nb::module_::import_("flatstep._core").attr("loan");
+  const nb::object capsule = nb::module_::import_("flatstep._core").attr("_loan");
   const auto* loan = static_cast<const Loan*>(PyCapsule_GetPointer(capsule.ptr(), loan_name));
   if (!loan) throw nb::python_error();
   if (std::string_view(loan->version) != FLATSTEP_VERSION || !(loan->build == this_build())) {

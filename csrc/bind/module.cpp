@@ -13,7 +13,7 @@ const flatstep::Loan loan = {FLATSTEP_VERSION, flatstep::this_build(), &flatstep
 NB_MODULE(_core, module) {
   module.doc() = "flatstep's compiled core: kernels, checks and threads. Use the flatstep package.";
   module.attr("version") = FLATSTEP_VERSION;
-  module.attr("loan") = flatstep::nb::capsule(&loan, flatstep::loan_name);
+  module.attr("_loan") = flatstep::nb::capsule(&loan, flatstep::loan_name);
   // Whoever is alive when the interpreter ends is held by somebody else: a hook of torch, say.
   flatstep::nb::set_leak_warnings(false);
   flatstep::bind_catalog(module);

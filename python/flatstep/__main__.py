@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", type=Path, help="file to write the timings to")
     bench.add_argument("--beside-numpy", action="store_true", help="also time steps between matrix products")
     bench.add_argument("--torch", action="store_true", help="time flatstep.torch beside torch's own, and nothing else")
+    bench.add_argument("--jax", action="store_true", help="time flatstep.jax beside optax, and nothing else")
     bench.set_defaults(run=_bench)
 
     about = "tell what this build can do on this machine, for a bug report"
@@ -105,6 +106,8 @@ def _gan(arguments: argparse.Namespace) -> int:
 def _bench(arguments: argparse.Namespace) -> int:
     if arguments.torch:
         _require_extra("bench,torch", {"rich": "rich", "torch": "torch"})
+    if arguments.jax:
+        _require_extra("bench,jax", {"rich": "rich", "jax": "jax", "optax": "optax"})
     _require_extra("bench", {"rich": "rich"})
     _require_target()
     from .bench import command
@@ -112,6 +115,8 @@ def _bench(arguments: argparse.Namespace) -> int:
     try:
         if arguments.torch:
             return command.run_torch(arguments.rounds, arguments.json)
+        if arguments.jax:
+            return command.run_jax(arguments.rounds, arguments.json)
         return command.run(arguments.size, arguments.rounds, arguments.json, arguments.beside_numpy)
     except OSError as error:
         raise SystemExit(f"flatstep: cannot write {arguments.json}: {error.strerror}") from None

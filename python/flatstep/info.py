@@ -66,8 +66,17 @@ def surroundings() -> list[Row]:
         ("platform", platform.platform()),
         ("torch", _installed("torch")),
         ("jax", _installed("jax")),
+        ("XLA", _xla()),
         ("CUDA", "built" if find_spec("flatstep._cuda") else "not built"),
     ]
+
+
+def _xla() -> str:
+    if find_spec("flatstep._xla") is None:
+        return "not built: no headers of jaxlib's were found"
+    from . import _xla
+
+    return f"built for version {'.'.join(map(str, _xla.api_version))} of its foreign function interface"
 
 
 def aligned(rows: Iterable[Row]) -> str:

@@ -1,4 +1,4 @@
-"""Flax's training states with fused steps in them. Needs flax; imported by nobody but the user.
+r"""Flax's training states with fused steps in them. Needs flax; imported by nobody but the user.
 
 Flax's own classes take flatstep's optimizers too, as they take optax's; what they call is ``update``, which moves about
 half as many bytes again as ``step``.
@@ -19,10 +19,14 @@ class TrainState(train_state.TrainState):
 
     .. math:: (p, s) \\leftarrow \\mathit{step}(p, s, g)
 
+    Made by ``create(apply_fn=..., params=..., tx=...)``, as flax's is.
+
     Args:
-        apply_fn: as for flax's, like all arguments of ``create``.
-        params: the parameters.
+        step: how many steps were done.
+        apply_fn: the model's function.
+        params: the parameters, updated in place where the state is donated.
         tx: an optimizer of flatstep.jax.
+        opt_state: its state.
 
     Raises:
         TypeError: ``tx`` has no fused step (a chain, say: flax's own TrainState takes those).
@@ -55,9 +59,10 @@ class Optimizer(nnx.Optimizer[Any]):
     .. math:: (p, s) \\leftarrow \\mathit{step}(p, s, g)
 
     Args:
-        model: as for flax's, like all arguments.
+        model: the module to train, as for flax's, like all arguments.
         tx: an optimizer of flatstep.jax.
         wrt: which variables are trained.
+        graph: flax's graph mode. Default None: as set in flax.
 
     Raises:
         TypeError: ``tx`` has no fused step.
