@@ -37,7 +37,7 @@ class Step:
     makes_update: bool
     numbers: tuple[float, ...]  # as SCALARS says, then the rule's own; 0 for those that are traced
     traced: tuple[int, ...]  # places in numbers
-    leaves: int
+    leaves: int  # all of the same dtypes
 
     @property
     def slots(self) -> int:
@@ -129,7 +129,8 @@ def formula(*operands: Array, step: Step) -> list[Array]:
         def spread(number: Array, axes: int = grad.ndim) -> Array:
             return number.reshape(number.shape + (1,) * (axes - number.ndim))
 
-        compute: Any = np.float64 if grad.dtype == np.float64 else np.float32
+        wide = any(x is not None and x.dtype == np.float64 for x in (param, grad))
+        compute: Any = np.float64 if wide else np.float32
         numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
         for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):
             numbers[names[place]] = spread(operand.astype(compute))
@@ -139,12 +140,10 @@ def formula(*operands: Array, step: Step) -> list[Array]:
 
 
 def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
-    """Whether the CPU has a kernel for the dtypes of every leaf."""
-    dtypes = [np.dtype(x.dtype).name for x in operands]
-    leaves = [step.leaf(dtypes, index) for index in range(step.leaves)]
-    combinations = {(param or grad, grad, *state) for param, grad, state in leaves}
-    known = versions.handler_module().has_kernel
-    return all(known(step.rule, written, grad, state) for written, grad, *state in combinations)
+    """Whether the CPU has a kernel for the dtypes of the first leaf, and so for all."""
+    param, grad, state = step.leaf(operands, 0)
+    names = [np.dtype(x.dtype).name for x in (grad if param is None else param, grad, *state)]
+    return bool(versions.handler_module().has_kernel(step.rule, names[0], names[1], names[2:]))
 
 
 def kernel(*operands: Array, step: Step) -> list[Array]:

@@ -36,7 +36,7 @@ _BOUNDS = {
 class Decay:
     """Weight decay: its strength, whether it bypasses the moments, and of which leaves."""
 
-    strength: ScalarOrSchedule = 0.0
+    strength: ScalarOrSchedule
     decoupled: bool = False
     mask: PyTree | Callable[[PyTree], PyTree] | None = None
 
@@ -200,18 +200,22 @@ class _Fused:
         self,
         indices: Sequence[int],
         numbers: Mapping[str, Any],
-        streams: Sequence[Sequence[Array | None]],
+        streams: Sequence[Sequence[Array]],
         made: Sequence[list[Array | None]],
     ) -> None:
-        """Puts what a step of these leaves makes into ``made``."""
-        for start in range(0, len(indices), LEAVES_A_CALL):
-            chosen = indices[start : start + LEAVES_A_CALL]
-            operands = [stream[i] for stream in streams for i in chosen]
-            makes_update = len(streams) == len(made)
-            results = iter(_call(self._settings.rule, makes_update, numbers, len(chosen), operands))
-            for stream in made:
-                for index in chosen:
-                    stream[index] = next(results)
+        """Puts what a step of these leaves makes into ``made``: those of the same dtypes together, some a call."""
+        makes_update = len(streams) == len(made)
+        alike: dict[tuple[Any, ...], list[int]] = {}
+        for index in indices:
+            alike.setdefault(tuple(stream[index].dtype for stream in streams), []).append(index)
+        for group in alike.values():
+            for start in range(0, len(group), LEAVES_A_CALL):
+                chosen = group[start : start + LEAVES_A_CALL]
+                operands = [stream[i] for stream in streams for i in chosen]
+                results = iter(_call(self._settings.rule, makes_update, numbers, len(chosen), operands))
+                for stream in made:
+                    for index in chosen:
+                        stream[index] = next(results)
 
 
 def _call(
