@@ -61,7 +61,7 @@ def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any])
         mesh=mesh,
         in_specs=specs,
         out_specs=tuple(specs[source] for source in step.sources),
-        # Left out, they are all, but for those that a vmap goes along.
+        # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then refuse in specs).
         axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
     )
     return sharded(
