@@ -409,9 +409,9 @@ def ensemble_otherwise_sharded() -> None:
     state = host(jax.vmap(with_rate(0.1).init)(params))
     step = jax.vmap(member)
     mesh = mesh_of("auto")
-    where = dict.fromkeys(WHERE, P())
-    for axes in (("a", "b"), ("b", None), (None, "a"), ("a", None)):
-        leads = dict(zip(SHAPES, (axes[0], axes[1], *axes * 2), strict=True))
+    for axes, own in ((("a", "b"), P()), (("b", None), P()), ((None, "a"), P("a")), (("a", None), P(None, "b"))):
+        where = {**dict.fromkeys(WHERE, P()), SHAPES["w"]: own}
+        leads = dict(zip(SHAPES, axes * 3, strict=True))
         operands = [
             {name: place(x, mesh, (leads[name],), where) for name, x in tree.items()} for tree in (params, grads)
         ]
@@ -438,6 +438,7 @@ def without_shardy(kind: str) -> None:
         for name in OPTIMIZERS:
             step(kind, True, name)
         state_of_one_device(True)
+        ensemble_otherwise_sharded()
     finally:
         jax.config.update("jax_use_shardy_partitioner", True)
 
