@@ -4,11 +4,10 @@
 
 #include <algorithm>
 #include <exception>
-#include <memory>
+#include <utility>
 
-#include "gate.h"
 #include "lending.h"
-#include "work.h"
+#include "shift.h"
 #include "xla_step.h"
 
 namespace flatstep {
@@ -20,30 +19,12 @@ namespace nb = nanobind;
 
 const Loan* core;
 
-// Work that outlives its step only as something that nobody may enter any more.
-struct Shift {
-  Work work;
-  Gate gate;
-
-  explicit Shift(const std::vector<Job>& jobs) : work(jobs.data(), int64_t(jobs.size())) {}
-};
-
-// On XLA's own threads, the caller among them. A thread that is busy costs time but never holds up the step.
+// On XLA's own threads, the caller among them.
 void carry_out(const std::vector<Job>& jobs, ffi::ThreadPool& pool) {
-  const auto shift = std::make_shared<Shift>(jobs);
   const auto lent = std::max(1, int(pool.num_threads()));
   const int chosen = core->chosen_threads();
-  const int threads = shift->work.cut(chosen > 0 ? std::min(chosen, lent) : lent);
-  if (threads > 1) shift->gate.open();
-  for (int thread = 1; thread < threads; ++thread) {
-    pool.Schedule([shift, thread] {
-      if (!shift->gate.enter()) return;
-      shift->work.carry_out(thread);
-      shift->gate.leave();
-    });
-  }
-  shift->work.carry_out(0);
-  if (threads > 1) shift->gate.close_and_wait();
+  carry_out(jobs.data(), int64_t(jobs.size()), chosen > 0 ? std::min(chosen, lent) : lent,
+            [&](auto&& task) { pool.Schedule(std::forward<decltype(task)>(task)); });
 }
 
 ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule,

@@ -1,10 +1,15 @@
-// Threads under stress: several callers at once, the number of threads changing under them, on either team. Results are
-// those of one thread, and a thread sanitizer sees every hand-over.
+// Threads under stress: several callers at once, the number of threads changing under them, on either team and on lent
+// threads. Results are those of one thread, and a thread sanitizer sees every hand-over.
 #include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
 #include <exception>
+#include <mutex>
 #include <thread>
 
 #include "model.h"
+#include "shift.h"
 #include "thread_pool.h"
 
 namespace flatstep::testing {
@@ -92,6 +97,68 @@ void steps_equal_serial_ones(Team team) {
   meddler.join();
 }
 
+// A pool whose few threads are slow to begin: most tasks are called when their step is over and its memory is gone.
+class LatePool {
+ public:
+  explicit LatePool(int threads) {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this, i] { work(Random(uint64_t(i) + 1)); });
+  }
+  ~LatePool() {
+    schedule(nullptr);
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  void schedule(std::function<void()> task) {
+    const std::lock_guard lock(mutex_);
+    tasks_.push_back(std::move(task));
+    something_.notify_all();
+  }
+
+ private:
+  void work(Random random) {
+    while (true) {
+      std::unique_lock lock(mutex_);
+      something_.wait(lock, [&] { return !tasks_.empty(); });
+      if (!tasks_.front()) return;
+      const std::function<void()> task = std::move(tasks_.front());
+      tasks_.pop_front();
+      lock.unlock();
+      if (random.chance(50)) std::this_thread::sleep_for(std::chrono::microseconds(random.below(300)));
+      task();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable something_;
+  std::deque<std::function<void()>> tasks_;  // an empty one is the last
+  std::vector<std::thread> threads_;
+};
+
+// Steps on threads that are lent, of more callers than there are threads and now and then with none: what a task that
+// comes late would touch is freed or overwritten by then.
+void lent_threads_leave_nothing_behind() {
+  LatePool pool(2);
+  at_once(4, [&](int caller) {
+    Random random(uint64_t(caller) + 1);
+    const Target& target = *targets()[size_t(caller) % targets().size()];
+    for (int round = 0; round < 20; ++round) {
+      const std::vector<int64_t> lengths = {random.between(1, 90'000), random.between(1, 90'000)};
+      const int rule = caller % int(rules().size());
+      const auto shared = Model::make(rule, 0, lengths, uint64_t(round) + 1);
+      const auto alone = Model::make(rule, 0, lengths, uint64_t(round) + 1);
+      if (!shared) return;
+      const std::vector<Job>& jobs = shared->jobs(target);
+      int willing = int(random.below(8));
+      carry_out(jobs.data(), int64_t(jobs.size()), int(random.between(1, 8)), [&](auto&& task) {
+        if (willing-- == 0) throw std::bad_alloc();
+        pool.schedule(std::forward<decltype(task)>(task));
+      });
+      for (const Job& job : alone->jobs(target)) job.kernel(*job.call, 0, job.elements);
+      check(shared->images() == alone->images(), "lent threads give the bits of one");
+    }
+  });
+}
+
 }  // namespace
 
 }  // namespace flatstep::testing
@@ -100,6 +167,7 @@ int main() {
   using namespace flatstep::testing;
   return run_parts(
       {{"the pool carries out all work", pool_carries_out_all_work},
+       {"lent threads leave nothing behind", lent_threads_leave_nothing_behind},
        {"steps on our own threads equal serial ones", [] { steps_equal_serial_ones(flatstep::Team::own); }},
        {"steps on OpenMP's threads equal serial ones, where it is built in",
         [] { steps_equal_serial_ones(flatstep::Team::openmp); }}});

@@ -80,4 +80,10 @@ class Leaves:
                 f"{name}{self.path(index)} has shape {array.shape}, expected {own.shape}, as "
                 f"{self.name}{self.path(index)} has"
             )
+        found, expected = (jax.typeof(x).sharding.spec for x in (array, own))
+        if found != expected:  # on Explicit axes: the types know of no others
+            raise ValueError(
+                f"{name}{self.path(index)} is sharded as {found}, expected {expected}, as "
+                f"{self.name}{self.path(index)} is; call jax.sharding.reshard on it"
+            )
         return array

@@ -16,14 +16,23 @@ from jax.sharding import PartitionSpec as P
 
 def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Callable[..., Any]:
     """The call, carried out shard by shard: each leaf is sharded as the operand that its result takes the place of."""
-    owners = _owners(step, len(operands))
-    batch = operands[0].ndim
 
     def positional(*arrays: Any) -> Any:
         return tuple(call(*arrays))
 
+    mesh = _mesh(operands)
+    if mesh is not None and AxisType.Auto not in mesh.axis_types:
+        return positional
+    owners = _owners(step, len(operands))
+    batch = operands[0].ndim
+
     def infer(mesh: Any, operand_shapes: Any, result_shapes: Any) -> Any:
-        return tuple(operand_shapes[source].sharding for source in step.sources)
+        # Called by XLA's partitioner before Shardy alone, and before all shardings are known.
+        known: dict[int | None, Any] = {}
+        for owner, x in zip(owners, operand_shapes, strict=True):
+            if x.sharding is not None:
+                known.setdefault(owner, x.sharding)
+        return tuple(known.get(owners[source], NamedSharding(mesh, P())) for source in step.sources)
 
     def partition(mesh: Any, operand_shapes: Any, result_shapes: Any) -> Any:
         leaves = _aligned(batch, [shape.sharding for shape in result_shapes[: step.leaves]])
@@ -39,9 +48,10 @@ def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) ->
 
 def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Any:
     """The results of a step where shardings are part of types: shard by shard on the explicit axes of a mesh."""
-    mesh = next((mesh for mesh in (jax.typeof(x).sharding.mesh for x in operands) if not mesh.empty), None)
+    mesh = _mesh(operands)
     if mesh is None:
         return carry_out(*operands)
+    _check_mixture(mesh, in_batches=operands[0].ndim > 0)
     explicit = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
     if not explicit:
         return carry_out(*_varying_together(step, operands))
@@ -51,12 +61,34 @@ def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any])
         mesh=mesh,
         in_specs=specs,
         out_specs=tuple(specs[source] for source in step.sources),
-        # Left out, they are all, but for those that a vmap goes along.
+        # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then refuse in specs).
         axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
     )
     return sharded(
         *(jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(operands, specs, strict=True))
     )
+
+
+def _mesh(operands: Sequence[Any]) -> Any:
+    """The mesh that the types of arrays know of, None where they know of none."""
+    return next((mesh for mesh in (jax.typeof(x).sharding.mesh for x in operands) if not mesh.empty), None)
+
+
+def _check_mixture(mesh: Any, in_batches: bool) -> None:
+    """Raises where jax cannot tell, on a mesh with Auto axes beside others, how arrays are sharded along these."""
+    kinds = set(mesh.axis_types)
+    if AxisType.Auto not in kinds or len(kinds) == 1:
+        return
+    if in_batches:
+        raise NotImplementedError(
+            f"vmap of a flatstep step on a mesh with Auto axes beside others ({mesh.axis_types}): make all of its axes "
+            "Explicit, or all Auto"
+        )
+    if AxisType.Explicit in kinds and jax.sharding.get_abstract_mesh().empty:
+        raise ValueError(
+            f"a flatstep step on a mesh with Auto axes beside Explicit ones ({mesh.axis_types}) must be called within "
+            "jax.set_mesh(mesh)"
+        )
 
 
 def _specs(step: Any, operands: Sequence[Any]) -> tuple[P, ...]:
@@ -67,7 +99,7 @@ def _specs(step: Any, operands: Sequence[Any]) -> tuple[P, ...]:
 
 
 def _varying_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:
-    """Inside of shard_map: a leaf differs from device to device if its gradient or a number does, and so its results."""
+    """Inside of shard_map: a leaf differs from device to device if its gradient or a number does, as do its results."""
     owners = _owners(step, len(operands))
     of_numbers: set[str] = set().union(*map(_varying, operands[: step.begin]))
     of_leaf = [set(of_numbers) for _ in range(step.leaves)]
