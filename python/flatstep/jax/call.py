@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import jax
@@ -129,7 +129,8 @@ def formula(*operands: Array, step: Step) -> list[Array]:
         def spread(number: Array, axes: int = grad.ndim) -> Array:
             return number.reshape(number.shape + (1,) * (axes - number.ndim))
 
-        compute: Any = np.float64 if grad.dtype == np.float64 else np.float32
+        is_wide = any(x is not None and x.dtype == np.float64 for x in (param, grad, *state))
+        compute: Any = np.float64 if is_wide else np.float32
         numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
         for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):
             numbers[names[place]] = spread(operand.astype(compute))
@@ -138,13 +139,10 @@ def formula(*operands: Array, step: Step) -> list[Array]:
     return [stream for streams in zip(*results, strict=True) for stream in streams]
 
 
-def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
-    """Whether the CPU has a kernel for the dtypes of every leaf."""
-    dtypes = [np.dtype(x.dtype).name for x in operands]
-    leaves = [step.leaf(dtypes, index) for index in range(step.leaves)]
-    combinations = {(param or grad, grad, *state) for param, grad, state in leaves}
-    known = versions.handler_module().has_kernel
-    return all(known(step.rule, written, grad, state) for written, grad, *state in combinations)
+def has_kernel(step: Step, operands: Sequence[Any], index: int) -> bool:
+    """Whether the CPU has a kernel for the dtypes of a leaf."""
+    param, grad, state = step.leaf([np.dtype(x.dtype).name for x in operands], index)
+    return bool(versions.handler_module().has_kernel(step.rule, param or grad, grad, state))
 
 
 def kernel(*operands: Array, step: Step) -> list[Array]:
@@ -167,9 +165,22 @@ def _shapes(*operands: Any, step: Step) -> list[Any]:
     return [operands[i].update(weak_type=False) for i in step.sources]
 
 
-def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
-    form = kernel if has_kernel(step, context.avals_in) else formula
-    return mlir.lower_fun(functools.partial(form, step=step), multiple_results=True)(context, *operands)
+def _on_cpu(*operands: Array, step: Step) -> list[Array]:
+    """By the kernels what they know, by the formula the other leaves."""
+    known = [has_kernel(step, operands, index) for index in range(step.leaves)]
+    made: dict[int, Array] = {}
+    for form, is_known in ((kernel, True), (formula, False)):
+        leaves = [index for index in range(step.leaves) if known[index] == is_known]
+        if leaves:
+            arrays = _of_leaves(operands[step.begin :], step, leaves)
+            results = form(*operands[: step.begin], *arrays, step=replace(step, leaves=len(leaves)))
+            made.update(zip(_of_leaves(range(len(step.sources)), step, leaves), results, strict=True))
+    return [made[index] for index in range(len(step.sources))]
+
+
+def _of_leaves(streams: Sequence[Any], step: Step, leaves: Sequence[int]) -> list[Any]:
+    """What belongs to some leaves, of streams that hold one thing a leaf each."""
+    return [streams[start + index] for start in range(0, len(streams), step.leaves) for index in leaves]
 
 
 # What a platform does is chosen when a program is lowered for it: to trace both forms takes seconds for large models.
@@ -177,4 +188,4 @@ step_p = Primitive("flatstep_step")
 step_p.multiple_results = True
 step_p.def_abstract_eval(_shapes)
 mlir.register_lowering(step_p, mlir.lower_fun(formula, multiple_results=True))
-mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(step_p, mlir.lower_fun(_on_cpu, multiple_results=True), platform="cpu")

@@ -164,7 +164,7 @@ class _Fused:
             "decoupled_weight_decay": float(s.decay.decoupled),
             "maximize": float(s.maximize),
             "is_initial_step": 0.0,
-            "count": optax.safe_increment(before.count),
+            "count": optax.safe_increment(before.count).astype(jnp.int32),  # as the kernels take it
             **self._hyperparameters,
         }
         if before.is_initial_step is not None:
