@@ -33,9 +33,10 @@ constexpr const char* loan_name = "flatstep._core.loan";
 // Raises ImportError where the module of that name is of another build.
 inline const Loan& borrow() {
   namespace nb = nanobind;
-  const nb::object capsule = nb::module_::import_("flatstep._core").attr("_loan");
+  const nb::object capsule = nb::getattr(nb::module_::import_("flatstep._core"), "_loan", nb::none());
+  if (!PyCapsule_IsValid(capsule.ptr(), loan_name))
+    throw nb::import_error("flatstep's core lends nothing to this part of flatstep; install flatstep anew");
   const auto* loan = static_cast<const Loan*>(PyCapsule_GetPointer(capsule.ptr(), loan_name));
-  if (!loan) throw nb::python_error();
   if (std::string_view(loan->version) != FLATSTEP_VERSION || !(loan->build == this_build())) {
     const std::string text = "this part of flatstep is of version " FLATSTEP_VERSION ", its core of version " +
                              std::string(loan->version) + " or of another build; install flatstep anew";

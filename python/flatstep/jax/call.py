@@ -129,8 +129,8 @@ def formula(*operands: Array, step: Step) -> list[Array]:
         def spread(number: Array, axes: int = grad.ndim) -> Array:
             return number.reshape(number.shape + (1,) * (axes - number.ndim))
 
-        wide = any(x is not None and x.dtype == np.float64 for x in (param, grad))
-        compute: Any = np.float64 if wide else np.float32
+        is_wide = any(x is not None and x.dtype == np.float64 for x in (param, grad, *state))
+        compute: Any = np.float64 if is_wide else np.float32
         numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
         for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):
             numbers[names[place]] = spread(operand.astype(compute))

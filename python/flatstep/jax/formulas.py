@@ -38,7 +38,7 @@ class Terms(NamedTuple):
 
     def correction(self, b: Number, ahead: int = 0) -> Array:
         """1 / (1 - b^(t + ahead)), without the cancellation that 1 - b^t has in float32"""
-        t = (self.count + ahead).astype(self.compute)
+        t = self.count.astype(self.compute) + ahead  # in its own dtype the last count has none after it
         if isinstance(b, float):
             log_b = math.log(b) if b > 0 else -math.inf
         else:

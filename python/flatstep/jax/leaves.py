@@ -36,25 +36,41 @@ class Leaves:
         paths = jax.tree_util.tree_flatten_with_path(self.tree, is_leaf=is_none)[0]
         return str(jax.tree_util.keystr(paths[index][0]))
 
-    def match(self, name: str, tree: PyTree) -> list[Array | None]:
-        """The leaves of a tree of the same structure and shapes. ValueError or TypeError where it is not."""
+    def match(self, name: str, tree: PyTree, may_have_more: bool = False) -> list[Array | None]:
+        """The leaves of a tree of the same structure and shapes. ValueError or TypeError where it is not.
+
+        Any may be None, and those that are None here too unless the tree ``may_have_more``.
+        """
         try:
             leaves = self._structure.flatten_up_to(tree)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} has another structure than {self.name}: {error}") from None
-        return [x if x is None else self._like(name, i, x) for i, x in enumerate(leaves)]
+        arrays = [x if x is None else self._array(name, i, x) for i, x in enumerate(leaves)]
+        for index, array in enumerate(arrays):
+            if array is not None and not (may_have_more and self.arrays[index] is None):
+                self._check_shape(name, index, array)
+        return arrays
+
+    def require(self, name: str, arrays: Sequence[Array | None], wanted: Sequence[Array | None]) -> None:
+        """ValueError where a leaf that is wanted is None."""
+        for index, (array, other) in enumerate(zip(arrays, wanted, strict=True)):
+            if array is None and other is not None:
+                raise ValueError(
+                    f"{name}{self.path(index)} is None, but its gradient is an array; expected an array, or a "
+                    "gradient of None, which leaves the parameter as it is"
+                )
 
     def broadcast(self, name: str, tree: PyTree) -> list[bool]:
         """A tree of truth values that may end above the leaves: one value a leaf."""
 
         def below(value: Any, part: PyTree) -> PyTree:
-            return jax.tree.map(lambda _: bool(value), part, is_leaf=is_none)
+            return jax.tree.map(lambda _: value, part, is_leaf=is_none)
 
         try:
             full = jax.tree.map(below, tree, self.tree)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{name} has another structure than {self.name}: {error}") from None
-        return [bool(x) for x in jax.tree.leaves(full, is_leaf=is_none)]
+        return [_truth(name, value) for value in jax.tree.leaves(full, is_leaf=is_none)]
 
     def build(self, leaves: Sequence[Array | None]) -> PyTree:
         return jax.tree.unflatten(self._structure, leaves)
@@ -71,8 +87,8 @@ class Leaves:
             )
         return array
 
-    def _like(self, name: str, index: int, leaf: Any) -> Array:
-        array, own = self._array(name, index, leaf), self.arrays[index]
+    def _check_shape(self, name: str, index: int, array: Array) -> None:
+        own = self.arrays[index]
         if own is None:
             raise ValueError(f"{name}{self.path(index)} is an array, but {self.name}{self.path(index)} is None")
         if array.shape != own.shape:
@@ -87,3 +103,10 @@ class Leaves:
                 f"{self.name}{self.path(index)} is; call jax.sharding.reshard on it"
             )
         return array
+
+
+def _truth(name: str, value: Any) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} has {value!r} in it, expected True or False, known while tracing") from None

@@ -7,7 +7,16 @@ from typing import Any
 
 import optax
 
-from .transformation import Decay, FusedTransformation, PyTree, ScalarOrSchedule, Settings, checked_flag, make
+from .transformation import (
+    Decay,
+    FusedTransformation,
+    PyTree,
+    ScalarOrSchedule,
+    Settings,
+    checked_dtype,
+    checked_flag,
+    make,
+)
 
 Number = Any  # a float, or an array of no axes, which may be traced
 
@@ -87,7 +96,7 @@ def amsgrad(
     )
     decay = _decay(weight_decay, decoupled_weight_decay)
     settings = Settings("amsgrad", learning_rate, hyperparameters, decay, checked_flag("maximize", maximize))
-    return make(settings, optax.amsgrad(learning_rate, mu_dtype=mu_dtype))
+    return make(settings, optax.amsgrad(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype)))
 
 
 def optimistic_adam_v2(
@@ -159,7 +168,7 @@ def optimistic_adam_v2(
     )
     decay = _decay(weight_decay, decoupled_weight_decay)
     settings = Settings("optimistic_adam", learning_rate, hyperparameters, decay, checked_flag("maximize", maximize))
-    return make(settings, optax.optimistic_adam_v2(learning_rate, mu_dtype=mu_dtype))
+    return make(settings, optax.optimistic_adam_v2(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype)))
 
 
 def adam(
@@ -219,7 +228,7 @@ def adam(
     settings = Settings(
         "adam", learning_rate, _adam(b1, b2, eps, eps_root, nesterov), decay, checked_flag("maximize", maximize)
     )
-    return make(settings, optax.adam(learning_rate, mu_dtype=mu_dtype))
+    return make(settings, optax.adam(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype)))
 
 
 def adamw(
@@ -271,11 +280,14 @@ def adamw(
     References:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; ``optax.adamw``.
     """
-    decay = Decay(weight_decay, True, mask)
+    decay = Decay(weight_decay, True, mask, has_state=True)
     settings = Settings(
         "adam", learning_rate, _adam(b1, b2, eps, eps_root, nesterov), decay, checked_flag("maximize", maximize)
     )
-    return make(settings, optax.adamw(learning_rate, mu_dtype=mu_dtype, weight_decay=weight_decay, mask=mask))
+    return make(
+        settings,
+        optax.adamw(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype), weight_decay=weight_decay, mask=mask),
+    )
 
 
 def _adam(b1: Number, b2: Number, eps: Number, eps_root: Number, nesterov: bool) -> dict[str, Any]:

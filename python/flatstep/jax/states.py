@@ -14,6 +14,12 @@ import optax
 Array = Any
 PyTree = Any
 
+# The parts of the chain's state that are the rule's own; weight decay's and the learning rate's follow.
+_PARTS = {
+    "adam": ("ScaleByAdamState",),
+    "amsgrad": ("ScaleByAmsgradState",),
+    "optimistic_adam": ("ScaleByAdamState", "ScaleByOptimisticGradientState"),
+}
 # The fields that hold a rule's slots: which part of the chain's state, and the name in it.
 _SLOTS = {
     "adam": ((0, "mu"), (0, "nu")),
@@ -29,13 +35,16 @@ class State(NamedTuple):
     parts: tuple[Any, ...]
 
     @classmethod
-    def read(cls, rule: str, state: Any) -> State:
-        """TypeError where the state is not one that ``init`` makes."""
-        is_chain = isinstance(state, (tuple, list)) and not hasattr(state, "_fields") and len(state) > 1
-        missing = [name for part, name in _SLOTS[rule] if not (is_chain and hasattr(state[part], name))]
-        if missing:
-            found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
-            raise TypeError(f"state is {found}, without {', '.join(missing)}; expected what init or a step returned")
+    def read(cls, rule: str, state: Any, others: int) -> State:
+        """TypeError where the state is not one that ``init`` makes, with so many parts beside the rule's own."""
+        is_chain = isinstance(state, (tuple, list)) and not hasattr(state, "_fields")
+        found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
+        own = list(_PARTS[rule])
+        if not is_chain or found[: len(own)] != own or len(found) != len(own) + others:
+            raise TypeError(
+                f"state is {found}, expected {', '.join(own)} and {others} more; give what this optimizer's init or "
+                "step returned, or the same optimizer of optax"
+            )
         return cls(rule, tuple(state))
 
     @property
@@ -55,10 +64,10 @@ class State(NamedTuple):
     def schedule_count(self, part: int) -> Array:
         """What the schedule that this part of the chain belongs to is called with."""
         holder = _inner(self.parts[part])
-        if not hasattr(holder, "count"):
+        if "count" not in getattr(holder, "_fields", ()):  # every tuple has a method of that name
             raise TypeError(
-                f"state[{part}] is {type(holder).__name__}, without the count that a schedule needs; make the state with "
-                "an optimizer that has a schedule too"
+                f"state[{part}] is {type(holder).__name__}, without the count that a schedule needs; make the state "
+                "with an optimizer that has a schedule too"
             )
         return holder.count
 

@@ -39,6 +39,7 @@ class Decay:
     strength: ScalarOrSchedule
     decoupled: bool = False
     mask: PyTree | Callable[[PyTree], PyTree] | None = None
+    has_state: bool = False  # of its own in optax's chain, where a schedule counts
 
     @property
     def is_off(self) -> bool:
@@ -74,9 +75,18 @@ def make(settings: Settings, reference: optax.GradientTransformation) -> FusedTr
 
 
 def checked_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
+    if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}, expected True or False")
-    return value
+    return bool(value)
+
+
+def checked_dtype(name: str, value: Any) -> Any:
+    try:
+        if value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating):
+            return value
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is {value!r}, expected None or a floating-point dtype")
 
 
 class _Fused:
@@ -85,7 +95,7 @@ class _Fused:
         self._hyperparameters = {name: _number(name, value) for name, value in settings.hyperparameters.items()}
         if not callable(settings.learning_rate):
             _number("learning_rate", settings.learning_rate)
-        if not callable(settings.decay.strength):
+        if not (settings.decay.has_state and callable(settings.decay.strength)):
             _number("weight_decay", settings.decay.strength)
 
     def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
@@ -105,9 +115,8 @@ class _Fused:
             TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
         """
         leaves = Leaves("params", params)
-        before = State.read(self._settings.rule, state)
-        slots = [leaves.match(*slot) for slot in before.slots]
         arrays = leaves.match("grads", grads)
+        before, slots = self._read(state, leaves, arrays)
         numbers = {**self._numbers(before), "grad_scale": _number("grad_scale", grad_scale)}
         made = [list(leaves.arrays), *(list(slot) for slot in slots)]
         for decays, indices in self._groups(leaves, arrays).items():
@@ -132,8 +141,7 @@ class _Fused:
             TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
         """
         leaves = Leaves("updates", updates)
-        before = State.read(self._settings.rule, state)
-        slots = [leaves.match(*slot) for slot in before.slots]
+        before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
         numbers = self._numbers(before)
         arrays, decay = list(leaves.arrays), self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
@@ -150,6 +158,16 @@ class _Fused:
             ]
         return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
 
+    def _read(
+        self, state: PyTree, leaves: Leaves, grads: Sequence[Array | None], may_have_more: bool = False
+    ) -> tuple[State, list[list[Array | None]]]:
+        """The state, and each slot's leaves, which are there where gradients are."""
+        before = State.read(self._settings.rule, state, others=1 + self._settings.decay.has_state)
+        slots = [leaves.match(*slot, may_have_more) for slot in before.slots]
+        for (name, _), slot in zip(before.slots, slots, strict=True):
+            leaves.require(name, slot, grads)
+        return before, slots
+
     def _numbers(self, before: State) -> dict[str, Any]:
         """All numbers of a step by name: floats, and arrays where they are traced."""
         s = self._settings
@@ -164,11 +182,11 @@ class _Fused:
             "decoupled_weight_decay": float(s.decay.decoupled),
             "maximize": float(s.maximize),
             "is_initial_step": 0.0,
-            "count": optax.safe_increment(before.count),
+            "count": _next_count(before.count),
             **self._hyperparameters,
         }
         if before.is_initial_step is not None:
-            numbers["is_initial_step"] = _as_operand("is_initial_step", before.is_initial_step)
+            numbers["is_initial_step"] = _as_operand("is_initial_step", jnp.asarray(before.is_initial_step, float))
         return numbers
 
     def _groups(self, leaves: Leaves, grads: Sequence[Array | None]) -> dict[bool, list[int]]:
@@ -192,9 +210,10 @@ class _Fused:
             return [None] * len(leaves.arrays)
         if params is None:
             raise ValueError("weight decay needs the parameters: call update(grads, state, params)")
-        weights = leaves.match("params", params)
+        weights = leaves.match("params", params, may_have_more=True)
+        leaves.require("params", weights, leaves.arrays)
         decays = [d and g is not None for d, g in zip(self._decays(leaves), leaves.arrays, strict=True)]
-        return [strength * w if d and w is not None else None for d, w in zip(decays, weights, strict=True)]
+        return [strength * w if d else None for d, w in zip(decays, weights, strict=True)]
 
     def _carry_out(
         self,
@@ -237,6 +256,16 @@ def _number(name: str, value: Any) -> Any:
 
 def _as_operand(name: str, value: Any) -> Array:
     array = jnp.asarray(value)
-    if array.shape != () or jnp.issubdtype(array.dtype, jnp.complexfloating):
+    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    if array.shape != () or not is_real:
         raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected one real number")
     return array.astype(jnp.result_type(float))
+
+
+def _next_count(count: Any) -> Array:
+    """The count of this step, as the kernels take it: a checkpoint may bring another dtype."""
+    if jnp.shape(count) != () or not jnp.issubdtype(jnp.result_type(count), jnp.integer):
+        raise ValueError(
+            f"state[0].count is {jnp.result_type(count)}{list(jnp.shape(count))}, expected one whole number"
+        )
+    return optax.safe_increment(count).astype(jnp.int32)
