@@ -167,6 +167,12 @@ def _shapes(*operands: Any, step: Step) -> list[Any]:
     return [operands[i].update(weak_type=False) for i in step.sources]
 
 
+def _evaluate(*operands: Array, step: Step) -> list[Array]:
+    # Where JAX runs operation by operation: jax.checkpoint outside of a program, jax.disable_jit, a search for NaN.
+    with jax.disable_jit(False):
+        return list(carry_out(step, operands))
+
+
 def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
     form = kernel if has_kernel(step, context.avals_in) else formula
     return mlir.lower_fun(functools.partial(form, step=step), multiple_results=True)(context, *operands)
@@ -176,5 +182,6 @@ def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
 step_p = Primitive("flatstep_step")
 step_p.multiple_results = True
 step_p.def_abstract_eval(_shapes)
+step_p.def_impl(_evaluate)
 mlir.register_lowering(step_p, mlir.lower_fun(formula, multiple_results=True))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
