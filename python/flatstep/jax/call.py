@@ -111,7 +111,7 @@ def _not_differentiable(call: Any) -> Any:
     def refuse(*_: Any) -> NoReturn:
         raise TypeError(
             "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
-            "or, to train through steps, use optax"
+            "put jax.lax.stop_gradient around all that goes into the step, or, to train through steps, use optax"
         )
 
     wrapped = jax.custom_jvp(call)
