@@ -23,7 +23,7 @@ def amsgrad(
     bias_correction_nu: bool = True,
     *,
     convention: str = "optax",
-    weight_decay: Number = 0.0,
+    weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
 ) -> FusedTransformation:
@@ -46,7 +46,7 @@ def amsgrad(
         bias_correction_nu: whether nu's bias is corrected. With both False this is the paper's AMSGrad. Default True.
         convention: ``"optax"`` corrects nu before the maximum, ``"torch"`` after it; nu_max then holds the largest
             uncorrected nu. Default "optax".
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -84,7 +84,7 @@ def amsgrad(
         correct_nu_before=float(correct_nu and convention == "optax"),
         correct_nu_after=float(correct_nu and convention == "torch"),
     )
-    decay = Decay(weight_decay, checked_flag("decoupled_weight_decay", decoupled_weight_decay))
+    decay = _decay(weight_decay, decoupled_weight_decay)
     settings = Settings("amsgrad", learning_rate, hyperparameters, decay, checked_flag("maximize", maximize))
     return make(settings, optax.amsgrad(learning_rate, mu_dtype=mu_dtype))
 
@@ -100,7 +100,7 @@ def optimistic_adam_v2(
     eps_root: Number = 0.0,
     mu_dtype: Any = None,
     nesterov: bool = True,
-    weight_decay: Number = 0.0,
+    weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
 ) -> FusedTransformation:
@@ -122,7 +122,7 @@ def optimistic_adam_v2(
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which mu is stored. Default None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default True.
-        weight_decay: strength of weight decay, at least 0. Default 0.0.
+        weight_decay: strength of weight decay, at least 0. Default None: none.
         decoupled_weight_decay: whether weight decay bypasses the moments. Default False.
         maximize: whether to ascend. Default False.
 
@@ -156,7 +156,7 @@ def optimistic_adam_v2(
         eps_root=eps_root,
         nesterov=float(checked_flag("nesterov", nesterov)),
     )
-    decay = Decay(weight_decay, checked_flag("decoupled_weight_decay", decoupled_weight_decay))
+    decay = _decay(weight_decay, decoupled_weight_decay)
     settings = Settings("optimistic_adam", learning_rate, hyperparameters, decay, checked_flag("maximize", maximize))
     return make(settings, optax.optimistic_adam_v2(learning_rate, mu_dtype=mu_dtype))
 
@@ -170,7 +170,7 @@ def adam(
     mu_dtype: Any = None,
     *,
     nesterov: bool = False,
-    weight_decay: Number = 0.0,
+    weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
 ) -> FusedTransformation:
@@ -192,7 +192,7 @@ def adam(
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which mu is stored. Default None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default False.
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -213,7 +213,7 @@ def adam(
     References:
         Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015; ``optax.adam``.
     """
-    decay = Decay(weight_decay, checked_flag("decoupled_weight_decay", decoupled_weight_decay))
+    decay = _decay(weight_decay, decoupled_weight_decay)
     settings = Settings(
         "adam", learning_rate, _adam(b1, b2, eps, eps_root, nesterov), decay, checked_flag("maximize", maximize)
     )
@@ -274,6 +274,11 @@ def adamw(
         "adam", learning_rate, _adam(b1, b2, eps, eps_root, nesterov), decay, checked_flag("maximize", maximize)
     )
     return make(settings, optax.adamw(learning_rate, mu_dtype=mu_dtype, weight_decay=weight_decay, mask=mask))
+
+
+def _decay(strength: Number | None, decoupled: bool) -> Decay:
+    # The default is not 0.0: optax.inject_hyperparams would keep it in its state, which then is not that of optax.adam.
+    return Decay(0.0 if strength is None else strength, checked_flag("decoupled_weight_decay", decoupled))
 
 
 def _adam(b1: Number, b2: Number, eps: Number, eps_root: Number, nesterov: bool) -> dict[str, Any]:
