@@ -336,7 +336,7 @@ def test_numpy_s_truth_is_a_flag():
 
 # Before flatstep.jax is imported, and what its ImportError says.
 IMPORTS = {
-    "old jax": ("import jax; jax.__version__ = '0.5.3'", "needs jax 0.6.1 or later, found 0.5.3"),
+    "old jax": ("import jax; jax.__version__ = '0.5.3'", "needs jax 0.7.1 or later, found 0.5.3"),
     "no optax": ("sys.modules['optax'] = None", r"needs optax: pip install 'flatstep\[jax\]'"),
     "no _xla": ("sys.modules['flatstep._xla'] = None", "no part for XLA: .*reinstall flatstep"),
     "older interface": ("header(0, 0)", "built for version 0.* has 0.0; upgrade jaxlib"),

@@ -1,6 +1,7 @@
 // See xla_step.h.
 #include "xla_step.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
@@ -82,7 +83,7 @@ XlaStep::Stream XlaStep::operand(size_t index) const {
   if (!buffer) refuse(buffer.error().message());
   const auto bytes = int64_t(buffer->size_bytes());
   const auto count = int64_t(buffer->element_count());
-  return {buffer->untyped_data(), buffer->element_type(), count == 0 ? 0 : bytes / count, count};
+  return {buffer->untyped_data(), buffer->element_type(), count == 0 ? 0 : bytes / count, count, buffer->dimensions()};
 }
 
 // XLA puts a result where its operand is; should it ever not do so, the operand is copied there first.
@@ -102,6 +103,7 @@ void XlaStep::read_numbers() {
   const Stream counts = operand(0);
   Scalars fixed{};
   for (size_t i = 0; i < attributes_.numbers.size(); ++i) number(fixed, i) = attributes_.numbers[i];
+  batch_ = counts.shape;
   scalars_.assign(size_t(counts.count), fixed);
   for (int64_t i = 0; i < counts.count; ++i) scalars_[size_t(i)].count = read_count(counts.data, counts.dtype, i);
   for (size_t k = 0; k < attributes_.traced.size(); ++k) {
@@ -138,6 +140,8 @@ void XlaStep::add_leaf(size_t leaf) {
     if (state.back().count != written.count) refuse("state has another shape than its parameter");
   }
   if (grad.count != written.count) refuse("a gradient has another shape than its parameter");
+  if (written.shape.size() < batch_.size() || !std::equal(batch_.begin(), batch_.end(), written.shape.begin()))
+    refuse("a leaf is of another batch than the numbers");
   if (written.count == 0) return;
   const int layout = find_layout(written, grad, state);
   const auto entries = int64_t(scalars_.size()), count = written.count / entries;

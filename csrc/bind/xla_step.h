@@ -39,6 +39,7 @@ class XlaStep {
     xla::ffi::DataType dtype;
     int64_t bytes;
     int64_t count;
+    xla::ffi::AnyBuffer::Dimensions shape;
   };
 
   Stream operand(size_t index) const;
@@ -53,6 +54,7 @@ class XlaStep {
   int rule_;
   size_t slots_, leaves_;
   std::vector<Scalars> scalars_;  // one an entry of the batch
+  xla::ffi::AnyBuffer::Dimensions batch_;
   std::vector<xla::ffi::DataType> dtypes_;
   int layout_ = -1;  // of those dtypes
   Assembly assembly_;

@@ -4,7 +4,7 @@ What replaces ``optax.amsgrad`` and its like goes on with their states. Best is 
 
     opt = flatstep.jax.amsgrad(1e-3)
     state = opt.init(params)
-    train_step = jax.jit(lambda params, state, batch: opt.step(params, state, grads(params, batch)), donate_argnums=(0, 1))
+    step = jax.jit(lambda params, state, batch: opt.step(params, state, grads(params, batch)), donate_argnums=(0, 1))
 """
 
 from . import versions

@@ -1,7 +1,7 @@
 """The step of some leaves as one operation: its form on each platform, under vmap, and sharded. For flatstep.jax only.
 
-On the CPU it is a call of flatstep's kernels, which change parameters and state where they are; elsewhere, and for dtypes
-without a kernel, it is the formula in jax.numpy.
+On the CPU it is a call of flatstep's kernels, which change parameters and state where they are; elsewhere, and for
+dtypes without a kernel, it is the formula in jax.numpy.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Step:
     """What is fixed when a step is compiled.
 
     Operands, in this order: the count, the traced numbers, the parameters (none where updates are made), for each slot
-    the state of all leaves, the gradients. Count and numbers have the shape of the batch, () outside of vmap, whose axes
-    are the first of all other operands. Results: the parameters or updates, and the state, in the same order.
+    the state of all leaves, the gradients. Count and numbers have the shape of the batch, () outside of vmap, whose
+    axes are the first of all other operands. Results: the parameters or updates, and the state, in the same order.
     """
 
     rule: str
@@ -111,7 +111,7 @@ def _not_differentiable(call: Any) -> Any:
     def refuse(*_: Any) -> NoReturn:
         raise TypeError(
             "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
-            "or, to train through steps, use optax"
+            "put jax.lax.stop_gradient around all that goes into the step, or, to train through steps, use optax"
         )
 
     wrapped = jax.custom_jvp(call)
@@ -166,6 +166,12 @@ def _shapes(*operands: Any, step: Step) -> list[Any]:
     return [operands[i].update(weak_type=False) for i in step.sources]
 
 
+def _evaluate(*operands: Array, step: Step) -> list[Array]:
+    # Where JAX runs operation by operation: jax.checkpoint outside of a program, jax.disable_jit, a search for NaN.
+    with jax.disable_jit(False):
+        return list(carry_out(step, operands))
+
+
 def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
     form = kernel if has_kernel(step, context.avals_in) else formula
     return mlir.lower_fun(functools.partial(form, step=step), multiple_results=True)(context, *operands)
@@ -175,5 +181,6 @@ def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
 step_p = Primitive("flatstep_step")
 step_p.multiple_results = True
 step_p.def_abstract_eval(_shapes)
+step_p.def_impl(_evaluate)
 mlir.register_lowering(step_p, mlir.lower_fun(formula, multiple_results=True))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")

@@ -6,6 +6,7 @@ half as many bytes again as ``step``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
@@ -47,7 +48,7 @@ class TrainState(train_state.TrainState):
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:
         """The state after one step; further arguments replace fields, as in flax."""
         step = _step_of(self.tx)
-        if isinstance(grads, dict) and train_state.OVERWRITE_WITH_GRADIENT in grads:
+        if isinstance(grads, Mapping) and train_state.OVERWRITE_WITH_GRADIENT in grads:
             return super().apply_gradients(grads=grads, **kwargs)
         params, opt_state = step(self.params, self.opt_state, grads)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **kwargs)
@@ -101,7 +102,7 @@ class Optimizer(nnx.Optimizer[Any]):
 def _step_of(tx: Any) -> Any:
     if not isinstance(tx, FusedTransformation):
         raise TypeError(
-            f"tx is {type(tx).__name__}, without a fused step; expected an optimizer of flatstep.jax itself. flax's own "
-            "class takes chains and wrappers of them"
+            f"tx is {type(tx).__name__}, without a fused step; expected an optimizer of flatstep.jax itself. flax's "
+            "own class takes chains and wrappers of them"
         )
     return tx.step

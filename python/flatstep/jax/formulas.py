@@ -1,6 +1,7 @@
 """Every rule in plain jax.numpy: what runs where there is no kernel. For flatstep.jax only.
 
-The terms are those of csrc/rules/terms.h; XLA may contract them, so that results agree within a few ulp, not to the bit.
+The terms are those of csrc/rules/terms.h; XLA may contract them, so that results agree within a few ulp, not to the
+bit.
 """
 
 from __future__ import annotations
@@ -39,11 +40,7 @@ class Terms(NamedTuple):
     def correction(self, b: Number, ahead: int = 0) -> Array:
         """1 / (1 - b^(t + ahead)), without the cancellation that 1 - b^t has in float32"""
         t = self.count.astype(self.compute) + ahead  # in its own dtype the last count has none after it
-        if isinstance(b, float):
-            log_b = math.log(b) if b > 0 else -math.inf
-        else:
-            log_b = jnp.log1p(b - 1)
-        return -1 / jnp.expm1(t * log_b)
+        return -1 / jnp.expm1(t * _log(b))
 
     def momentum(self, mu: Array, g: Array) -> Array:
         """mu_hat, Nesterov's or not"""
@@ -81,6 +78,12 @@ class Terms(NamedTuple):
         if isinstance(factor, float):
             return x + factor * y if factor != 0 else x
         return jnp.where(factor != 0, x + factor * y, x)
+
+
+def _log(b: Number) -> Number:
+    if isinstance(b, float):
+        return math.log(b) if b > 0 else -math.inf
+    return jnp.log1p(b - 1)
 
 
 def adam(terms: Terms, param: Array, g: Array, state: Leaf) -> tuple[Array, Leaf]:

@@ -55,8 +55,7 @@ def amsgrad(
         bias_correction_nu: whether nu's bias is corrected. With both False this is the paper's AMSGrad. Default True.
         convention: ``"optax"`` corrects nu before the maximum, ``"torch"`` after it; nu_max then holds the largest
             uncorrected nu. Default "optax".
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None:
-            none.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -202,8 +201,7 @@ def adam(
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which mu is stored. Default None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default False.
-        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None:
-            none.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
         decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
         maximize: whether to ascend. Default False.
 
@@ -290,10 +288,10 @@ def adamw(
     )
 
 
+def _decay(strength: Number | None, decoupled: bool) -> Decay:
+    # The default is not 0.0: optax.inject_hyperparams would keep it in its state, which then is not that of optax.adam.
+    return Decay(0.0 if strength is None else strength, checked_flag("decoupled_weight_decay", decoupled))
+
+
 def _adam(b1: Number, b2: Number, eps: Number, eps_root: Number, nesterov: bool) -> dict[str, Any]:
     return dict(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=float(checked_flag("nesterov", nesterov)))
-
-
-def _decay(weight_decay: Number | None, decoupled: bool) -> Decay:
-    # None and not 0 by default: optax.inject_hyperparams would put a number into the state, where optax has none.
-    return Decay(0.0 if weight_decay is None else weight_decay, checked_flag("decoupled_weight_decay", decoupled))
