@@ -113,7 +113,7 @@ def returning_what_was(opt, params, state, grads):
 
 
 def raveled(opt, params, state, grads):
-    flat = [jax.tree.map(jnp.ravel, tree) for tree in (params, state, grads)]
+    flat = [jax.tree.map(lambda x: x.reshape(-1) if x.ndim else x, tree) for tree in (params, state, grads)]
     made, state = opt.step(*flat)
     return jax.tree.map(lambda x, like: x.reshape(like.shape), made, params), state
 

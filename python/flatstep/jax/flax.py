@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax import nnx
+from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 from flax.training import train_state
 
 from .transformation import FusedTransformation
@@ -48,7 +49,7 @@ class TrainState(train_state.TrainState):
     def apply_gradients(self, *, grads: Any, **kwargs: Any) -> Any:
         """The state after one step; further arguments replace fields, as in flax."""
         step = _step_of(self.tx)
-        if isinstance(grads, Mapping) and train_state.OVERWRITE_WITH_GRADIENT in grads:
+        if isinstance(grads, Mapping) and OVERWRITE_WITH_GRADIENT in grads:
             return super().apply_gradients(grads=grads, **kwargs)
         params, opt_state = step(self.params, self.opt_state, grads)
         return self.replace(step=self.step + 1, params=params, opt_state=opt_state, **kwargs)
@@ -57,33 +58,34 @@ class TrainState(train_state.TrainState):
 class Optimizer(nnx.Optimizer[Any]):
     """flax.nnx.Optimizer whose ``update`` is one fused step.
 
-    .. math:: (p, s) \\leftarrow \\mathit{step}(p, s, g)
+        .. math:: (p, s) \\leftarrow \\mathit{step}(p, s, g)
 
-    Args:
-        model: the module to train, as for flax's, like all arguments.
-        tx: an optimizer of flatstep.jax.
-        wrt: which variables are trained.
-        graph: flax's graph mode. Default None: as set in flax.
+        Args:
+            model: the module to train, as for flax's, like all arguments.
+            tx: an optimizer of flatstep.jax.
+            wrt: which variables are trained.
+            graph: flax's graph mode. Default None: as set in flax.
 
-    Raises:
-        TypeError: ``tx`` has no fused step.
+        Raises:
+            TypeError: ``tx`` has no fused step.
 
-    Example:
-        >>> import jax.numpy as jnp, flatstep.jax
-        >>> from flax import nnx
-        >>> from flatstep.jax.flax import Optimizer
-        >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
-        >>> optimizer = Optimizer(model, flatstep.jax.adam(1e-2), wrt=nnx.Param)
-        >>> grads = nnx.grad(lambda model: (model(jnp.ones((4, 2))) ** 2).mean())(model)
-        >>> optimizer.update(model, grads)
-        >>> int(optimizer.step[...])
-        1
+        Example:
+            >>> import jax.numpy as jnp, flatstep.jax
+            >>> from flax import nnx
+    from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
+            >>> from flatstep.jax.flax import Optimizer
+            >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+            >>> optimizer = Optimizer(model, flatstep.jax.adam(1e-2), wrt=nnx.Param)
+            >>> grads = nnx.grad(lambda model: (model(jnp.ones((4, 2))) ** 2).mean())(model)
+            >>> optimizer.update(model, grads)
+            >>> int(optimizer.step[...])
+            1
 
-    References:
-        ``flax.nnx.Optimizer``.
+        References:
+            ``flax.nnx.Optimizer``.
     """
 
-    def update(self, model: Any, grads: Any, /, **kwargs: Any) -> None:  # type: ignore[override]
+    def update(self, model: Any, grads: Any, /, **kwargs: Any) -> None:
         """Steps the model's variables. Returns nothing: a fused step makes no updates."""
         params, gradients, state = (
             nnx.as_pure(part)

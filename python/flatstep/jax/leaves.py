@@ -28,7 +28,8 @@ class Leaves:
     def __init__(self, name: str, tree: PyTree) -> None:
         self.name = name
         self.tree = tree
-        leaves, self._structure = jax.tree.flatten(tree, is_leaf=is_none)
+        leaves, structure = jax.tree.flatten(tree, is_leaf=is_none)
+        self._structure: Any = structure
         self.arrays = [x if x is None else self._array(name, i, x) for i, x in enumerate(leaves)]
 
     def path(self, index: int) -> str:
@@ -102,7 +103,6 @@ class Leaves:
                 f"{name}{self.path(index)} is sharded as {found}, expected {expected}, as "
                 f"{self.name}{self.path(index)} is; call jax.sharding.reshard on it"
             )
-        return array
 
 
 def _truth(name: str, value: Any) -> bool:

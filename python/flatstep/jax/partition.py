@@ -120,7 +120,9 @@ def _vary(x: Any, axes: set[str]) -> Any:
     missing = tuple(sorted(axes - _varying(x)))
     if not missing:
         return x
-    return jax.lax.pcast(x, missing, to="varying") if hasattr(jax.lax, "pcast") else jax.lax.pvary(x, missing)
+    if hasattr(jax.lax, "pcast"):
+        return jax.lax.pcast(x, missing, to="varying")
+    return getattr(jax.lax, "pvary")(x, missing)  # noqa: B009  what it was called before
 
 
 def _owners(step: Any, operands: int) -> list[int | None]:

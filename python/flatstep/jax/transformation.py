@@ -147,15 +147,12 @@ class _Fused:
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
         if not decay.decoupled:
             sign = -1 if self._settings.maximize else 1
-            arrays = [g if d is None else (g + sign * d).astype(g.dtype) for g, d in zip(arrays, decayed, strict=True)]
+            arrays = [_plus(g, sign, d) for g, d in zip(arrays, decayed, strict=True)]
         made = [list(arrays), *(list(slot) for slot in slots)]
         present = [i for i, grad in enumerate(arrays) if grad is not None]
         self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
         if decay.decoupled:
-            rate = numbers["learning_rate"]
-            made[0] = [
-                u if d is None else (u - rate * d).astype(u.dtype) for u, d in zip(made[0], decayed, strict=True)
-            ]
+            made[0] = [_plus(u, -numbers["learning_rate"], d) for u, d in zip(made[0], decayed, strict=True)]
         return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
 
     def _read(
@@ -245,6 +242,11 @@ def _call(
     fixed = tuple(0.0 if i in traced else numbers[name] for i, name in enumerate(names))
     step = Step(rule, makes_update, fixed, traced, leaves)
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
+
+
+def _plus(x: Array, factor: Any, y: Array | None) -> Array:
+    """x + factor * y, stored as x is; x where there is no y."""
+    return x if y is None else (x + factor * y).astype(x.dtype)
 
 
 def _number(name: str, value: Any) -> Any:
