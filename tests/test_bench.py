@@ -78,7 +78,7 @@ def test_jax_cases(tmp_path, monkeypatch, capsys):
     assert [(row["rule"], row["name"]) for row in programs] == [
         (rule, form) for rule in jax_steps.RULES for form in (jax_steps.STEP, jax_steps.UPDATE, jax_steps.OPTAX)
     ]
-    # What is moved is what was promised: every stream once, and half as much again for updates; optax, by XLA's count.
+    # What is moved is what was promised: a step's streams once; updates and what adds them; optax's by XLA's count.
     assert [round(row["bytes_per_element"]) for row in programs] == [36, 44, 52, 36, 44, 72]
     assert "compile" in capsys.readouterr().out
 

@@ -1,7 +1,7 @@
 r"""Flax's training states with fused steps in them. Needs flax; imported by nobody but the user.
 
-Flax's own classes take flatstep's optimizers too, as they take optax's; what they call is ``update``, which moves about
-half as many bytes again as ``step``.
+Flax's own classes take flatstep's optimizers too, as they take optax's; what they call is ``update``, which with
+``apply_updates`` goes over memory twice.
 """
 
 from __future__ import annotations
