@@ -58,31 +58,30 @@ class TrainState(train_state.TrainState):
 class Optimizer(nnx.Optimizer[Any]):
     """flax.nnx.Optimizer whose ``update`` is one fused step.
 
-        .. math:: (p, s) \\leftarrow \\mathit{step}(p, s, g)
+    .. math:: (p, s) \\leftarrow \\mathit{step}(p, s, g)
 
-        Args:
-            model: the module to train, as for flax's, like all arguments.
-            tx: an optimizer of flatstep.jax.
-            wrt: which variables are trained.
-            graph: flax's graph mode. Default None: as set in flax.
+    Args:
+        model: the module to train, as for flax's, like all arguments.
+        tx: an optimizer of flatstep.jax.
+        wrt: which variables are trained.
+        graph: flax's graph mode. Default None: as set in flax.
 
-        Raises:
-            TypeError: ``tx`` has no fused step.
+    Raises:
+        TypeError: ``tx`` has no fused step.
 
-        Example:
-            >>> import jax.numpy as jnp, flatstep.jax
-            >>> from flax import nnx
-    from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
-            >>> from flatstep.jax.flax import Optimizer
-            >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
-            >>> optimizer = Optimizer(model, flatstep.jax.adam(1e-2), wrt=nnx.Param)
-            >>> grads = nnx.grad(lambda model: (model(jnp.ones((4, 2))) ** 2).mean())(model)
-            >>> optimizer.update(model, grads)
-            >>> int(optimizer.step[...])
-            1
+    Example:
+        >>> import jax.numpy as jnp, flatstep.jax
+        >>> from flax import nnx
+        >>> from flatstep.jax.flax import Optimizer
+        >>> model = nnx.Linear(2, 1, rngs=nnx.Rngs(0))
+        >>> optimizer = Optimizer(model, flatstep.jax.adam(1e-2), wrt=nnx.Param)
+        >>> grads = nnx.grad(lambda model: (model(jnp.ones((4, 2))) ** 2).mean())(model)
+        >>> optimizer.update(model, grads)
+        >>> int(optimizer.step[...])
+        1
 
-        References:
-            ``flax.nnx.Optimizer``.
+    References:
+        ``flax.nnx.Optimizer``.
     """
 
     def update(self, model: Any, grads: Any, /, **kwargs: Any) -> None:
