@@ -2,7 +2,8 @@
 #include "work.h"
 
 #include <algorithm>
-#include <cfenv>
+
+#include "floating_point.h"
 
 namespace flatstep {
 
@@ -10,21 +11,6 @@ namespace {
 
 constexpr int64_t elements_worth_a_thread = 16384;
 constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: whole tiles, some tens of microseconds
-
-// Kernels promise the same bits whatever rounding or flush-to-zero mode the caller's thread happens to be in.
-class DefaultFloatingPoint {
- public:
-  DefaultFloatingPoint() {
-    std::fegetenv(&callers_);
-    std::fesetenv(FE_DFL_ENV);
-  }
-  ~DefaultFloatingPoint() { std::fesetenv(&callers_); }
-  DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
-  DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
-
- private:
-  std::fenv_t callers_;
-};
 
 }  // namespace
 

@@ -6,6 +6,7 @@
 #include <exception>
 #include <utility>
 
+#include "floating_point.h"
 #include "lending.h"
 #include "shift.h"
 #include "xla_step.h"
@@ -29,6 +30,7 @@ void carry_out(const std::vector<Job>& jobs, ffi::ThreadPool& pool) {
 
 ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule,
                 bool makes_update, ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
+  const DefaultFloatingPoint mode;  // XLA's takes a small learning rate for zero
   try {
     XlaStep step({rule, makes_update, numbers, traced}, args, rets);
     carry_out(step.jobs(core->chosen_target()), pool);

@@ -101,7 +101,7 @@ class Optimizer(nnx.Optimizer[Any]):
 
 
 def _step_of(tx: Any) -> Any:
-    if not isinstance(tx, FusedTransformation):
+    if not isinstance(tx, FusedTransformation) or not hasattr(tx, "step"):
         raise TypeError(
             f"tx is {type(tx).__name__}, without a fused step; expected an optimizer of flatstep.jax itself. flax's "
             "own class takes chains and wrappers of them"

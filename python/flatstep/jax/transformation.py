@@ -43,7 +43,7 @@ class Decay:
 
     @property
     def is_off(self) -> bool:
-        return isinstance(self.strength, (int, float)) and self.strength == 0
+        return isinstance(self.strength, (int, float, np.number)) and self.strength == 0
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class _Fused:
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
         numbers = self._numbers(before)
-        arrays, decay = list(leaves.arrays), self._settings.decay
+        arrays = [g if g is None else _at_least_as_wide(g, nu) for g, nu in zip(leaves.arrays, slots[1], strict=True)]
+        decay = self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
         if not decay.decoupled:
             sign = -1 if self._settings.maximize else 1
@@ -242,6 +243,11 @@ def _call(
     fixed = tuple(0.0 if i in traced else numbers[name] for i, name in enumerate(names))
     step = Step(rule, makes_update, fixed, traced, leaves)
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
+
+
+def _at_least_as_wide(grad: Array, nu: Array) -> Array:
+    """The gradient in the dtype that its updates have to have: nu is stored as the parameter is."""
+    return grad.astype(nu.dtype) if nu.dtype.itemsize > grad.dtype.itemsize else grad
 
 
 def _plus(x: Array, factor: Any, y: Array | None) -> Array:
