@@ -535,7 +535,9 @@ def test_count_of_another_dtype(x64):
     assert state[0].count.dtype == jnp.int64 and state[0].count == same_state[0].count == 1
 
 
-@pytest.mark.parametrize("number", [dict(learning_rate=1e-39), dict(learning_rate=0.1, eps=np.array(1e-39, np.float32))])
+@pytest.mark.parametrize(
+    "number", [dict(learning_rate=1e-39), dict(learning_rate=0.1, eps=np.array(1e-39, np.float32))]
+)
 def test_numbers_that_xla_would_flush(number):
     """What is traced is read in the kernels' mode, not in XLA's, which takes denormals for zero."""
     grads = np.array([0.0, 1.0, -2.0], np.float32)
