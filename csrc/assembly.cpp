@@ -47,7 +47,8 @@ const std::vector<Job>& Assembly::jobs(int rule, const std::vector<Scalars>& sca
     const std::vector<Segment>& segments = segments_[layout];
     if (segments.empty()) continue;
     calls_.push_back({segments.data(), int64_t(segments.size()), scalars.data()});
-    jobs_.push_back({target.kernels[rule][layout], &calls_.back(), segments.back().first + segments.back().count});
+    jobs_.push_back(
+        {int(layout), target.kernels[rule][layout], &calls_.back(), segments.back().first + segments.back().count});
   }
   return jobs_;
 }

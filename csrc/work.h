@@ -11,7 +11,8 @@ namespace flatstep {
 
 // One kernel and all that it has to do in a step.
 struct Job {
-  Kernel kernel;
+  int layout;     // as in catalog.h
+  Kernel kernel;  // null where no processor is to carry it out: see device.h
   const Call* call;
   int64_t elements;
 };

@@ -23,7 +23,7 @@ void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
     if (i >= 2) segment.state[i - 2] = array.data;
   }
   const Call call{&segment, 1, nullptr};
-  const Job job{chosen_target().limits[slots][prefetch], &call, segment.count};
+  const Job job{-1, chosen_target().limits[slots][prefetch], &call, segment.count};
   const nb::gil_scoped_release unlocked;
   run(&job, 1, on_openmp ? Team::openmp : Team::own);
 }

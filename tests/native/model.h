@@ -17,6 +17,8 @@ class Model {
   // The work of one step. The same every time; steps go on from what the last one made.
   const std::vector<Job>& jobs(const Target& target);
 
+  const std::vector<Scalars>& scalars() const { return scalars_; }  // segments' rows of numbers
+
   // All bytes that a step might change.
   std::vector<std::string> images() const;
 

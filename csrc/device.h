@@ -1,0 +1,65 @@
+// A step on a device with memory of its own: what front ends ask for, and who carries it out. Implemented by extension
+// modules beside the core; PODs and one interface, so that neither side links the other.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "work.h"
+
+namespace flatstep {
+
+enum class NumberKind : int32_t { float32, float64, int32, int64 };
+
+// A number that lies in device memory.
+struct DeviceNumber {
+  void* data;
+  NumberKind kind;
+};
+
+// A number of a row of Scalars that is read from device memory when the step runs there: Scalars' doubles are counted
+// from learning_rate on, hyperparameters last.
+struct Traced {
+  int64_t scalars;
+  int32_t number;
+  int32_t is_inverted;  // one over what lies there: the scale of a loss undone
+  DeviceNumber value;
+};
+
+// What the coefficients of some segments are made of.
+struct Row {
+  int64_t scalars;
+  DeviceNumber count;  // updates so far, which the step counts up; without data, Scalars::count says it
+};
+
+// One device's part of a step. A segment's `scalars` is its index into `rows`.
+struct DeviceWork {
+  const std::vector<Job>& jobs;
+  const std::vector<Row>& rows;
+  const std::vector<Scalars>& scalars;
+  const std::vector<Traced>& traced;
+  const float* skip;  // in device memory; anything there but 0 and nothing is stepped or counted. May be null
+  void* stream;
+};
+
+// The steps of one optimizer on one device, in the order in which they are asked for. Never waits for the device.
+class DeviceQueue {
+ public:
+  virtual ~DeviceQueue() = default;
+
+  // All that can fail for want of memory. What it got ready is launched by `launch`, or replaced by the next call.
+  virtual void prepare(const DeviceWork& work) = 0;
+  virtual void launch() = 0;
+
+  virtual bool is_capturing(void* stream) = 0;  // into a graph, to be replayed later
+};
+
+// What a module lends to the core. Its version and its build have been compared by whoever makes it.
+struct DeviceMaker {
+  int32_t type;  // as DLPack numbers them
+  std::unique_ptr<DeviceQueue> (*make)(int rule, int index);
+};
+
+constexpr const char* device_maker_name = "flatstep.device_maker";
+
+}  // namespace flatstep

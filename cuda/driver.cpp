@@ -1,0 +1,158 @@
+// The Runtime of CUDA. See driver.h.
+#include "driver.h"
+
+#include <cuda_runtime_api.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace flatstep::device {
+
+namespace {
+
+std::string text(cudaError_t status) {
+  return std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+}
+
+void check(cudaError_t status, const std::string& what) {
+  if (status == cudaSuccess) return;
+  cudaGetLastError();  // what is known by now need not fail the next call too
+  throw std::runtime_error("flatstep failed " + what + " on CUDA: " + text(status));
+}
+
+std::string allocating(size_t bytes, const char* where) {
+  return "to allocate " + std::to_string(bytes) + " bytes of " + where + " memory for a step";
+}
+
+// Lets this thread do what is forbidden by default while some stream is capturing.
+class Relaxed {
+ public:
+  Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  ~Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
+  Relaxed(const Relaxed&) = delete;
+  Relaxed& operator=(const Relaxed&) = delete;
+
+ private:
+  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
+};
+
+class CudaRuntime : public Runtime {
+ public:
+  int current_device() override {
+    int index = 0;
+    check(cudaGetDevice(&index), "to ask for the current device");
+    return index;
+  }
+
+  void set_device(int index) override { check(cudaSetDevice(index), "to use device " + std::to_string(index)); }
+
+  bool is_capturing(void* stream) override {
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    check(cudaStreamIsCapturing(static_cast<cudaStream_t>(stream), &status), "to ask whether a stream is captured");
+    return status != cudaStreamCaptureStatusNone;
+  }
+
+  void* allocate(size_t bytes, void* stream) override {
+    void* memory = nullptr;
+    check(cudaMallocAsync(&memory, bytes, static_cast<cudaStream_t>(stream)), allocating(bytes, "device"));
+    return memory;
+  }
+
+  void release(void* memory, void* stream) noexcept override {
+    if (cudaFreeAsync(memory, static_cast<cudaStream_t>(stream)) != cudaSuccess) cudaGetLastError();
+  }
+
+  void* allocate_lasting(size_t bytes) override {
+    const Relaxed mode;
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, bytes), allocating(bytes, "device"));
+    return memory;
+  }
+
+  void release_lasting(void* memory) noexcept override {
+    const Relaxed mode;
+    if (cudaFree(memory) != cudaSuccess) cudaGetLastError();
+  }
+
+  void* allocate_pinned(size_t bytes) override {
+    const Relaxed mode;
+    void* memory = nullptr;
+    check(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault), allocating(bytes, "pinned host"));
+    return memory;
+  }
+
+  void release_pinned(void* memory) noexcept override {
+    const Relaxed mode;
+    if (cudaFreeHost(memory) != cudaSuccess) cudaGetLastError();
+  }
+
+  void copy(void* to, const void* from_pinned, size_t bytes, void* stream) override {
+    check(cudaMemcpyAsync(to, from_pinned, bytes, cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)),
+          "to copy a step's tables to the device");
+  }
+
+  void copy_now(void* to, const void* from, size_t bytes) override {
+    const Relaxed mode;
+    cudaStream_t stream = nullptr;
+    check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "to make a stream");
+    cudaError_t status = cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream);
+    if (status == cudaSuccess) status = cudaStreamSynchronize(stream);
+    cudaStreamDestroy(stream);
+    check(status, "to copy a step's tables to the device");
+  }
+
+  void* make_event() override {
+    cudaEvent_t event = nullptr;
+    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "to make an event");
+    return event;
+  }
+
+  void record(void* event, void* stream) override {
+    check(cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)), "to record an event");
+  }
+
+  bool is_past(void* event) override {
+    const Relaxed mode;  // asking is held to disturb the captures of other threads
+    const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
+    if (status == cudaErrorNotReady) {
+      cudaGetLastError();
+      return false;
+    }
+    check(status, "to ask for an event");
+    return true;
+  }
+
+  void wait(void* event) noexcept override {
+    if (cudaEventSynchronize(static_cast<cudaEvent_t>(event)) != cudaSuccess) cudaGetLastError();
+  }
+
+  void release_event(void* event) noexcept override {
+    if (cudaEventDestroy(static_cast<cudaEvent_t>(event)) != cudaSuccess) cudaGetLastError();
+  }
+
+  std::string launch_failure() override {
+    const cudaError_t status = cudaGetLastError();
+    return status == cudaSuccess ? "" : text(status);
+  }
+};
+
+}  // namespace
+
+Runtime& cuda_runtime() {
+  static CudaRuntime runtime;
+  return runtime;
+}
+
+std::vector<CudaDevice> cuda_devices() {
+  int count = 0;
+  check(cudaGetDeviceCount(&count), "to count the devices");
+  std::vector<CudaDevice> devices;
+  for (int index = 0; index < count; ++index) {
+    cudaDeviceProp properties;
+    check(cudaGetDeviceProperties(&properties, index), "to ask for a device's properties");
+    devices.push_back({properties.name, properties.major, properties.minor});
+  }
+  return devices;
+}
+
+}  // namespace flatstep::device

@@ -1,0 +1,17 @@
+// The table of what a device can launch, and how it is stamped out of the catalogue. PODs and pointers to launches.
+#pragma once
+
+#include "segments.h"
+
+namespace flatstep::device {
+
+// One cell of Rule x Layout. Without launches where the rule does not fit the layout.
+struct Kernel {
+  void (*launch_preparation)(const Preparation&, void* stream);
+  void (*launch_sweep)(const Sweep&, void* stream);
+  int64_t coefficient_bytes;  // of one row
+};
+
+using Kernels = const Kernel* const*;  // [rule][layout], both counted as in catalog.h
+
+}  // namespace flatstep::device

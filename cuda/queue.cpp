@@ -1,0 +1,203 @@
+// See queue.h.
+#include "queue.h"
+
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+#include "describe.h"
+
+namespace flatstep::device {
+
+namespace {
+
+// Appends an array and says where it begins.
+template <class T>
+size_t append(Bytes& bytes, const T* from, size_t count) {
+  constexpr size_t alignment = 16;
+  const size_t begin = (bytes.size() + alignment - 1) / alignment * alignment;
+  bytes.resize(begin + count * sizeof(T));
+  if (count > 0) std::memcpy(bytes.data() + begin, from, count * sizeof(T));
+  return begin;
+}
+
+template <class T>
+size_t append(Bytes& bytes, const std::vector<T>& from) {
+  return append(bytes, from.data(), from.size());
+}
+
+// Every byte of a table is compared with that of the last step, so that padding must be the same each time.
+Segment on_device(const flatstep::Segment& segment, int32_t row) {
+  Segment own;
+  std::memset(&own, 0, sizeof own);
+  own.count = segment.count;
+  own.param = segment.param;
+  std::memcpy(own.state, segment.state, sizeof own.state);
+  own.row = row;
+  own.makes_update = segment.makes_update;
+  return own;
+}
+
+int64_t append_walk(std::vector<int64_t>& walks, const Walk* walk) {
+  if (!walk) return -1;
+  const auto begin = int64_t(walks.size());
+  walks.push_back(walk->axes);
+  walks.insert(walks.end(), walk->shape, walk->shape + walk->axes);
+  walks.insert(walks.end(), walk->strides, walk->strides + walk->axes);
+  return begin;
+}
+
+int param_bytes(int layout) { return layouts()[size_t(layout)].param.bytes; }
+
+}  // namespace
+
+Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index)
+    : runtime_(runtime),
+      kernels_(kernels[rule]),
+      rule_(rule),
+      index_(index),
+      ring_(runtime),
+      tensor_table_(runtime),
+      tile_table_(runtime),
+      step_table_(runtime),
+      coefficient_table_(runtime),
+      captured_(runtime) {
+  const CurrentDevice current(runtime_, index_);
+  done_ = runtime_.make_event();
+}
+
+Queue::~Queue() {
+  runtime_.wait(done_);
+  runtime_.release_event(done_);
+}
+
+bool Queue::is_capturing(void* stream) {
+  const CurrentDevice current(runtime_, index_);
+  return runtime_.is_capturing(stream);
+}
+
+void Queue::prepare(const DeviceWork& work) {
+  const CurrentDevice current(runtime_, index_);
+  gather(work);
+  if (parts_.empty()) return;
+  if (runtime_.is_capturing(stream_)) {
+    place_for_capture();
+  } else {
+    place();
+  }
+}
+
+void Queue::gather(const DeviceWork& work) {
+  parts_.clear();
+  tensors_.clear();
+  step_.clear();
+  coefficient_bytes_ = 0;
+  stream_ = work.stream;
+  skip_ = work.skip;
+  for (const Job& job : work.jobs) add_part(job, work);
+  scalars_ = append(step_, work.scalars);
+  traced_ = append(step_, work.traced);
+  traced_count_ = int64_t(work.traced.size());
+}
+
+void Queue::add_part(const Job& job, const DeviceWork& work) {
+  Part part{};
+  part.layout = job.layout;
+  part.segment_count = job.call->segment_count;
+  part.first_tile = parts_.empty() ? 0 : parts_.back().first_tile + parts_.back().tile_count;
+  std::vector<Segment> segments;
+  std::vector<Gradient> gradients;
+  std::vector<Row> rows;
+  std::vector<int64_t> walks;
+  std::vector<int32_t> own_row(work.rows.size(), -1);  // by its index among all rows
+  for (const flatstep::Segment* s = job.call->segments; s != job.call->segments + part.segment_count; ++s) {
+    int32_t& row = own_row[size_t(s->scalars)];
+    if (row < 0) {
+      row = int32_t(rows.size());
+      rows.push_back(work.rows[size_t(s->scalars)]);
+    }
+    segments.push_back(on_device(*s, row));
+    gradients.push_back({s->grad, append_walk(walks, s->walk)});
+    part.tile_count += tiles_of(s->count, phase_of(s->param, param_bytes(job.layout)));
+  }
+  part.row_count = int64_t(rows.size());
+  part.segments = append(tensors_, segments);
+  part.rows = append(tensors_, rows);
+  part.gradients = append(step_, gradients);
+  part.walks = append(step_, walks);
+  part.coefficients = coefficient_bytes_;
+  coefficient_bytes_ += (rows.size() * size_t(kernels_[job.layout].coefficient_bytes) + 15) / 16 * 16;
+  parts_.push_back(part);
+}
+
+Bytes Queue::tiles() const {
+  std::vector<Tile> tiles;
+  for (const Part& part : parts_) {
+    const auto* segment = reinterpret_cast<const Segment*>(tensors_.data() + part.segments);
+    for (int64_t i = 0; i < part.segment_count; ++i, ++segment)
+      add_tiles(tiles, int32_t(i), segment->count, phase_of(segment->param, param_bytes(part.layout)));
+  }
+  Bytes bytes;
+  append(bytes, tiles);
+  return bytes;
+}
+
+void Queue::place() {
+  placed_.coefficients = coefficient_table_.reserve(coefficient_bytes_, stream_);
+  if (tensors_ != placed_tensors_) {
+    placed_tensors_.clear();
+    placed_.tiles = tile_table_.write(tiles(), ring_, stream_);
+    placed_.tensors = tensor_table_.write(tensors_, ring_, stream_);
+    placed_tensors_ = tensors_;
+  }
+  if (step_ != placed_step_) {
+    placed_step_.clear();
+    placed_.step = step_table_.write(step_, ring_, stream_);
+    placed_step_ = step_;
+  }
+  placed_.tensors = tensor_table_.memory();
+  placed_.tiles = tile_table_.memory();
+  placed_.step = step_table_.memory();
+}
+
+void Queue::place_for_capture() {
+  placed_ = {captured_.write(tensors_), captured_.write(tiles()), captured_.write(step_),
+             captured_.reserve(coefficient_bytes_)};
+}
+
+void Queue::launch() {
+  if (parts_.empty()) return;
+  const CurrentDevice current(runtime_, index_);
+  for (const Part& part : parts_) {
+    const Preparation preparation{reinterpret_cast<const Row*>(placed_.tensors + part.rows),
+                                  part.row_count,
+                                  reinterpret_cast<const Scalars*>(placed_.step + scalars_),
+                                  reinterpret_cast<const Traced*>(placed_.step + traced_),
+                                  traced_count_,
+                                  placed_.coefficients + part.coefficients,
+                                  skip_};
+    kernels_[part.layout].launch_preparation(preparation, stream_);
+    check_launch(part);
+    const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
+                      part.tile_count,
+                      reinterpret_cast<const Segment*>(placed_.tensors + part.segments),
+                      reinterpret_cast<const Gradient*>(placed_.step + part.gradients),
+                      reinterpret_cast<const int64_t*>(placed_.step + part.walks),
+                      placed_.coefficients + part.coefficients,
+                      skip_};
+    kernels_[part.layout].launch_sweep(sweep, stream_);
+    check_launch(part);
+  }
+  if (!runtime_.is_capturing(stream_)) runtime_.record(done_, stream_);
+}
+
+void Queue::check_launch(const Part& part) const {
+  const std::string why = runtime_.launch_failure();
+  if (why.empty()) return;
+  const LayoutDescription& layout = layouts()[size_t(part.layout)];
+  throw std::runtime_error("the launch of " + std::string(rules()[size_t(rule_)].name) + " on " +
+                           std::string(layout.param.name) + " parameters failed on device " + std::to_string(index_) +
+                           ": " + why);
+}
+
+}  // namespace flatstep::device

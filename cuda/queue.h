@@ -1,0 +1,64 @@
+// The steps of one optimizer on one device: tables for its tensors, uploads, launches. Knows no CUDA: see runtime.h.
+#pragma once
+
+#include "device.h"
+#include "kernels.h"
+#include "staging.h"
+
+namespace flatstep::device {
+
+class Queue : public DeviceQueue {
+ public:
+  Queue(Runtime& runtime, Kernels kernels, int rule, int index);
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+  ~Queue() override;
+
+  void prepare(const DeviceWork& work) override;
+  void launch() override;
+  bool is_capturing(void* stream) override;
+
+ private:
+  // One layout's part of a step. Where its tables begin is counted in bytes, tiles in tiles.
+  struct Part {
+    int layout;
+    size_t segments, rows, gradients, walks, coefficients;
+    int64_t segment_count, row_count, first_tile, tile_count;
+  };
+
+  // What a step reads, first on the host, then on the device.
+  struct Tables {
+    char *tensors, *tiles, *step, *coefficients;
+  };
+
+  void gather(const DeviceWork& work);
+  void add_part(const Job& job, const DeviceWork& work);
+  Bytes tiles() const;
+  void place();
+  void place_for_capture();
+  void check_launch(const Part& part) const;
+
+  Runtime& runtime_;
+  const Kernel* kernels_;  // of the rule, by layout
+  int rule_, index_;
+  void* done_ = nullptr;  // an event: past once the device is done with what nobody captured
+
+  PinnedRing ring_;
+  Table tensor_table_, tile_table_, step_table_, coefficient_table_;
+  Lasting captured_;
+
+  // The step under way.
+  std::vector<Part> parts_;
+  Bytes tensors_, step_;  // segments and rows, which stay the same from step to step as a rule; and all that does not
+  size_t coefficient_bytes_;
+  size_t scalars_, traced_;  // where they begin in step_
+  int64_t traced_count_;
+  const float* skip_;
+  void* stream_;
+  Tables placed_;
+
+  // What lies in the tables; nothing where that is not known.
+  Bytes placed_tensors_, placed_step_;
+};
+
+}  // namespace flatstep::device

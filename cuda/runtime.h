@@ -1,0 +1,63 @@
+// What a queue needs of a device: memory, copies, events, graph capture. One interface, so that tests can stand in for
+// the device. Everything that fails throws std::runtime_error and says what failed and why.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+namespace flatstep::device {
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+
+  virtual int current_device() = 0;
+  virtual void set_device(int index) = 0;
+  virtual bool is_capturing(void* stream) = 0;
+
+  // Device memory in the order of a stream: what the stream was given before `release` may still use it. Without a
+  // stream to say so, as with `release_lasting`, nobody uses it any more.
+  virtual void* allocate(size_t bytes, void* stream) = 0;
+  virtual void release(void* memory, void* stream) noexcept = 0;
+
+  // Device memory that a captured graph may keep for as long as it lives; also while a stream is capturing.
+  virtual void* allocate_lasting(size_t bytes) = 0;
+  virtual void release_lasting(void* memory) noexcept = 0;
+
+  // Host memory from which copies need not wait.
+  virtual void* allocate_pinned(size_t bytes) = 0;
+  virtual void release_pinned(void* memory) noexcept = 0;
+
+  virtual void copy(void* to, const void* from_pinned, size_t bytes, void* stream) = 0;
+  virtual void copy_now(void* to, const void* from, size_t bytes) = 0;  // beside every stream; returns when it is done
+
+  virtual void* make_event() = 0;
+  virtual void record(void* event, void* stream) = 0;
+  virtual bool is_past(void* event) = 0;
+  virtual void wait(void* event) noexcept = 0;
+  virtual void release_event(void* event) noexcept = 0;
+
+  virtual std::string launch_failure() = 0;  // why the launch just made was refused; empty if it was not
+};
+
+// Makes a device current, and the one before it again in the end.
+class CurrentDevice {
+ public:
+  CurrentDevice(Runtime& runtime, int index) : runtime_(runtime), before_(runtime.current_device()), index_(index) {
+    if (before_ != index_) runtime_.set_device(index_);
+  }
+  ~CurrentDevice() {
+    try {
+      if (before_ != index_) runtime_.set_device(before_);
+    } catch (...) {  // it was current a moment ago; whoever uses it next is told
+    }
+  }
+  CurrentDevice(const CurrentDevice&) = delete;
+  CurrentDevice& operator=(const CurrentDevice&) = delete;
+
+ private:
+  Runtime& runtime_;
+  int before_, index_;
+};
+
+}  // namespace flatstep::device

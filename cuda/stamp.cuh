@@ -1,0 +1,34 @@
+// The catalogue as a table of launches; who launches is the includer's business: it has defined launch_preparation<R,
+// T> and launch_sweep<R, L>. Included by target.cu, and by the tests' stand-in for a device.
+#pragma once
+
+#include "catalog.h"
+#include "kernels.h"
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+template <class R, class L>
+constexpr device::Kernel kernel() {
+  if constexpr (fits<R, L>) {
+    using T = typename L::Compute;
+    return {&launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(typename R::template Coefficients<T>)};
+  } else {
+    return {};
+  }
+}
+
+template <class R, class AllLayouts>
+struct KernelRow;
+template <class R, class... L>
+struct KernelRow<R, List<L...>> {
+  static constexpr device::Kernel kernels[] = {kernel<R, L>()...};
+};
+
+template <class AllRules>
+struct Table;
+template <class... R>
+struct Table<List<R...>> {
+  static constexpr const device::Kernel* rows[] = {KernelRow<R, Layouts>::kernels...};
+};
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

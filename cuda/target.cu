@@ -1,0 +1,41 @@
+// The cuda target: every kernel of the catalogue. Compiled by nvcc with the flags that CMakeLists.txt gives kernels.
+#include <cuda_runtime.h>
+
+#include "prepare.cuh"
+#include "sweep.cuh"
+#include "target.h"
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+template <class R, class T>
+__global__ void prepare(device::Preparation preparation) {
+  prepare_row<R, T>(preparation, int64_t(blockIdx.x) * blockDim.x + threadIdx.x);
+}
+
+template <class R, class L>
+__global__ void __launch_bounds__(device::block_threads, 2) sweep(device::Sweep sweep) {
+  const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  sweep_lane<R, L>(sweep, thread / device::lanes, int(thread % device::lanes));
+}
+
+template <class R, class T>
+void launch_preparation(const device::Preparation& preparation, void* stream) {
+  const auto blocks = unsigned(device::blocks_for(preparation.row_count));
+  prepare<R, T><<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(preparation);
+}
+
+template <class R, class L>
+void launch_sweep(const device::Sweep& args, void* stream) {
+  const auto blocks = unsigned(device::blocks_for(args.tile_count * device::lanes));
+  sweep<R, L><<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+}
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE
+
+#include "stamp.cuh"
+
+namespace flatstep::device {
+
+const Kernels cuda_kernels = Table<Rules>::rows;
+
+}  // namespace flatstep::device
