@@ -73,6 +73,7 @@ void TensorStep::clear() {
 }
 
 bool TensorStep::add(const TensorLeaf& leaf) {
+  check_devices(leaf);
   check_shapes(leaf);
   const int layout = layout_of(leaf);
   const int64_t count = element_count(leaf.param);
@@ -97,6 +98,15 @@ bool TensorStep::add(const TensorLeaf& leaf) {
   written_.push_back(extent_of_dense(leaf.param, count, leaf.index));
   assembly_.add(layout, segment);
   return true;
+}
+
+void TensorStep::check_devices(const TensorLeaf& leaf) const {
+  constexpr const char* elsewhere = "is on another device than its parameter; move it there";
+  if (leaf.grad.device != leaf.param.device) throw Refusal{Stream::grad, leaf.index, elsewhere};
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (leaf.state[slot].device != leaf.param.device)
+      throw Refusal{Stream::param, leaf.index, "has a state " + slots_[slot] + " that " + elsewhere};
+  }
 }
 
 void TensorStep::check_shapes(const TensorLeaf& leaf) const {

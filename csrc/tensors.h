@@ -11,6 +11,12 @@
 
 namespace flatstep {
 
+// Whose memory it is, as DLPack numbers devices.
+struct Device {
+  int32_t type, index;
+  bool operator==(const Device&) const = default;
+};
+
 // A tensor where it lies now. Shape and strides belong to its owner; axes may be 0, and then they are not read.
 struct Tensor {
   void* data;
@@ -19,6 +25,7 @@ struct Tensor {
   int axes;
   const int64_t* shape;
   const int64_t* strides;  // in elements
+  Device device;
 };
 
 int64_t element_count(const Tensor& tensor);
@@ -32,7 +39,7 @@ struct TensorLeaf {
   int64_t scalars;
 };
 
-// One step over tensors. Remembers nothing of them from step to step.
+// One step over tensors of one device. Remembers nothing of them from step to step.
 class TensorStep {
  public:
   // `slots` is what refusals call the rule's slots.
@@ -57,6 +64,7 @@ class TensorStep {
     bool operator==(const Dtypes&) const = default;
   };
 
+  void check_devices(const TensorLeaf& leaf) const;
   void check_shapes(const TensorLeaf& leaf) const;
   void check_alignment(const TensorLeaf& leaf) const;
   int layout_of(const TensorLeaf& leaf);

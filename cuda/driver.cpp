@@ -144,7 +144,9 @@ Runtime& cuda_runtime() {
 }
 
 std::vector<CudaDevice> cuda_devices() {
-  int count = 0;
+  int driver = 0, count = 0;
+  check(cudaDriverGetVersion(&driver), "to ask for the driver");
+  if (driver == 0) throw std::runtime_error("there is no CUDA driver on this machine");
   check(cudaGetDeviceCount(&count), "to count the devices");
   std::vector<CudaDevice> devices;
   for (int index = 0; index < count; ++index) {

@@ -7,7 +7,7 @@
 namespace flatstep::dlpack {
 
 constexpr uint32_t known_major_version = 1;
-constexpr int cpu = 1;
+constexpr int cpu = 1, cuda = 2;
 enum Code : uint8_t { signed_integer = 0, unsigned_integer = 1, floating = 2, brain_floating = 4, complex_number = 5 };
 
 struct Device {

@@ -4,13 +4,13 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <cmath>
-#include <optional>
+#include <deque>
 #include <stdexcept>
 
 #include "bind.h"
 #include "describe.h"
 #include "running.h"
+#include "torch_place.h"
 #include "torch_reader.h"
 
 namespace flatstep {
@@ -22,21 +22,6 @@ struct Repeated : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// A 0-d tensor in which torch counts a parameter's updates.
-struct Counter {
-  void* data;
-  bool is_double;
-
-  double get() const { return is_double ? *static_cast<double*>(data) : double(*static_cast<float*>(data)); }
-  void set(double value) const {
-    if (is_double) {
-      *static_cast<double*>(data) = value;
-    } else {
-      *static_cast<float*>(data) = float(value);
-    }
-  }
-};
-
 // What stands for one parameter in a step: itself, its gradient and its state, or what the caller made for them.
 struct Parts {
   nb::object param, grad, step;
@@ -45,27 +30,49 @@ struct Parts {
 
 class TorchStepper {
  public:
-  // `keys` are those of a parameter's state: for the count of updates, then for each slot.
-  TorchStepper(std::string_view rule, std::vector<std::string> keys, nb::tuple plain_types, nb::handle exchange_api)
-      : rule_(find_rule(rule)), target_(&chosen_target()), reader_(std::move(plain_types), exchange_api) {
+  // `keys` are those of a parameter's state: for the count of updates, then for each slot. `devices` are capsules of
+  // DeviceMakers; without one the processor steps what lies in its memory, and nothing else is stepped.
+  TorchStepper(std::string_view rule, std::vector<std::string> keys, nb::tuple plain_types, nb::handle exchange_api,
+               nb::list devices)
+      : rule_(find_rule(rule)),
+        target_(&chosen_target()),
+        reader_(std::move(plain_types), exchange_api),
+        devices_(std::move(devices)) {
     if (rule_ < 0) throw nb::key_error("no such rule");
     if (keys.size() != rules()[size_t(rule_)].slots.size() + 1) throw nb::value_error("expected a key a slot");
     for (const std::string& key : keys) keys_.push_back(nb::steal(PyUnicode_InternFromString(key.c_str())));
+    for (nb::handle capsule : devices_) {
+      const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
+      if (!maker) throw nb::python_error();
+      makers_.push_back(static_cast<const DeviceMaker*>(maker));
+    }
     keys.erase(keys.begin());
-    step_.emplace(rule_, keys);
+    slots_ = std::move(keys);
   }
+
+  TorchStepper(const TorchStepper&) = delete;
+  TorchStepper& operator=(const TorchStepper&) = delete;
 
   // One step over groups of (parameters, row of scalars without count). Returns the positions, counted over all
   // groups, of parameters that cannot be taken as they are, and then nothing was done; and those that were stepped.
-  // `stand_ins` has by position what to take instead: (param, grad, step, *slots).
-  nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::callable name, int threads) {
+  // `stand_ins` has by position what to take instead: (param, grad, step, *slots). `scalings` are a loss's scale and
+  // overflow flag, either may be None, for each device on which they lie. Raises RuntimeError where a step would become
+  // part of a graph, but is not `capturable`.
+  nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
+                 nb::callable name, int threads) {
     const Forgetting at_the_end{*this};
     gather(groups, state, stand_ins, name);
     nb::list stepped;
     if (wanting_.size() == 0) {
-      const std::vector<Job>& jobs = step_->jobs(scalars_, *target_);
-      unlocked([&] { run(jobs.data(), int64_t(jobs.size()), Team::openmp, threads); });
-      for (const Counter& counter : counters_) counter.set(counter.get() + 1);
+      std::vector<std::pair<Scaling, void*>> of_place;
+      for (const Place& place : places_)
+        of_place.emplace_back(scaling_on(place, scalings),
+                              place.is_processor() ? nullptr : reader_.current_stream(place.device()));
+      unlocked([&] {
+        for (size_t i = 0; i < places_.size(); ++i)
+          places_[i].prepare(*target_, of_place[i].first, capturable, of_place[i].second);
+        for (Place& place : places_) place.carry_out(threads);
+      });
       for (const nb::object& param : stepped_) stepped.append(param);
     }
     return nb::make_tuple(wanting_, stepped);
@@ -75,10 +82,8 @@ class TorchStepper {
 
  private:
   void forget() {
-    step_->clear();
+    for (Place& place : places_) place.clear();
     reader_.forget();
-    scalars_.clear();
-    counters_.clear();
     held_.clear();
     stepped_.clear();
     positions_of_.clear();
@@ -97,11 +102,12 @@ class TorchStepper {
       int64_t position = 0;
       for (nb::handle group : groups) {
         const nb::tuple pair = nb::borrow<nb::tuple>(group);
-        row_ = read_scalars(pair[1], rules()[size_t(rule_)].hyperparameters.size());
-        row_begins_ = true;
+        numbers_ = read_numbers(nb::borrow<nb::tuple>(pair[1]));
+        for (Place& place : places_) place.begin_group();
         for (nb::handle param : nb::borrow<nb::list>(pair[0])) take(position++, param, state, stand_ins);
       }
-      if (wanting_.size() == 0) step_->check_overlap();
+      if (wanting_.size() > 0) return;
+      for (Place& place : places_) place.check_overlap();
     } catch (const Refusal& refusal) {
       raise_for(refusal, name);
     }
@@ -184,29 +190,57 @@ class TorchStepper {
     for (size_t slot = 0; slot + 1 < keys_.size(); ++slot) {
       if (!reader_.read(parts.state[slot], leaf.state[slot])) return false;
     }
-    if (count.axes != 0 || count.item_bytes < 4) return false;
-    const Counter counter{count.data, count.item_bytes == 8};
-    leaf.scalars = row_of(position, counter.get());
-    if (!step_->add(leaf)) return false;
-    counters_.push_back(counter);
-    return true;
+    Place* const place = place_on(leaf.param.device);
+    return place && place->add(leaf, count, numbers_);
   }
 
-  // The index of the group's row for parameters that were updated so often.
-  int64_t row_of(int64_t position, double updates) {
-    constexpr double most = 0x1p62;
-    if (!(updates >= 0 && updates < most) || updates != std::floor(updates)) {
-      throw Refusal{Stream::param, position,
-                    "has a step of " + std::to_string(updates) + ", expected a whole number from 0 on"};
+  // Where tensors of that device are stepped; null where nobody can.
+  Place* place_on(const Device& device) {
+    for (Place& place : places_) {
+      if (place.device() == device) return &place;
     }
-    const int64_t count = int64_t(updates) + 1;
-    if (row_begins_ || scalars_.back().count != count) {
-      scalars_.push_back(row_);
-      scalars_.back().count = count;
-      scalars_.back().is_initial_step = count == 1;
-      row_begins_ = false;
+    const DeviceMaker* maker = nullptr;
+    for (const DeviceMaker* known : makers_) maker = known->type == device.type ? known : maker;
+    if (!maker && device.type != dlpack::cpu) return nullptr;
+    return &places_.emplace_back(device, rule_, slots_, maker);
+  }
+
+  // A group's row, in which a tensor may stand for a number that lies on a device.
+  GroupNumbers read_numbers(const nb::tuple& row) {
+    constexpr size_t common = 6;
+    GroupNumbers numbers;
+    nb::list plain;
+    for (size_t i = 0; i < row.size(); ++i) {
+      const nb::handle item = row[i];
+      const bool is_number = PyFloat_Check(item.ptr()) || PyLong_Check(item.ptr());
+      plain.append(is_number ? nb::borrow(item) : nb::cast(0.0));
+      if (is_number) continue;
+      // A row begins with the count and has no is_initial_step.
+      numbers.on_device.push_back({int32_t(i < common ? i - 1 : i), read_number(item)});
     }
-    return int64_t(scalars_.size()) - 1;
+    numbers.scalars = read_scalars(nb::tuple(plain), rules()[size_t(rule_)].hyperparameters.size());
+    return numbers;
+  }
+
+  Tensor read_number(nb::handle object) {
+    Tensor number;
+    if (!reader_.read(object, number) || element_count(number) != 1 || number.item_bytes < 4)
+      throw nb::type_error("a number of a step on a device is a tensor of one float32 or float64");
+    return number;
+  }
+
+  Scaling scaling_on(const Place& place, const nb::list& scalings) {
+    Scaling found;
+    for (nb::handle pair : scalings) {
+      for (size_t i = 0; i < 2; ++i) {
+        const nb::handle item = nb::borrow<nb::tuple>(pair)[i];
+        if (item.is_none()) continue;
+        const Tensor number = read_number(item);
+        if (number.device == place.device()) (i == 0 ? found.scale : found.overflow) = number;
+      }
+    }
+    if (found.overflow && found.overflow->item_bytes != 4) throw nb::type_error("found_inf is not float32");
+    return found;
   }
 
   // Raises a refusal as a Python error that names the parameter.
@@ -225,15 +259,15 @@ class TorchStepper {
   int rule_;
   const Target* target_;
   Reader reader_;
+  nb::list devices_;  // keeps the makers
+  std::vector<const DeviceMaker*> makers_;
   std::vector<nb::object> keys_;
-  std::optional<TensorStep> step_;
+  std::vector<std::string> slots_;  // what refusals call them
+  std::deque<Place> places_;        // in the order in which they were met
 
   // Of the step under way.
-  Scalars row_;
-  bool row_begins_;
+  GroupNumbers numbers_;
   Py_ssize_t next_state_;  // where PyDict_Next goes on
-  std::vector<Scalars> scalars_;
-  std::vector<Counter> counters_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   std::vector<nb::object> stepped_;
   std::vector<int64_t> positions_of_;
@@ -245,14 +279,15 @@ class TorchStepper {
 void bind_torch(nb::module_& module) {
   nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
   nb::class_<TorchStepper>(module, "TorchStepper")
-      .def(nb::init<std::string_view, std::vector<std::string>, nb::tuple, nb::handle>(), nb::arg("rule"),
-           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none(),
+      .def(nb::init<std::string_view, std::vector<std::string>, nb::tuple, nb::handle, nb::list>(), nb::arg("rule"),
+           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none(), nb::arg("devices"),
            nb::sig("def __init__(self, rule: str, keys: list[str], plain_types: tuple[type, ...], "
-                   "exchange_api: object | None) -> None"))
-      .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("name"),
-           nb::arg("threads"),
-           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[float, ...]]], "
+                   "exchange_api: object | None, devices: list[object]) -> None"))
+      .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"),
+           nb::arg("scalings"), nb::arg("capturable"), nb::arg("name"), nb::arg("threads"),
+           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...]]], "
                    "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...]], "
+                   "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
                    "name: collections.abc.Callable[[int], str], threads: int) "
                    "-> tuple[list[int], list[typing.Any]]"))
       .def_prop_ro("target", &TorchStepper::target);

@@ -38,9 +38,13 @@ class AskedForEverything {
                      : name == "torch.float32"           ? 32
                      : name == "torch.float64"           ? 64
                                                          : 0;
-    const bool is_on_cpu = std::string_view(nb::str(of_device).c_str()) == "cpu";
+    const std::string device_name = nb::str(of_device).c_str();
+    const nb::object index = device.attr("index");
     out = {reinterpret_cast<void*>(nb::cast<uintptr_t>(address)),
-           {is_on_cpu ? dlpack::cpu : 0, 0},
+           {device_name == "cpu"    ? dlpack::cpu
+            : device_name == "cuda" ? dlpack::cuda
+                                    : 0,
+            index.is_none() ? 0 : nb::cast<int32_t>(index)},
            axes,
            {is_brain ? dlpack::brain_floating : dlpack::floating, uint8_t(bits), 1},
            numbers.data(),
@@ -85,7 +89,7 @@ class Trail {
   std::vector<Place> before_, now_;
 };
 
-// Looks at tensors whose memory is all that there is to them: of the plain types, on the CPU, dense or strided.
+// Looks at tensors whose memory is all that there is to them: of the plain types, dense or strided.
 class Reader {
  public:
   // `exchange_api` may be None.
@@ -95,7 +99,21 @@ class Reader {
     if (!table) throw nb::python_error();
     const auto* header = static_cast<const dlpack::Header*>(table);
     while (header && header->major != dlpack::known_major_version) header = header->previous;
-    if (header) describe_ = reinterpret_cast<const dlpack::ExchangeAPI*>(header)->describe;
+    if (!header) return;
+    const auto* const api = reinterpret_cast<const dlpack::ExchangeAPI*>(header);
+    describe_ = api->describe;
+    current_stream_ = api->current_stream;
+  }
+
+  // The stream on which the framework launches its work on a device now.
+  void* current_stream(const Device& device) const {
+    void* stream = nullptr;
+    if (current_stream_) {
+      if (current_stream_(device.type, device.index, &stream) != 0) throw nb::python_error();
+      return stream;
+    }
+    const nb::object current = nb::module_::import_("torch.cuda").attr("current_stream")(device.index);
+    return reinterpret_cast<void*>(nb::cast<uintptr_t>(current.attr("cuda_stream")));
   }
 
   // False where the tensor is none of those.
@@ -106,13 +124,14 @@ class Reader {
     if (!is_plain || !describe(object, view)) return false;
     trail_.met(object.ptr(), view.shape);
     const std::string_view dtype = dtype_name(view.dtype);
-    if (view.device.type != dlpack::cpu || dtype.empty()) return false;
+    if (dtype.empty()) return false;
     out = {static_cast<char*>(view.data) + view.byte_offset,
            dtype,
            view.dtype.bits / 8,
            view.axes,
            view.shape,
-           view.strides};
+           view.strides,
+           {view.device.type, view.device.index}};
     return view.data || element_count(out) == 0;  // tensors inside of vmap have no memory
   }
 
@@ -149,6 +168,7 @@ class Reader {
 
   nb::tuple plain_types_;
   int (*describe_)(void*, dlpack::TensorView*) = nullptr;
+  int (*current_stream_)(int32_t, int32_t, void**) = nullptr;
   AskedForEverything asked_;
   Trail trail_;
 };

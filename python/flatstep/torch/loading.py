@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from . import devices
 from .plain import count
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def take_over(optimizer: FusedOptimizer) -> None:
     for param, state in optimizer.state.items():
         for key, value in state.items() if isinstance(state, dict) else ():
             if isinstance(value, _Kept):
-                device = "cpu" if key == "step" else param.device
+                device = devices.of_count(param) if key == "step" else param.device
                 state[key] = value.tensor.detach().to(device, copy=True)
             if key == "step" and not isinstance(state[key], torch.Tensor):
-                state[key] = count(state[key])
+                state[key] = count(state[key], param)

@@ -11,7 +11,7 @@ from torch._compile import _disable_dynamo
 
 from .. import _core
 from ..numbers import Number, finite
-from . import loading
+from . import devices, loading
 from .flat import FlatParameter
 from .plain import StandIns
 
@@ -27,6 +27,10 @@ _hyperparameters = cache(_core.hyperparameters)
 _slots = cache(_core.slots)
 
 Group = dict[str, Any]
+Work = tuple[list[Any], tuple[Any, ...]]
+"""Parameters of a group and the row of their numbers."""
+Scaling = tuple[torch.Tensor | None, ...]
+"""A loss's scale and overflow flag on a device."""
 
 # What torch's optimizers do without having a word for it. Groups do not say it either: the distributed checkpoints of
 # torch can be loaded only into groups that have no keys beside theirs.
@@ -78,8 +82,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            if group["capturable"]:  # those of a loaded state, perhaps saved beside a GPU, are let be
-                raise ValueError("capturable=True is for CUDA parameters, and flatstep.torch steps those on the CPU")
+            # Groups of a loaded state, perhaps saved beside a GPU, are let be.
+            if group["capturable"] and not all(devices.is_apart(param.device) for param in group["params"]):
+                raise ValueError("capturable=True is for CUDA parameters, and not all of this group are on such a device")
             checked_dtype("mu_dtype", group["mu_dtype"])
             self._check_numbers(group)
             self._row(group, 1.0)
@@ -126,26 +131,47 @@ class FusedOptimizer(torch.optim.Optimizer):
             with torch.enable_grad():
                 loss = closure()
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
-        if overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
-            self._update(1.0 if scale is None else 1.0 / _SCALE.check("grad_scale", scale))
+        if scale is None and overflow is None:
+            self._update(1.0, [])
+        elif self._can_scale_apart(scale, overflow):
+            self._update(1.0, self._scalings(scale, overflow))
+        elif overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
+            self._update(1.0 if scale is None else 1.0 / _SCALE.check("grad_scale", scale), [])
         return loss
 
-    def _update(self, grad_scale: float) -> None:
+    def _can_scale_apart(self, *numbers: Any) -> bool:
+        """Whether the numbers and all parameters lie where the host need not know them."""
+        params = (param for group in self.param_groups for param in group["params"])
+        return all(number is None or devices.holds(number) for number in numbers) and all(
+            devices.is_apart(param.device) for param in params
+        )
+
+    def _scalings(self, *numbers: torch.Tensor | None) -> list[Scaling]:
+        """The numbers on each device that has parameters."""
+        places = {param.device for group in self.param_groups for param in group["params"]}
+
+        def copied(place: torch.device) -> list[torch.Tensor | None]:
+            return [n if n is None else n.to(place, torch.float32, non_blocking=True) for n in numbers]
+
+        return [tuple(copied(place)) for place in places]
+
+    def _update(self, grad_scale: float, scalings: list[Scaling]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
         groups = [(list(group["params"]), self._row(group, grad_scale)) for group in self.param_groups]
         stepper, exclusive = self._stepper()
         with exclusive:
             try:
-                self._sweep(stepper, groups)
+                self._sweep(stepper, groups, scalings)
             except _core.Repeated:
                 for each_once in _rounds(groups):
-                    self._sweep(stepper, each_once)
+                    self._sweep(stepper, each_once, scalings)
 
-    def _sweep(self, stepper: _core.TorchStepper, groups: list[tuple[list[Any], tuple[float, ...]]]) -> None:
+    def _sweep(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
         """One step over groups of parameters, none of which stands there twice."""
         name = self._namer(groups)
-        threads = torch.get_num_threads()
-        wanting, stepped = stepper.step(groups, self.state, {}, name, threads)
+        capturable = all(group["capturable"] for group in self.param_groups)
+        modes = scalings, capturable, name, torch.get_num_threads()
+        wanting, stepped = stepper.step(groups, self.state, {}, *modes)
         if wanting:
             with torch.inference_mode(False), torch.no_grad():
                 stand_ins = StandIns(self.state, self.state_keys, name)
@@ -154,17 +180,19 @@ class FusedOptimizer(torch.optim.Optimizer):
                     param, group = everything[position]
                     stand_ins.add(position, param, self.param_groups[group].get("mu_dtype"))
                 stand_ins.check_overlap([param for param, _ in everything])
-                _, stepped = stepper.step(groups, self.state, stand_ins.tensors, name, threads)
+                _, stepped = stepper.step(groups, self.state, stand_ins.tensors, *modes)
                 stand_ins.take_effect()
         torch.autograd.graph.increment_version(stepped)
 
-    def _row(self, group: Group, grad_scale: float) -> tuple[float, ...]:
+    def _row(self, group: Group, grad_scale: float) -> tuple[Any, ...]:
         """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
         if group["differentiable"] or group["amsgrad"] != self.defaults["amsgrad"] or "convention" in group:
             self._check_modes(group)
         try:
-            b1, b2 = map(float, group["betas"])
-            lr, eps, eps_root = float(group["lr"]), float(group["eps"]), float(group.get("eps_root", 0.0))
+            given = group["lr"], *group["betas"]
+            apart = [devices.holds(value) for value in given]  # read when the step runs there, not checked
+            lr, b1, b2 = (0.0 if is_apart else float(value) for value, is_apart in zip(given, apart, strict=True))
+            eps, eps_root = float(group["eps"]), float(group.get("eps_root", 0.0))
             weight_decay = float(group["weight_decay"])
         except (TypeError, ValueError, RuntimeError):
             self._check_numbers(group)
@@ -173,6 +201,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._check_numbers(group)
         if not (0 <= eps_root <= _LARGEST and 0 <= weight_decay <= _LARGEST):
             self._check_numbers(group)
+        if any(apart):
+            lr, b1, b2 = (value if is_apart else float(value) for value, is_apart in zip(given, apart, strict=True))
         numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, **self._own_numbers(group)}
         modes = float(group["decoupled_weight_decay"]), float(group["maximize"])
         return 0, lr, grad_scale, weight_decay, *modes, *[numbers[name] for name in _hyperparameters(self.rule)]
@@ -194,7 +224,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         """The rule's own numbers."""
         raise NotImplementedError
 
-    def _namer(self, groups: list[tuple[list[Any], tuple[float, ...]]]) -> Callable[[int], str]:
+    def _namer(self, groups: list[Work]) -> Callable[[int], str]:
         """Names a parameter by its position, counted over all groups."""
 
         names: list[str] = []
@@ -214,7 +244,10 @@ class FusedOptimizer(torch.optim.Optimizer):
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
             keys = ["step", *self.state_keys]
-            self._made = _core.TorchStepper(self.rule, keys, plain_types, exchange_api), _core.Exclusive()
+            self._made = (
+                _core.TorchStepper(self.rule, keys, plain_types, exchange_api, devices.makers()),
+                _core.Exclusive(),
+            )
         return self._made
 
     @staticmethod
@@ -248,9 +281,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         loading.take_over(self)
 
 
-def _rounds(groups: list[tuple[list[Any], tuple[float, ...]]]) -> list[list[tuple[list[Any], tuple[float, ...]]]]:
+def _rounds(groups: list[Work]) -> list[list[Work]]:
     """Groups in which parameters stand several times, as several steps in each of which none stands twice."""
-    rounds: list[list[tuple[list[Any], tuple[float, ...]]]] = []
+    rounds: list[list[Work]] = []
     for index, (params, _) in enumerate(groups):
         seen: dict[int, int] = {}
         for param in params:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from . import devices
 from .overlap import first_overlap
 
 State = dict[str, Any]
@@ -21,14 +22,14 @@ def scalar_dtype() -> torch.dtype:
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
-def count(updates: Any) -> Tensor:
-    """So many updates, as a state counts them: in a 0-d tensor on the CPU."""
-    return torch.tensor(float(updates), dtype=scalar_dtype(), device="cpu")
+def count(updates: Any, param: Tensor) -> Tensor:
+    """So many updates of a parameter, as its state counts them: in a 0-d tensor."""
+    return torch.tensor(float(updates), dtype=scalar_dtype(), device=devices.of_count(param))
 
 
 def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
     """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
-    state: State = {"step": count(0)}
+    state: State = {"step": count(0, param)}
     for key in keys:
         dtype = mu_dtype if key == "exp_avg" else None
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
@@ -36,7 +37,7 @@ def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> S
 
 
 class StandIns:
-    """What a step takes instead of parameters that are not plain, dense CPU tensors, or have state that is not."""
+    """What a step takes instead of parameters that are not plain, dense tensors, or have state that is not."""
 
     def __init__(self, states: dict[Tensor, State], keys: list[str], name: Callable[[int], str]) -> None:
         self._states = states
@@ -68,7 +69,7 @@ class StandIns:
         own = self._dense(plain, what)
         if own is not plain:
             self._copied[position] = plain
-        state["step"] = _counter(state["step"])
+        state["step"] = _counter(state["step"], param)
         state.update({key: state[key].resolve_conj() for key in self._keys if state[key].is_conj()})
         slots = [self._like(_own_part(state[key], param, f"state {key} of {what}"), own) for key in self._keys]
         self.tensors[position] = (own, grad.resolve_neg(), state["step"], *slots)
@@ -110,12 +111,12 @@ class StandIns:
         return made
 
 
-def _counter(step: Any) -> Tensor:
-    """The count of updates as a 0-d tensor on the CPU."""
-    is_own = isinstance(step, Tensor) and step.device.type == "cpu" and step.dim() == 0
+def _counter(step: Any, param: Tensor) -> Tensor:
+    """The count of a parameter's updates as a 0-d tensor where it is counted."""
+    is_own = isinstance(step, Tensor) and step.device == devices.of_count(param) and step.dim() == 0
     if is_own and step.dtype in (torch.float32, torch.float64):
         return step  # type: ignore[no-any-return]
-    return count(step)
+    return count(step, param)
 
 
 def _placement(tensor: Tensor) -> Any:
@@ -165,8 +166,8 @@ def _plain(tensor: Tensor, what: str) -> Tensor:
         if tensor.is_sparse:
             raise RuntimeError(f"{what} is sparse, expected a dense tensor; consider torch.optim.SparseAdam instead")
         raise TypeError(f"{what} has layout {tensor.layout}, expected torch.strided")
-    if tensor.device.type != "cpu":
-        raise ValueError(f"{what} is on {tensor.device}, but this build of flatstep steps tensors on the CPU")
+    if refusal := devices.refusal(tensor.device):
+        raise ValueError(f"{what} {refusal}")
     if type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
         raise TypeError(
             f"{what} is a {type(tensor).__name__}, whose numbers are kept elsewhere; use torch.optim for it"

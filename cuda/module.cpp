@@ -1,0 +1,45 @@
+// The extension module flatstep._cuda: the devices of CUDA, for the front ends of the core. It imports without a driver.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+
+#include "bind/lending.h"
+#include "driver.h"
+#include "queue.h"
+#include "target.h"
+
+namespace flatstep {
+
+namespace {
+
+namespace nb = nanobind;
+
+constexpr int32_t dlpack_cuda = 2;
+
+std::unique_ptr<DeviceQueue> make_queue(int rule, int index) {
+  return std::make_unique<device::Queue>(device::cuda_runtime(), device::cuda_kernels, rule, index);
+}
+
+constexpr DeviceMaker maker = {dlpack_cuda, &make_queue};
+
+// [(name, (major, minor))]
+nb::list devices() {
+  nb::list found;
+  for (const device::CudaDevice& device : device::cuda_devices())
+    found.append(nb::make_tuple(device.name, nb::make_tuple(device.major, device.minor)));
+  return found;
+}
+
+}  // namespace
+
+}  // namespace flatstep
+
+NB_MODULE(_cuda, module) {
+  namespace nb = nanobind;
+  module.doc() = "flatstep's steps on CUDA devices. Use flatstep.torch.";
+  flatstep::borrow();  // only beside the core that it was built with
+  module.attr("version") = FLATSTEP_VERSION;
+  module.attr("architectures") = FLATSTEP_CUDA_ARCHITECTURES;
+  module.def("devices", &flatstep::devices, nb::sig("def devices() -> list[tuple[str, tuple[int, int]]]"));
+  module.attr("maker") = nb::capsule(&flatstep::maker, flatstep::device_maker_name);
+}

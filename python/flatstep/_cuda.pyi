@@ -1,0 +1,5 @@
+version: str
+architectures: str
+maker: object
+
+def devices() -> list[tuple[str, tuple[int, int]]]: ...

@@ -1,0 +1,48 @@
+"""Which devices step on memory of their own, and count there. Used by the other files of flatstep.torch."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+CPU = torch.device("cpu")
+
+
+@cache
+def makers() -> list[object]:
+    """What the core steps on such devices with; empty where there are none."""
+    if not torch.backends.cuda.is_built() or find_spec("flatstep._cuda") is None:
+        return []
+    from .. import _cuda
+
+    return [_cuda.maker]
+
+
+def is_apart(device: torch.device) -> bool:
+    """Whether it steps on memory of its own, so that the host need not know the numbers that lie there."""
+    return device.type == "cuda" and bool(makers())
+
+
+def holds(value: Any) -> bool:
+    """Whether the value is a tensor on such a device."""
+    return isinstance(value, torch.Tensor) and is_apart(value.device)
+
+
+def of_count(param: torch.Tensor) -> torch.device:
+    """Where a parameter's updates are counted."""
+    return param.device if is_apart(param.device) else CPU
+
+
+def refusal(device: torch.device) -> str:
+    """Why tensors on a device cannot be stepped; empty where they can."""
+    if device.type == "cpu" or is_apart(device):
+        return ""
+    if device.type == "cuda":
+        return (
+            f"is on {device}, but this build of flatstep has no cuda target; install flatstep where nvcc is on PATH, "
+            "or move the model to the CPU"
+        )
+    return f"is on {device}, but flatstep steps tensors on the CPU and on CUDA devices"
