@@ -94,7 +94,9 @@ void Queue::gather(const DeviceWork& work) {
   coefficient_bytes_ = 0;
   stream_ = work.stream;
   skip_ = work.skip;
+  taken_.assign(work.rows.size(), false);
   for (const Job& job : work.jobs) add_part(job, work);
+  add_rest(work);
   scalars_ = append(step_, work.scalars);
   traced_ = append(step_, work.traced);
   traced_count_ = int64_t(work.traced.size());
@@ -115,6 +117,7 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
     if (row < 0) {
       row = int32_t(rows.size());
       rows.push_back(work.rows[size_t(s->scalars)]);
+      taken_[size_t(s->scalars)] = true;
     }
     segments.push_back(on_device(*s, row));
     gradients.push_back({s->grad, append_walk(walks, s->walk)});
@@ -125,9 +128,30 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
   part.rows = append(tensors_, rows);
   part.gradients = append(step_, gradients);
   part.walks = append(step_, walks);
-  part.coefficients = coefficient_bytes_;
-  coefficient_bytes_ += (rows.size() * size_t(kernels_[job.layout].coefficient_bytes) + 15) / 16 * 16;
+  reserve_coefficients(part);
   parts_.push_back(part);
+}
+
+// Rows of tensors without elements, which count all the same: prepared as if for layout 0, which every rule has.
+void Queue::add_rest(const DeviceWork& work) {
+  std::vector<Row> rows;
+  for (size_t i = 0; i < work.rows.size(); ++i) {
+    if (!taken_[i] && work.rows[i].count.data) rows.push_back(work.rows[i]);
+  }
+  if (rows.empty()) return;
+  Part part{};
+  part.first_tile = parts_.empty() ? 0 : parts_.back().first_tile + parts_.back().tile_count;
+  part.row_count = int64_t(rows.size());
+  part.rows = append(tensors_, rows);
+  reserve_coefficients(part);
+  parts_.push_back(part);
+}
+
+void Queue::reserve_coefficients(Part& part) {
+  constexpr size_t alignment = 16;
+  part.coefficients = coefficient_bytes_;
+  coefficient_bytes_ +=
+      size_t(part.row_count * kernels_[part.layout].coefficient_bytes + alignment - 1) / alignment * alignment;
 }
 
 Bytes Queue::tiles() const {
@@ -178,6 +202,7 @@ void Queue::launch() {
                                   skip_};
     kernels_[part.layout].launch_preparation(preparation, stream_);
     check_launch(part);
+    if (part.tile_count == 0) continue;
     const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
                       part.tile_count,
                       reinterpret_cast<const Segment*>(placed_.tensors + part.segments),

@@ -33,6 +33,8 @@ class Queue : public DeviceQueue {
 
   void gather(const DeviceWork& work);
   void add_part(const Job& job, const DeviceWork& work);
+  void add_rest(const DeviceWork& work);
+  void reserve_coefficients(Part& part);
   Bytes tiles() const;
   void place();
   void place_for_capture();
@@ -49,6 +51,7 @@ class Queue : public DeviceQueue {
 
   // The step under way.
   std::vector<Part> parts_;
+  std::vector<bool> taken_;  // rows that a part has
   Bytes tensors_, step_;  // segments and rows, which stay the same from step to step as a rule; and all that does not
   size_t coefficient_bytes_;
   size_t scalars_, traced_;  // where they begin in step_

@@ -172,7 +172,7 @@ def test_two_optimizers_of_one_scaler(case):
         scaler.step(opt)
     scaler.update()
     assert opts[0].state[good]["step"] == 1
-    assert not opts[1].state
+    assert not opts[1].state or (not Snapshot.host_knows and opts[1].state[bad]["step"] == 0)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -267,7 +267,7 @@ class TorchStepper {
 
   // Of the step under way.
   GroupNumbers numbers_;
-  Py_ssize_t next_state_;  // where PyDict_Next goes on
+  Py_ssize_t next_state_;    // where PyDict_Next goes on
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   std::vector<nb::object> stepped_;
   std::vector<int64_t> positions_of_;
@@ -283,8 +283,8 @@ void bind_torch(nb::module_& module) {
            nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none(), nb::arg("devices"),
            nb::sig("def __init__(self, rule: str, keys: list[str], plain_types: tuple[type, ...], "
                    "exchange_api: object | None, devices: list[object]) -> None"))
-      .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"),
-           nb::arg("scalings"), nb::arg("capturable"), nb::arg("name"), nb::arg("threads"),
+      .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("scalings"),
+           nb::arg("capturable"), nb::arg("name"), nb::arg("threads"),
            nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...]]], "
                    "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...]], "
                    "scalings: list[tuple[typing.Any, ...]], capturable: bool, "

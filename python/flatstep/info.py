@@ -67,8 +67,21 @@ def surroundings() -> list[Row]:
         ("torch", _installed("torch")),
         ("jax", _installed("jax")),
         ("XLA", _xla()),
-        ("CUDA", "built" if find_spec("flatstep._cuda") else "not built"),
+        *_headed("CUDA", _cuda()),
     ]
+
+
+def _cuda() -> list[str]:
+    if find_spec("flatstep._cuda") is None:
+        return ["not built: no nvcc was found"]
+    from . import _cuda
+
+    built = f"built for {_cuda.architectures}"
+    try:
+        devices = [f"{name}, compute capability {major}.{minor}" for name, (major, minor) in _cuda.devices()]
+    except RuntimeError as error:
+        return [f"{built}; {error}"]
+    return [built, *(devices or ["there is no CUDA device on this machine"])]
 
 
 def _xla() -> str:

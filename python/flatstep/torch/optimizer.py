@@ -84,7 +84,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         try:
             # Groups of a loaded state, perhaps saved beside a GPU, are let be.
             if group["capturable"] and not all(devices.is_apart(param.device) for param in group["params"]):
-                raise ValueError("capturable=True is for CUDA parameters, and not all of this group are on such a device")
+                raise ValueError("capturable=True is for CUDA parameters, which not all of this group are")
             checked_dtype("mu_dtype", group["mu_dtype"])
             self._check_numbers(group)
             self._row(group, 1.0)

@@ -1,0 +1,40 @@
+// The stand-in for a device behind plain C functions, for the Python tests (tests/stand_in.py): its memory is the
+// processor's, and what it is given is done at once.
+#include "queue.h"
+#include "stand_in.h"
+
+namespace {
+
+using flatstep::testing::StandIn;
+
+constexpr int32_t dlpack_cpu = 1;
+
+StandIn& stand_in() {
+  static StandIn device;
+  device.is_lazy = false;
+  return device;
+}
+
+std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
+  return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index);
+}
+
+constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue};
+
+}  // namespace
+
+#define FLATSTEP_EXPORT extern "C" __attribute__((visibility("default")))
+
+FLATSTEP_EXPORT const void* stand_in_maker() { return &maker; }
+FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }
+FLATSTEP_EXPORT void stand_in_end_capture() { stand_in().end_capture(); }
+FLATSTEP_EXPORT void stand_in_replay() {
+  stand_in().replay();
+  stand_in().synchronize();
+}
+FLATSTEP_EXPORT void stand_in_fail_after(int calls) { stand_in().fails_after = calls; }
+FLATSTEP_EXPORT void stand_in_fail_launches(int yes) { stand_in().fails_launches = yes != 0; }
+FLATSTEP_EXPORT int stand_in_launches() { return stand_in().launches; }
+FLATSTEP_EXPORT int stand_in_copies() { return stand_in().copies; }
+FLATSTEP_EXPORT int stand_in_allocations() { return stand_in().allocations; }
+FLATSTEP_EXPORT int stand_in_waits() { return stand_in().waits; }
