@@ -21,7 +21,7 @@ TARGET = "flatstep_stand_in_library"
 @cache
 def library() -> ctypes.CDLL:
     """The stand-in as a library, compiled anew where a source has changed."""
-    options = ["-DFLATSTEP_PYTHON=OFF", "-DFLATSTEP_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release"]
+    options = ["-G", "Ninja", "-DFLATSTEP_PYTHON=OFF", "-DFLATSTEP_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release"]
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     for command in (
         ["cmake", "-S", str(ROOT), "-B", str(BUILD), *options],

@@ -142,3 +142,17 @@ def test_jax_arrays():
     flatstep.Adam(param, 0.1).step(array)
     assert param[0] < 1
     assert np.all(np.asarray(array) == 1)
+
+
+def test_arrays_on_a_device_are_sent_to_the_front_end_that_steps_them():
+    """CuPy's, say."""
+
+    class OnDevice:
+        def __dlpack_device__(self):
+            return 2, 0
+
+        def __dlpack__(self, **_):
+            raise BufferError("unsupported device")
+
+    with pytest.raises(TypeError, match=r"params\['w'\] is a .*OnDevice on a CUDA device; flatstep.torch steps those"):
+        flatstep.Adam({"w": OnDevice()}, 0.1)

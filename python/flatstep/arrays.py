@@ -10,6 +10,7 @@ import numpy as np
 from . import _core
 from .trees import Tree
 
+_CUDA = 2  # in DLPack's numbering of devices
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 Array = np.ndarray[Any, Any]
 
@@ -37,8 +38,19 @@ def _take(leaf: Any, tree: Tree, index: int) -> Array:
     try:
         array: Array = _core.share(leaf, may_be_copy=False)
     except Exception as error:  # whatever the library at the other end raises
+        if _device_type(leaf) == _CUDA:
+            mend = "flatstep.torch steps those in place: pass it torch.from_dlpack(x)"
+            raise TypeError(f"{name} is a {kind} on a CUDA device; {mend}") from None
         raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
     return array
+
+
+def _device_type(leaf: Any) -> int | None:
+    """Whose memory it is, as DLPack numbers devices; None where it does not say."""
+    try:
+        return int(leaf.__dlpack_device__()[0])
+    except Exception:  # whatever the library at the other end raises
+        return None
 
 
 def _is_torch_parameter(leaf: Any) -> bool:

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 @cache
 def makers() -> list[object]:
     """What the core steps on such devices with; empty where there are none."""
-    if not torch.backends.cuda.is_built() or find_spec("flatstep._cuda") is None:
+    if torch.version.cuda is None or find_spec("flatstep._cuda") is None:
         return []
     from .. import _cuda
 

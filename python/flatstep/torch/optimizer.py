@@ -189,9 +189,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         if group["differentiable"] or group["amsgrad"] != self.defaults["amsgrad"] or "convention" in group:
             self._check_modes(group)
         try:
-            given = group["lr"], *group["betas"]
-            apart = [devices.holds(value) for value in given]  # read when the step runs there, not checked
-            lr, b1, b2 = (0.0 if is_apart else float(value) for value, is_apart in zip(given, apart, strict=True))
+            given = dict(zip(("lr", "b1", "b2"), (group["lr"], *group["betas"]), strict=True))
+            apart = {name: value for name, value in given.items() if devices.holds(value)}  # not looked at from here
+            lr, b1, b2 = (0.0 if name in apart else float(value) for name, value in given.items())
             eps, eps_root = float(group["eps"]), float(group.get("eps_root", 0.0))
             weight_decay = float(group["weight_decay"])
         except (TypeError, ValueError, RuntimeError):
@@ -201,11 +201,9 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._check_numbers(group)
         if not (0 <= eps_root <= _LARGEST and 0 <= weight_decay <= _LARGEST):
             self._check_numbers(group)
-        if any(apart):
-            lr, b1, b2 = (value if is_apart else float(value) for value, is_apart in zip(given, apart, strict=True))
-        numbers = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, **self._own_numbers(group)}
-        modes = float(group["decoupled_weight_decay"]), float(group["maximize"])
-        return 0, lr, grad_scale, weight_decay, *modes, *[numbers[name] for name in _hyperparameters(self.rule)]
+        numbers = {"lr": lr, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, **self._own_numbers(group), **apart}
+        common = grad_scale, weight_decay, float(group["decoupled_weight_decay"]), float(group["maximize"])
+        return 0, numbers["lr"], *common, *[numbers[name] for name in _hyperparameters(self.rule)]
 
     def _check_numbers(self, group: Group) -> None:
         """TypeError or ValueError where a number is none or out of bounds. Thorough, but slow: for groups that are new.

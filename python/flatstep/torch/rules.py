@@ -34,7 +34,8 @@ class Adam(FusedOptimizer):
         amsgrad: whether to use AMSGrad; all groups share it. Default False.
         foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
         maximize: whether to ascend. Default False.
-        capturable: must be False for parameters on the CPU. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
+            tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False: a fused step cannot be differentiated. Default False.
         fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
             Default None.
@@ -125,7 +126,8 @@ class AdamW(Adam):
         amsgrad: whether to use AMSGrad. Default False.
         maximize: whether to ascend. Default False.
         foreach: without effect. Default None.
-        capturable: must be False for parameters on the CPU. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
+            tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
         fused: False leaves unscaling to torch.amp.GradScaler. Default None.
         eps_root: added under the square root. Default 0.0.
@@ -209,7 +211,8 @@ class AMSGrad(FusedOptimizer):
         convention: ``"torch"`` (the default), ``"optax"`` or ``"paper"``; all groups share it.
         foreach: without effect: every step here goes over all tensors together. Default None.
         maximize: whether to ascend. Default False.
-        capturable: must be False for parameters on the CPU. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
+            tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
         fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
             Default None.
@@ -306,7 +309,8 @@ class OptimisticAdam(FusedOptimizer):
         nesterov: whether to use Nesterov's momentum. Default True.
         foreach: without effect: every step here goes over all tensors together. Default None.
         maximize: whether to ascend. Default False.
-        capturable: must be False for parameters on the CPU. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
+            tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
         fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
             Default None.
