@@ -37,6 +37,10 @@ void PinnedRing::upload(void* to, const Bytes& bytes, void* stream) {
   runtime_.record(slot.event, stream);
 }
 
+void PinnedRing::wait() {
+  for (const Slot& slot : slots_) runtime_.wait(slot.event);
+}
+
 Table::~Table() {
   if (memory_) runtime_.release_lasting(memory_);
 }
