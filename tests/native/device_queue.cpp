@@ -68,7 +68,7 @@ void steps_cost_little() {
 // The same memory as other formats: tables are made for both.
 void a_layout_is_part_of_what_tables_are_made_for() {
   const int rule = find_rule("optimistic_gradient_descent");
-  constexpr int64_t count = 3000;
+  constexpr int64_t count = 3 * 1024 - 20;  // three tiles or four: narrow ones begin 2 after a multiple of 64
   Random random(3);
   Stream param(count, 4, 33), grad(count, 4, 33), previous(count, 4, 33);
   for (Stream* stream : {&param, &grad, &previous}) stream->fill(random, true);
@@ -82,7 +82,7 @@ void a_layout_is_part_of_what_tables_are_made_for() {
   const Call call{&segment, 1, scalars.data()};
   StandIn runtime;
   Watched queue(runtime, rule);
-  for (const char* format : {"float32", "bfloat16"}) {
+  for (const char* format : {"bfloat16", "float32"}) {
     const int layout = find_layout(format, format, format, format);
     const std::vector<Job> jobs = {{layout, nullptr, &call, count}};
     const std::string before_param = param.image(), before_previous = previous.image();
