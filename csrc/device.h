@@ -9,7 +9,8 @@
 
 namespace flatstep {
 
-enum class NumberKind : int32_t { float32, float64, int32, int64 };
+// As wide as what stands beside it: tables are compared byte by byte, and so have no padding.
+enum class NumberKind : int64_t { float32, float64, int32, int64 };
 
 // A number that lies in device memory.
 struct DeviceNumber {
@@ -26,7 +27,7 @@ struct Traced {
   DeviceNumber value;
 };
 
-// What the coefficients of some segments are made of.
+// What the coefficients of some segments are made of, in any job. No two rows count in the same place.
 struct Row {
   int64_t scalars;
   DeviceNumber count;  // updates so far, which the step counts up; without data, Scalars::count says it

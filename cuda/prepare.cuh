@@ -46,11 +46,11 @@ FLATSTEP_FN void replace(Scalars& scalars, int32_t number, double value) {
 template <Rule R, class T>
 FLATSTEP_FN void prepare_row(const device::Preparation& p, int64_t index) {
   if (index >= p.row_count || (p.skip && *p.skip != 0)) return;
-  const Row row = p.rows[index];
+  const device::Row row = p.rows[index];
   Scalars scalars = p.scalars[row.scalars];
   if (row.count.data) {
-    const double count = read(row.count) + 1;
-    write(row.count, count);
+    const double count = read(row.count) + double(row.moves_count);
+    if (row.moves_count) write(row.count, count);
     scalars.count = int64_t(count);
     scalars.is_initial_step = scalars.count == 1;
   }

@@ -26,10 +26,8 @@ size_t append(Bytes& bytes, const std::vector<T>& from) {
   return append(bytes, from.data(), from.size());
 }
 
-// Every byte of a table is compared with that of the last step, so that padding must be the same each time.
 Segment on_device(const flatstep::Segment& segment, int32_t row) {
-  Segment own;
-  std::memset(&own, 0, sizeof own);
+  Segment own{};
   own.count = segment.count;
   own.param = segment.param;
   std::memcpy(own.state, segment.state, sizeof own.state);
@@ -66,7 +64,9 @@ Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index)
   done_ = runtime_.make_event();
 }
 
+// What was prepared and never launched is not past with the last launch.
 Queue::~Queue() {
+  ring_.wait();
   runtime_.wait(done_);
   runtime_.release_event(done_);
 }
@@ -92,9 +92,9 @@ void Queue::gather(const DeviceWork& work) {
   tensors_.clear();
   step_.clear();
   coefficient_bytes_ = 0;
+  has_counted_.assign(work.rows.size(), false);
   stream_ = work.stream;
   skip_ = work.skip;
-  taken_.assign(work.rows.size(), false);
   for (const Job& job : work.jobs) add_part(job, work);
   add_rest(work);
   scalars_ = append(step_, work.scalars);
@@ -116,14 +116,14 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
     int32_t& row = own_row[size_t(s->scalars)];
     if (row < 0) {
       row = int32_t(rows.size());
-      rows.push_back(work.rows[size_t(s->scalars)]);
-      taken_[size_t(s->scalars)] = true;
+      rows.push_back(row_of(size_t(s->scalars), work));
     }
     segments.push_back(on_device(*s, row));
     gradients.push_back({s->grad, append_walk(walks, s->walk)});
     part.tile_count += tiles_of(s->count, phase_of(s->param, param_bytes(job.layout)));
   }
   part.row_count = int64_t(rows.size());
+  append(tensors_, &part.layout, 1);  // tiles depend on it
   part.segments = append(tensors_, segments);
   part.rows = append(tensors_, rows);
   part.gradients = append(step_, gradients);
@@ -132,11 +132,19 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
   parts_.push_back(part);
 }
 
+// A row's count moves once a step, however many parts have the row.
+Row Queue::row_of(size_t index, const DeviceWork& work) {
+  const flatstep::Row& row = work.rows[index];
+  const bool moves_count = !has_counted_[index];
+  has_counted_[index] = true;
+  return {row.scalars, row.count, moves_count};
+}
+
 // Rows of tensors without elements, which count all the same: prepared as if for layout 0, which every rule has.
 void Queue::add_rest(const DeviceWork& work) {
   std::vector<Row> rows;
   for (size_t i = 0; i < work.rows.size(); ++i) {
-    if (!taken_[i] && work.rows[i].count.data) rows.push_back(work.rows[i]);
+    if (!has_counted_[i] && work.rows[i].count.data) rows.push_back(row_of(i, work));
   }
   if (rows.empty()) return;
   Part part{};
@@ -192,27 +200,38 @@ void Queue::place_for_capture() {
 void Queue::launch() {
   if (parts_.empty()) return;
   const CurrentDevice current(runtime_, index_);
-  for (const Part& part : parts_) {
-    const Preparation preparation{reinterpret_cast<const Row*>(placed_.tensors + part.rows),
-                                  part.row_count,
-                                  reinterpret_cast<const Scalars*>(placed_.step + scalars_),
-                                  reinterpret_cast<const Traced*>(placed_.step + traced_),
-                                  traced_count_,
-                                  placed_.coefficients + part.coefficients,
-                                  skip_};
-    kernels_[part.layout].launch_preparation(preparation, stream_);
-    check_launch(part);
-    if (part.tile_count == 0) continue;
-    const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
-                      part.tile_count,
-                      reinterpret_cast<const Segment*>(placed_.tensors + part.segments),
-                      reinterpret_cast<const Gradient*>(placed_.step + part.gradients),
-                      reinterpret_cast<const int64_t*>(placed_.step + part.walks),
-                      placed_.coefficients + part.coefficients,
-                      skip_};
-    kernels_[part.layout].launch_sweep(sweep, stream_);
-    check_launch(part);
+  try {
+    for (const Part& part : parts_) launch(part);
+  } catch (...) {
+    mark_done();  // some may have been launched
+    throw;
   }
+  mark_done();
+}
+
+void Queue::launch(const Part& part) {
+  const Preparation preparation{reinterpret_cast<const Row*>(placed_.tensors + part.rows),
+                                part.row_count,
+                                reinterpret_cast<const Scalars*>(placed_.step + scalars_),
+                                reinterpret_cast<const Traced*>(placed_.step + traced_),
+                                traced_count_,
+                                placed_.coefficients + part.coefficients,
+                                skip_};
+  kernels_[part.layout].launch_preparation(preparation, stream_);
+  check_launch(part);
+  if (part.tile_count == 0) return;
+  const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
+                    part.tile_count,
+                    reinterpret_cast<const Segment*>(placed_.tensors + part.segments),
+                    reinterpret_cast<const Gradient*>(placed_.step + part.gradients),
+                    reinterpret_cast<const int64_t*>(placed_.step + part.walks),
+                    placed_.coefficients + part.coefficients,
+                    skip_};
+  kernels_[part.layout].launch_sweep(sweep, stream_);
+  check_launch(part);
+}
+
+void Queue::mark_done() {
   if (!runtime_.is_capturing(stream_)) runtime_.record(done_, stream_);
 }
 

@@ -35,9 +35,12 @@ class Queue : public DeviceQueue {
   void add_part(const Job& job, const DeviceWork& work);
   void add_rest(const DeviceWork& work);
   void reserve_coefficients(Part& part);
+  Row row_of(size_t index, const DeviceWork& work);
   Bytes tiles() const;
   void place();
   void place_for_capture();
+  void launch(const Part& part);
+  void mark_done();
   void check_launch(const Part& part) const;
 
   Runtime& runtime_;
@@ -51,7 +54,7 @@ class Queue : public DeviceQueue {
 
   // The step under way.
   std::vector<Part> parts_;
-  std::vector<bool> taken_;  // rows that a part has
+  std::vector<bool> has_counted_;  // by row: whether an earlier part moves its count
   Bytes tensors_, step_;  // segments and rows, which stay the same from step to step as a rule; and all that does not
   size_t coefficient_bytes_;
   size_t scalars_, traced_;  // where they begin in step_

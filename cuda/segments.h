@@ -2,6 +2,7 @@
 // arithmetic, the same on the host and on the device. Included by everything in this folder; knows no CUDA.
 #pragma once
 
+#include <type_traits>
 #include <vector>
 
 #include "call.h"
@@ -46,6 +47,17 @@ struct Sweep {
   const void* coefficients;
   const float* skip;
 };
+
+// What the coefficients of some segments are made of.
+struct Row {
+  int64_t scalars;
+  DeviceNumber count;
+  int64_t moves_count;  // 0 where an earlier part of the step has done so
+};
+
+// Whoever compares the tables of two steps compares bytes.
+static_assert(std::has_unique_object_representations_v<Segment> && std::has_unique_object_representations_v<Row> &&
+              std::has_unique_object_representations_v<Gradient> && std::has_unique_object_representations_v<Traced>);
 
 // What makes the coefficients of a sweep.
 struct Preparation {

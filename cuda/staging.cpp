@@ -31,10 +31,15 @@ PinnedRing::Slot& PinnedRing::free_slot(size_t bytes) {
 }
 
 void PinnedRing::upload(void* to, const Bytes& bytes, void* stream) {
+  if (bytes.empty()) return;
   Slot& slot = free_slot(bytes.size());
   std::memcpy(slot.memory, bytes.data(), bytes.size());
   runtime_.copy(to, slot.memory, bytes.size(), stream);
   runtime_.record(slot.event, stream);
+}
+
+void PinnedRing::wait() {
+  for (const Slot& slot : slots_) runtime_.wait(slot.event);
 }
 
 Table::~Table() {

@@ -21,6 +21,7 @@ class PinnedRing {
   ~PinnedRing();
 
   void upload(void* to, const Bytes& bytes, void* stream);
+  void wait();  // for all copies
 
  private:
   struct Slot {

@@ -76,6 +76,16 @@ void StandIn::do_one() {
   work();
 }
 
+void StandIn::run(std::function<void()> kernel) {
+  stream_.push_back(std::move(kernel));
+  if (!is_lazy) synchronize();
+}
+
+void StandIn::begin_capture() {
+  graph_.clear();
+  is_captured_ = true;
+}
+
 void StandIn::replay() { stream_.insert(stream_.end(), graph_.begin(), graph_.end()); }
 
 void StandIn::enqueue_launch(std::function<void()> kernel) {
@@ -85,8 +95,7 @@ void StandIn::enqueue_launch(std::function<void()> kernel) {
   } else if (is_captured_) {
     graph_.push_back(std::move(kernel));
   } else {
-    stream_.push_back(std::move(kernel));
-    if (!is_lazy) synchronize();
+    run(std::move(kernel));
   }
 }
 
@@ -109,6 +118,7 @@ void* StandIn::allocate(size_t bytes, void*) {
 }
 
 void StandIn::release(void* memory, void*) noexcept {
+  if (is_captured_) std::abort();  // a graph must not release
   stream_.push_back([memory] { std::free(memory); });
 }
 
@@ -142,9 +152,13 @@ void StandIn::copy_now(void* to, const void* from, size_t bytes) {
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
-void* StandIn::make_event() { return new Event; }
+void* StandIn::make_event() {
+  may_fail("make_event");
+  return new Event;
+}
 
 void StandIn::record(void* event, void*) {
+  if (is_captured_) throw std::logic_error("a graph must not record what others wait for");
   auto* const own = static_cast<Event*>(event);
   ++own->recorded;
   stream_.push_back([own] { ++own->reached; });

@@ -20,11 +20,9 @@ class StandIn : public device::Runtime {
   static const device::Kernels kernels;  // they run on the stand-in that is there; there is one at a time
 
   // What a program does with a device.
-  void synchronize();     // the stream's work is done
-  void begin_capture() {  // launches go into a new graph from here on
-    graph_.clear();
-    is_captured_ = true;
-  }
+  void synchronize();                      // the stream's work is done
+  void run(std::function<void()> kernel);  // one of the program's own
+  void begin_capture();                    // launches go into a new graph from here on
   void end_capture() { is_captured_ = false; }
   void replay();  // in the stream
 
