@@ -19,9 +19,9 @@ struct BF16 {
 
     FLATSTEP_FN void store(int k, float value) const {
       const uint32_t bits = float_to_bits(value);
-      const uint32_t nearest = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-      const uint32_t quiet_nan = bits >> 16 | 0x40;  // rounding up could carry a NaN into infinity, or into zero
-      numbers[k] = uint16_t(value == value ? nearest : quiet_nan);
+      const uint32_t nearest = bits + 0x7fff + (bits >> 16 & 1);
+      const uint32_t if_nan = value == value ? 0 : 0x7fc00000;  // rounding up may have carried it out of the NaNs
+      numbers[k] = uint16_t((nearest | if_nan) >> 16);
     }
   };
 };

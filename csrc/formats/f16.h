@@ -5,14 +5,16 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-// In integers, because not every target has instructions for it, and all must agree.
+// In integers, because not every target has instructions for it, and all must agree. Signed ones, which older
+// instruction sets compare too; at their place in a float32, so that compilers do not take them apart into 16-bit ones.
 struct F16 {
   static constexpr const char* name = "float16";
   using Compute = float;
   using Storage = uint16_t;
 
-  static constexpr uint32_t rebias = uint32_t(127 - 15) << 23;  // between the two formats' exponents
-  static constexpr uint32_t infinity = 0x7f800000;
+  static constexpr int32_t rebias = (127 - 15) << 23;     // between the two formats' exponents
+  static constexpr int32_t too_large = (127 + 16) << 23;  // rounds to infinity
+  static constexpr int32_t smallest = (127 - 14) << 23;   // of the normal numbers
 
   struct Tile {
     uint16_t* numbers;
@@ -20,23 +22,27 @@ struct F16 {
     FLATSTEP_FN Tile(void* memory, int64_t first) : numbers(static_cast<uint16_t*>(memory) + first) {}
 
     FLATSTEP_FN float load(int k) const {
-      const uint32_t bits = numbers[k], size = bits & 0x7fff;
-      const uint32_t denormal = float_to_bits(float(int32_t(size)) * 0x1p-24f);  // exact
-      const uint32_t normal = (size << 13) + rebias;
-      const uint32_t not_finite = size << 13 | infinity;
-      const uint32_t finite = size < 0x0400 ? denormal : normal;
-      return bits_to_float((bits & 0x8000) << 16 | (size < 0x7c00 ? finite : not_finite));
+      const uint32_t bits = numbers[k];
+      const auto size = int32_t(bits << 13 & 0x7fff << 13);
+      const auto denormal = int32_t(float_to_bits(float(size) * 0x1p-37f));  // exact
+      const int32_t above = size < 0x7c00 << 13 ? rebias : 2 * rebias;       // twice: infinity stays what it is
+      const int32_t magnitude = size < 0x0400 << 13 ? denormal : size + above;
+      return bits_to_float((bits << 16 & 0x80000000) | uint32_t(magnitude));
     }
 
+    // A ruler is a power of two whose last bit is where the number's shall be, so that adding it rounds as needed, and
+    // leaves the number in the low bits, counted in units of that bit. Its exponent, 127 + 13 too large, is added at
+    // the place of float16's, where the excess looks like 12, for lack of bits; the ruler's 2 make that 14.
     FLATSTEP_FN void store(int k, float value) const {
-      const uint32_t bits = float_to_bits(value), size = bits & 0x7fffffff;
-      // One half has its last bit where denormals have theirs: the sum is rounded as they must be.
-      const uint32_t denormal = float_to_bits(bits_to_float(size) + 0.5f) - float_to_bits(0.5f);
-      const uint32_t normal = (size - rebias + 0xfff + (size >> 13 & 1)) >> 13;
-      const uint32_t not_finite = size > infinity ? 0x7e00 : 0x7c00;
-      const uint32_t finite = size < 0x38800000 ? denormal : normal;     // below 2^-14
-      const uint32_t nearest = size < 0x477ff000 ? finite : not_finite;  // from 65520 on, which is nearer to 2^16
-      numbers[k] = uint16_t((bits >> 16 & 0x8000) | nearest);
+      const uint32_t bits = float_to_bits(value);
+      const auto size = int32_t(bits & 0x7fffffff);
+      const int32_t bounded = size < too_large ? size : too_large;
+      const int32_t power = bounded & 0x7f800000, unit = power > smallest ? power : smallest;
+      const auto ruler = uint32_t(unit + (13 << 23) + (2 << 10));
+      const uint32_t sum = float_to_bits(bits_to_float(uint32_t(bounded)) + bits_to_float(ruler));
+      const uint32_t magnitude = (sum << 16) + (ruler << 3);
+      const uint32_t if_nan = size > 0x7f800000 ? 0x200 << 16 : 0;
+      numbers[k] = uint16_t((magnitude | if_nan | (bits & 0x80000000)) >> 16);
     }
   };
 };
