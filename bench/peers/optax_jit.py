@@ -1,0 +1,41 @@
+"""optax under jax.jit with parameters and state donated; and its executable, compiled ahead and called directly."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import optax
+
+from ..contender import Contender, Peer, Task
+from ..data import Data
+from ..layouts import BF16, F32, F32_MU_BF16
+from .jax_programs import contender
+
+RULES = {"adam": optax.adam, "amsgrad": optax.amsgrad, "optimistic_adam": optax.optimistic_adam_v2}
+MANY = 200  # arrays
+
+
+def _optax(name: str, ahead: bool, task: Task, data: Data) -> Contender:
+    options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
+    opt: Any = RULES[task.rule](1e-3, **options)
+
+    def program(params: Any, state: Any, grads: Any) -> Any:
+        updates, state = opt.update(grads, state, params)
+        return optax.apply_updates(params, updates), state, None
+
+    return contender(name, opt, program, data, ahead=ahead)
+
+
+def _many(task: Task) -> str:
+    return f"compiles for a minute at {MANY * 5:,} arrays and more" if task.arrays > MANY else ""
+
+
+def _ahead(task: Task) -> str:
+    return _many(task) or ("the same program: told apart only by calls" if task.elements > 10**5 else "")
+
+
+PEERS = [
+    Peer("optax", partial(_optax, "optax", False), dict.fromkeys(RULES, ""), [F32, F32_MU_BF16, BF16], left_out=_many),
+    Peer("optax, ahead", partial(_optax, "optax, ahead", True), dict.fromkeys(RULES, ""), [F32], left_out=_ahead),
+]
