@@ -69,8 +69,7 @@ def choose(quick: bool, only: Sequence[str], sizes: Sequence[int]) -> tuple[list
 
 def compare(before: Path, after: Path) -> int:
     """Shows what moved from one file of results, or folder with one, to the other."""
-    both = [read(path / "results.json" if path.is_dir() else path) for path in (before, after)]
-    show_compared(*both, _console())
+    show_compared(read(_json(before)), read(_json(after)), _console())
     return 0
 
 
@@ -84,10 +83,13 @@ def plot(path: Path) -> int:
     """Draws a run's pictures again, beside its JSON."""
     from .plots import write_plots
 
-    path = path / "results.json" if path.is_dir() else path
-    for picture in write_plots(read(path), path.parent):
+    for picture in write_plots(read(_json(path)), _json(path).parent):
         _console().print(f"wrote {picture}")
     return 0
+
+
+def _json(path: Path) -> Path:
+    return path / "results.json" if path.is_dir() else path
 
 
 def _console() -> Console:

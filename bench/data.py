@@ -48,4 +48,5 @@ class Data:
 
 def _normal(seed: int) -> Array:
     numbers = np.random.default_rng(seed).standard_normal(PERIOD, np.float32)
-    return np.copysign(np.maximum(np.abs(numbers), np.float32(1e-2)), numbers)
+    least = np.maximum(np.abs(numbers), np.float32(1e-2))
+    return np.asarray(np.copysign(least, numbers))

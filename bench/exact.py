@@ -19,7 +19,7 @@ def step(rule: str, convention: str, param: Array, grad: Array, state: State, t:
     """The parameter after update ``t``, which counts from 1. The state is empty at first."""
     if rule == "optimistic_gradient_descent":
         moved, state["previous"] = 2 * grad - state.get("previous", grad), grad.copy()
-        return param - LR * moved
+        return np.asarray(param - LR * moved)
     mu = state["mu"] = B1 * state.get("mu", 0.0) + (1 - B1) * grad
     nu = state["nu"] = B2 * state.get("nu", 0.0) + (1 - B2) * grad**2
     mu_hat, nu_hat = mu / (1 - B1**t), nu / (1 - B2**t)
@@ -31,6 +31,6 @@ def step(rule: str, convention: str, param: Array, grad: Array, state: State, t:
         mu_hat = B1 * mu / (1 - B1 ** (t + 1)) + (1 - B1) * grad / (1 - B1**t)
     direction = mu_hat / (np.sqrt(nu_hat) + EPS)
     if not rule.startswith("optimistic_adam"):
-        return param - LR * direction
+        return np.asarray(param - LR * direction)
     moved, state["previous"] = 2 * direction - state.get("previous", direction), direction
-    return param - LR * moved
+    return np.asarray(param - LR * moved)

@@ -19,7 +19,7 @@ PACKAGES = ("torch", "jax", "jaxlib", "optax", "deepspeed", "torchao", "bitsandb
 
 def machine() -> dict[str, str | int]:
     """What can be read of it; Linux says the most."""
-    found = {
+    found: dict[str, str | int] = {
         "processor": _line(Path("/proc/cpuinfo"), "model name") or platform.processor() or platform.machine(),
         "architecture": platform.machine(),
         "processors": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from .results import Measured, Results, Row
 
@@ -91,11 +92,11 @@ def _against_size(
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes, (title, cases) in zip(grid, panels, strict=False):
-        for index, name in enumerate(_names(cases)):
+        for index, name in enumerate(name for name in _names(cases) if name != "flatstep, decayed"):
             points = [
                 (case.elements, value(case, row)) for case in cases for row in case.contenders if row.name == name
             ]
-            axes.plot(*zip(*points, strict=True), label=name, **_style(name, index))  # type: ignore[arg-type]
+            axes.plot(*zip(*points, strict=True), label=name, **_style(name, index))
         limits = [(case.elements, value(case, case.limit)) for case in cases if case.limit]
         axes.plot(*zip(*limits, strict=True), "k--", linewidth=1.2, label="limit: no maths")
         axes.set(xscale="log", yscale="log" if log else "linear", xlabel="elements", ylabel=label)
@@ -133,7 +134,7 @@ def _draw_bars(axes: Axes, cases: Sequence[Measured], heading: Callable[[Measure
             color = _style(row.name, names.index(row.name))["color"]
             axes.barh(at, share.median, 0.8, color=color)
             axes.plot([share.lower, min(share.upper, WIDEST)], [at, at], color="#444444", linewidth=0.9)
-            axes.text(min(share.upper, WIDEST) + 0.015, at, f"{share.median:.2f}", fontsize=7.5, va="center")
+            axes.text(WIDEST + 0.015, at, f"{share.median:.2f}", fontsize=7.5, va="center")
         at += 1
     axes.set_yticks(list(ticks), list(ticks.values()), fontsize=7.5)
     axes.tick_params(axis="y", length=0)
@@ -154,7 +155,7 @@ def _style(name: str, index: int) -> dict[str, str | float]:
 
 def _figure(width: float, height: float, results: Results) -> Figure:
     """Headed by what it was measured on."""
-    figure = Figure(figsize=(width, height), layout="constrained")  # no pyplot: no display is needed
+    figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12))  # no pyplot: no display
     FigureCanvasAgg(figure)
     machine, versions = results.machine, results.versions
     parts = [

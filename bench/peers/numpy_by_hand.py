@@ -20,6 +20,7 @@ from .numpy_arrays import grads, params, refresh
 Array = np.ndarray[Any, Any]
 Update = Callable[[Array, Array, list[Array], int], None]
 LR, B1, B2, EPS = 1e-3, 0.9, 0.999, 1e-8
+PLAIN_NAME, OUT_NAME = "NumPy, one thread", "NumPy out=, one thread"
 SLOTS = {"adam": 2, "amsgrad": 3, "optimistic_adam": 3}
 
 
@@ -77,12 +78,12 @@ PLAIN: dict[str, Update] = {"adam": _adam, "amsgrad": _amsgrad, "optimistic_adam
 
 
 def _plain(task: Task, data: Data) -> Contender:
-    return _contender("NumPy", PLAIN[task.rule], task, data)
+    return _contender(PLAIN_NAME, PLAIN[task.rule], task, data)
 
 
 def _out(task: Task, data: Data) -> Contender:
     spare = np.ones(max(grad.size for grad in data.grads), task.layout.param)
-    return _contender("NumPy, out=", partial(_in_place, spare=spare), task, data)
+    return _contender(OUT_NAME, partial(_in_place, spare=spare), task, data)
 
 
 def _contender(name: str, update: Update, task: Task, data: Data) -> Contender:
@@ -100,6 +101,6 @@ def _contender(name: str, update: Update, task: Task, data: Data) -> Contender:
 
 
 PEERS = [
-    Peer("NumPy", _plain, dict.fromkeys(PLAIN, ""), [F32, F64]),
-    Peer("NumPy, out=", _out, {"adam": "", "amsgrad": ""}, [F32, F64]),
+    Peer(PLAIN_NAME, _plain, dict.fromkeys(PLAIN, ""), [F32, F64]),
+    Peer(OUT_NAME, _out, {"adam": "", "amsgrad": ""}, [F32, F64]),
 ]
