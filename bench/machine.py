@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,6 +54,13 @@ def free_memory() -> float:
     """Bytes that can be had without swapping; infinite where nobody says."""
     kilobytes = _line(Path("/proc/meminfo"), "MemAvailable").removesuffix("kB").strip()
     return int(kilobytes) * 1024.0 if kilobytes else float("inf")
+
+
+def give_back_memory() -> None:
+    """What was freed but is kept by the C library, as GNU's keeps arrays below 32 MB: to the system."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 def _caches() -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from rich.box import SIMPLE
@@ -27,20 +27,24 @@ def show_cases(cases: Sequence[Measured], console: Console) -> None:
         for column in ("time", "spread", "GB/s", "of limit", "times ours", "ulp"):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("")
-        for case in group:
+        for case in filter(lambda case: case.rows, group):
             table.add_section()
             table.add_row(Text(f"{case.rule}, {case.layout}, {case.shape}", style="bold cyan"))
             for row in [*filter(None, [case.limit]), *case.contenders]:
                 table.add_row(*_cells(case, row), style="dim" if row.is_limit else "bold" if row.is_ours else "")
-            for why, names in _by_reason(case.left_out).items():
-                table.add_row("  left out", *[""] * 6, f"{', '.join(names)}: {why}", style="dim")
         console.print(table)
+        for why, names in _left_out(cases, front_end).items():
+            console.print(f"  left out: {'; '.join(names)}: {why}", style="dim")
 
 
-def _by_reason(left_out: Mapping[str, str]) -> dict[str, list[str]]:
+def _left_out(cases: Sequence[Measured], front_end: str) -> dict[str, list[str]]:
+    """By reason, who and of what."""
     reasons: dict[str, list[str]] = {}
-    for name, why in left_out.items():
-        reasons.setdefault(why, []).append(name)
+    for case in cases:
+        for why in dict.fromkeys(case.left_out.values()) if case.front_end == front_end else ():
+            names = ", ".join(name for name, reason in case.left_out.items() if reason == why)
+            where = ", ".join(case.key[1:])
+            reasons.setdefault(why, []).append(f"{names} of {where}" if case.rows else f"all of {where}")
     return reasons
 
 

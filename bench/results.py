@@ -43,6 +43,7 @@ class Measured:
     bytes_per_element: int  # that flatstep's step moves, by the cost model
     rows: list[Row] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
+    took: float = 0.0  # seconds in all
 
     @property
     def key(self) -> tuple[str, str, str, str]:

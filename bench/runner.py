@@ -17,7 +17,7 @@ from .contender import Contender, Peer, Task
 from .data import Data
 from .front_ends import FRONT_ENDS, FrontEnd
 from .layouts import bytes_of, cost
-from .machine import free_memory
+from .machine import free_memory, give_back_memory
 from .measure import in_turns, spread
 from .results import Measured, Row
 
@@ -46,8 +46,11 @@ def run(
     for index, case in enumerate(cases):
         begin(case)
         left = end - time.perf_counter()
-        yield _measure(case, plan, left * sizes[index] / sum(sizes[index:]), progress)
+        measured = _measure(case, plan, left * sizes[index] / sum(sizes[index:]), progress)
+        measured.took = left - (end - time.perf_counter())
+        yield measured
         gc.collect()  # an optimizer of torch's is held by itself
+        give_back_memory()
 
 
 def _measure(case: Case, plan: Plan, seconds: float, progress: Callable[[], None]) -> Measured:
@@ -77,7 +80,7 @@ def _why_not(task: Task, peers: int, seconds: float) -> str:
     """Why a case cannot be measured at all, or "". Some peers need room for a step's intermediate results."""
     if seconds <= 0:
         return "no time was left"
-    needed = bytes_of(task.layout.param) * task.elements * (4 * peers + 10)
+    needed = bytes_of(task.layout.param) * task.elements * (4 * peers + 16)
     return f"needs {needed / 1e9:.0f} GB of memory" if needed > free_memory() else ""
 
 

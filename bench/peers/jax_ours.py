@@ -11,7 +11,7 @@ import flatstep.jax as ours
 from ..contender import Contender, Peer, Task
 from ..data import Data
 from ..layouts import BF16, F32, F32_MU_BF16, bytes_of, cost
-from .jax_programs import contender
+from .jax_programs import contender, too_many
 
 RULES: dict[str, Any] = {"adam": ours.adam, "amsgrad": ours.amsgrad, "optimistic_adam": ours.optimistic_adam_v2}
 
@@ -46,5 +46,5 @@ def _update(task: Task, data: Data) -> Contender:
 LAYOUTS = [F32, F32_MU_BF16, BF16]
 PEERS = [
     Peer("flatstep.jax", _step, dict.fromkeys(RULES, ""), LAYOUTS, is_ours=True),
-    Peer("flatstep.jax, update", _update, dict.fromkeys(RULES, ""), LAYOUTS),
+    Peer("flatstep.jax, update", _update, dict.fromkeys(RULES, ""), LAYOUTS, left_out=too_many),
 ]

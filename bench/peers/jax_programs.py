@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..contender import Contender
+from ..contender import Contender, Task
 from ..data import Data
 
+MANY = 200  # arrays; with more, programs that XLA makes of them take a minute to compile
 Program = Callable[..., Any]
 """params, state, grads -> params, state, the memory of grads if it is given back, else None."""
 
@@ -53,6 +54,10 @@ def contender(name: str, opt: Any, program: Program, data: Data, unseen: float =
         bytes_per_element=moved,
         compile_seconds=seconds,
     )
+
+
+def too_many(task: Task) -> str:
+    return f"compiles for a minute at {5 * MANY:,} arrays" if task.arrays > MANY else ""
 
 
 def _named(arrays: list[Any], data: Data) -> dict[str, jax.Array]:

@@ -100,7 +100,11 @@ def _contender(name: str, update: Update, task: Task, data: Data) -> Contender:
     return Contender(name, run, lambda: mine, lambda: refresh(data))
 
 
+def _slow(task: Task) -> str:
+    return "takes seconds a step" if task.elements >= 10**8 else ""
+
+
 PEERS = [
-    Peer(PLAIN_NAME, _plain, dict.fromkeys(PLAIN, ""), [F32, F64]),
+    Peer(PLAIN_NAME, _plain, dict.fromkeys(PLAIN, ""), [F32, F64], left_out=_slow),
     Peer(OUT_NAME, _out, {"adam": "", "amsgrad": ""}, [F32, F64]),
 ]

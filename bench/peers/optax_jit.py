@@ -10,10 +10,9 @@ import optax
 from ..contender import Contender, Peer, Task
 from ..data import Data
 from ..layouts import BF16, F32, F32_MU_BF16
-from .jax_programs import contender
+from .jax_programs import contender, too_many
 
 RULES = {"adam": optax.adam, "amsgrad": optax.amsgrad, "optimistic_adam": optax.optimistic_adam_v2}
-MANY = 200  # arrays
 
 
 def _optax(name: str, ahead: bool, task: Task, data: Data) -> Contender:
@@ -27,15 +26,13 @@ def _optax(name: str, ahead: bool, task: Task, data: Data) -> Contender:
     return contender(name, opt, program, data, ahead=ahead)
 
 
-def _many(task: Task) -> str:
-    return f"compiles for a minute at {MANY * 5:,} arrays and more" if task.arrays > MANY else ""
-
-
 def _ahead(task: Task) -> str:
-    return _many(task) or ("the same program: told apart only by calls" if task.elements > 10**5 else "")
+    return too_many(task) or ("the same program: told apart only by calls" if task.elements > 10**5 else "")
 
 
 PEERS = [
-    Peer("optax", partial(_optax, "optax", False), dict.fromkeys(RULES, ""), [F32, F32_MU_BF16, BF16], left_out=_many),
+    Peer(
+        "optax", partial(_optax, "optax", False), dict.fromkeys(RULES, ""), [F32, F32_MU_BF16, BF16], left_out=too_many
+    ),
     Peer("optax, ahead", partial(_optax, "optax, ahead", True), dict.fromkeys(RULES, ""), [F32], left_out=_ahead),
 ]
