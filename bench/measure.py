@@ -13,7 +13,7 @@ Clock = Callable[[Run, int], float]
 """Seconds that one of so many runs takes. On a device it would read the device's events."""
 
 SHORTEST = 2e-3  # seconds that one timing lasts at least: enough for the clock, short enough to take turns
-LONGEST = 0.2  # seconds of a run that is not made twice to warm up
+LONGEST = 0.1  # seconds of a run that is made once only
 FEWEST = 3  # rounds, however long they take
 
 
@@ -45,7 +45,8 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Seconds of one run of each, by name, one entry a round; ``progress`` is called after each round.
 
-    After ``seconds``, warm-up included, no round begins, but FEWEST are made.
+    A turn begins with a run that is not timed, so that caches hold what they would if nobody else had run; long runs
+    leave nothing in them. After ``seconds``, warm-up included, no round begins, but FEWEST are made.
     """
     end = time.perf_counter() + seconds
     repeats = {name: _repeats(run, clock) for name, run in runs.items()}
@@ -54,15 +55,17 @@ def in_turns(
         if count >= FEWEST and time.perf_counter() > end:
             break
         for name, run in runs.items():
-            timed[name].append(clock(run, repeats[name]))
+            if repeats[name]:
+                run()
+            timed[name].append(clock(run, repeats[name] or 1))
         progress()
     return timed
 
 
 def _repeats(run: Run, clock: Clock) -> int:
-    """How often to run it for one timing; the runs that find out are its warm-up."""
+    """How often to run it for one timing, 0 if it is long; the runs that find out are its warm-up."""
     if clock(run, 1) > LONGEST:
-        return 1
+        return 0
     repeats = 1
     while (lasted := clock(run, repeats) * repeats) < SHORTEST:
         repeats = max(2 * repeats, int(repeats * SHORTEST / max(lasted, 1e-9)))

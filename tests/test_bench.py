@@ -256,12 +256,18 @@ def test_without_memory_a_case_says_so(monkeypatch):
 
 
 def test_timings_are_taken_in_turns():
-    """A round has each once; after the time is up, the fewest rounds are still made."""
+    """A round has each once, short ones after a run that is not timed; after the time is up, some are still made."""
     order: list[str] = []
     runs = {name: lambda name=name: order.append(name) for name in "ab"}
-    timed = measure.in_turns(runs, rounds=9, seconds=0, clock=lambda run, repeats: (run(), 1.0)[1])
-    assert [len(seconds) for seconds in timed.values()] == [measure.FEWEST] * 2
-    assert order[-6:] == ["a", "b"] * 3
+
+    def clock(run, repeats):
+        order.append(f"{repeats} of")
+        run()
+        return 1.0 if order[-1] == "b" else measure.SHORTEST / 2
+
+    timed = measure.in_turns(runs, rounds=9, seconds=0, clock=clock)
+    assert timed == {"a": [measure.SHORTEST / 2] * measure.FEWEST, "b": [1.0] * measure.FEWEST}
+    assert order[-15:] == ["a", "2 of", "a", "1 of", "b"] * measure.FEWEST
 
 
 def test_the_accuracy_is_held_against_what_the_oracle_says():
