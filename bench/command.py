@@ -62,6 +62,10 @@ def bench(
 def choose(quick: bool, only: Sequence[str], sizes: Sequence[int]) -> tuple[list[Case], list[str]]:
     """The cases of front ends that are here, and the extras. ValueError: ``only`` names nothing that there is."""
     words = [word for word in only if word not in EXTRAS]
+    if away := [word for word in words if word in FRONT_ENDS and not FRONT_ENDS[word].is_here]:
+        raise ValueError(
+            f"{', '.join(away)} cannot run here: {', '.join(FRONT_ENDS[away[0]].needs)} cannot be imported"
+        )
     extras = [word for word in EXTRAS if word in only or not only]
     found = cases(quick, sizes, words) if words or not only else []
     return [case for case in found if FRONT_ENDS[case.front_end].is_here], extras

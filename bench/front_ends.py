@@ -29,10 +29,11 @@ class FrontEnd:
     limits: Callable[[Task], Iterator[Contender]]
     set_threads: Callable[[], None]
     clock: Clock = host_clock
+    has_device: Callable[[], bool] = lambda: True  # asked where its modules can be imported
 
     @property
     def is_here(self) -> bool:
-        return all(find_spec(module) for module in self.needs)
+        return all(find_spec(module) for module in self.needs) and self.has_device()
 
     def peers(self) -> tuple[list[Peer], list[str]]:
         """Those that can be imported, ours first; and the names of the modules that cannot."""

@@ -16,7 +16,7 @@ import reference
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-from flatstep.bench import accuracy, cases, compare, exact, handover, layouts, measure, results, shapes
+from flatstep.bench import accuracy, cases, command, compare, exact, handover, layouts, measure, results, shapes
 from flatstep.bench.contender import Contender, Peer, Task
 from flatstep.bench.data import Data
 from flatstep.bench.front_ends import FRONT_ENDS
@@ -134,6 +134,19 @@ def test_every_case_can_be_asked_for():
     only = cases.cases(quick=False, only=["torch", "adam", "numpy"])
     assert {(case.front_end, case.rule) for case in only} == {("torch", "adam"), ("numpy", "adam")}
     assert {case.shape.elements for case in cases.cases(False, sizes=[77], only=["jax"])} >= {77}
+
+
+def test_a_front_end_that_is_not_here_is_refused(monkeypatch):
+    monkeypatch.setitem(FRONT_ENDS, "torch", replace(FRONT_ENDS["torch"], needs=["no_such_module"]))
+    assert "torch" not in {case.front_end for case in command.choose(True, [], [])[0]}
+    with pytest.raises(ValueError, match="no_such_module cannot be imported"):
+        command.choose(True, ["torch"], [])
+
+
+def test_extras_can_be_asked_for_alone():
+    assert command.choose(True, ["handover"], []) == ([], ["handover"])
+    assert command.choose(True, ["numpy", "beside-numpy"], [])[1] == ["beside-numpy"]
+    assert command.choose(True, [], [])[1] == [*command.EXTRAS]
 
 
 def test_shapes_are_what_they_are_called():
