@@ -12,11 +12,14 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 State = dict[str, Any]
+RULES = ("adam", "amsgrad", "optimistic_adam", "optimistic_adam_two_slots", "optimistic_gradient_descent")
 LR, B1, B2, EPS = 1e-3, 0.9, 0.999, 1e-8
 
 
 def step(rule: str, convention: str, param: Array, grad: Array, state: State, t: int) -> Array:
     """The parameter after update ``t``, which counts from 1. The state is empty at first."""
+    if rule not in RULES:
+        raise ValueError(f"{rule} has no formula here to hold an accuracy against")
     if rule == "optimistic_gradient_descent":
         moved, state["previous"] = 2 * grad - state.get("previous", grad), grad.copy()
         return np.asarray(param - LR * moved)

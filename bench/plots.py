@@ -38,7 +38,9 @@ def write_plots(results: Results, folder: Path) -> list[Path]:
     if rules := _rules(results):
         drawn.append(("rules.png", _shares(rules, results, _rule_and_layout)))
     if models := _models(results):
-        drawn.append(("models.png", _shares(models, results, lambda case: f"{RULES[case.rule]}, {case.shape}")))
+        drawn.append(
+            ("models.png", _shares(models, results, lambda case: f"{RULES.get(case.rule, case.rule)}, {case.shape}"))
+        )
     for name, figure in drawn:
         figure.savefig(folder / name, format="png", dpi=110)
     return [folder / name for name, _ in drawn]
@@ -51,7 +53,10 @@ def _sweeps(results: Results) -> list[Panel]:
         if case.arrays == 1 and case.elements >= 100 and case.rows:
             panels.setdefault(case.key[:3], []).append(case)
     swept = {key: sorted(cases, key=lambda case: case.elements) for key, cases in panels.items() if len(cases) > 1}
-    return [(f"{FRONT_ENDS.get(key[0], key[0])}: {RULES[key[1]]}, {key[2]}", cases) for key, cases in swept.items()]
+    return [
+        (f"{FRONT_ENDS.get(key[0], key[0])}: {RULES.get(key[1], key[1])}, {key[2]}", cases)
+        for key, cases in swept.items()
+    ]
 
 
 def _rules(results: Results) -> list[Panel]:
@@ -67,7 +72,7 @@ def _rules(results: Results) -> list[Panel]:
 
 
 def _rule_and_layout(case: Measured) -> str:
-    return f"{RULES[case.rule]}, {case.layout}"
+    return f"{RULES.get(case.rule, case.rule)}, {case.layout}"
 
 
 def _models(results: Results) -> list[Panel]:
