@@ -103,23 +103,22 @@ def _console() -> Console:
 
 
 def _run_cases(chosen: Sequence[Case], plan: Plan, results: Results, console: Console) -> None:
-    """Shows the cases of a front end when it is through."""
+    """The largest come last, so that it is them that a slow machine has no time for; shown as the table has them."""
+    order = sorted(range(len(chosen)), key=lambda index: len(str(chosen[index].shape.elements)))
+    done: dict[int, Measured] = {}
     with _progress(console) as progress:
         every = progress.add_task("", total=len(chosen), what="cases")
         one = progress.add_task("", total=plan.rounds, what="")
 
         def begin(case: Case) -> None:
-            progress.update(every, completed=len(results.cases))
+            progress.update(every, completed=len(done))
             progress.reset(one, total=plan.rounds, what=case.name)
 
-        done: list[Measured] = []
-        for measured in run(chosen, plan, begin, lambda: progress.advance(one)):
-            results.cases.append(measured)
-            if done and done[-1].front_end != measured.front_end:
-                show_cases(done, console)
-                done = []
-            done.append(measured)
-        show_cases(done, console)
+        cases_in_order = [chosen[index] for index in order]
+        for index, measured in zip(order, run(cases_in_order, plan, begin, lambda: progress.advance(one)), strict=True):
+            done[index] = measured
+    results.cases = [done[index] for index in sorted(done)]
+    show_cases(results.cases, console)
 
 
 def _absent(chosen: Sequence[Case]) -> list[str]:
