@@ -56,7 +56,8 @@ class Peer:
     computes: Mapping[str, str]
     layouts: Sequence[Layout]
     is_ours: bool = False
-    left_out: Callable[[Task], str] = lambda task: ""  # why it does not take part, or ""
+    is_meant_for: Callable[[Task], bool] = lambda task: True
+    left_out: Callable[[Task], str] = lambda task: ""  # why it does not take part though it is meant to, or ""
 
     def takes(self, task: Task) -> bool:
-        return task.rule in self.computes and task.layout in self.layouts
+        return task.rule in self.computes and task.layout in self.layouts and self.is_meant_for(task)

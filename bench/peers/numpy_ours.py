@@ -42,8 +42,8 @@ def _decayed(task: Task, data: Data) -> Contender:
     return Contender("flatstep, decayed", lambda: opt.step(none), computes=FADING)
 
 
-def _once(task: Task) -> str:
-    return "" if task.arrays == 1 and task.elements < 10**8 else "done with one array, below 100 million"
+def _once(task: Task) -> bool:
+    return task.arrays == 1 and task.elements < 10**8
 
 
 def _optimizer(task: Task, mine: Any) -> flatstep.Optimizer:
@@ -53,5 +53,5 @@ def _optimizer(task: Task, mine: Any) -> flatstep.Optimizer:
 
 PEERS = [
     Peer("flatstep", _ours, dict.fromkeys(RULES, ""), [F64, F32, F16, F32_MU_BF16], is_ours=True),
-    Peer("flatstep, decayed", _decayed, {"amsgrad": FADING}, [F32], left_out=_once),
+    Peer("flatstep, decayed", _decayed, {"amsgrad": FADING}, [F32], is_meant_for=_once),
 ]
