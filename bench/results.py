@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from .measure import Spread
 
 FORMAT = 1
+ABSENT = (None, "", False)  # of a row that says nothing
 
 
 @dataclass
@@ -83,8 +85,12 @@ class Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """To four digits: the noise begins before that."""
-    path.write_text(json.dumps(_rounded({"format": FORMAT, **asdict(results)}), indent=1) + "\n")
+    """To four digits: the noise begins before that. Lists of numbers take one line."""
+    found = {"format": FORMAT, **asdict(results)}
+    for case in found["cases"]:
+        case["rows"] = [{name: value for name, value in row.items() if value not in ABSENT} for row in case["rows"]]
+    text = json.dumps(_rounded(found), indent=1)
+    path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 def read(path: Path) -> Results:
