@@ -12,7 +12,6 @@ from typing import Any
 from .measure import Spread
 
 FORMAT = 1
-ABSENT = (None, "", False)  # of a row that says nothing
 
 
 @dataclass
@@ -88,7 +87,7 @@ def write(results: Results, path: Path) -> None:
     """To four digits: the noise begins before that. Lists of numbers take one line."""
     found = {"format": FORMAT, **asdict(results)}
     for case in found["cases"]:
-        case["rows"] = [{name: value for name, value in row.items() if value not in ABSENT} for row in case["rows"]]
+        case["rows"] = [{name: value for name, value in row.items() if _says(value)} for row in case["rows"]]
     text = json.dumps(_rounded(found), indent=1)
     path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
@@ -110,6 +109,11 @@ def _case(found: dict[str, Any]) -> Measured:
     for row in rows:
         row.update({name: Spread(*row[name]) for name in ("seconds", "share", "times_ours")})
     return Measured(**found, rows=[Row(**row) for row in rows])
+
+
+def _says(value: Any) -> bool:
+    """Whether a row without it would say less."""
+    return not (value is None or value is False or value == "")
 
 
 def _rounded(value: Any) -> Any:
