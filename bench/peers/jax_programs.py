@@ -24,15 +24,14 @@ def contender(name: str, opt: Any, program: Program, data: Data, unseen: float =
 
     ``ahead``: what runs is the executable itself, not the function that finds it.
     """
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        params = _named(data.params(), data)
-        grads = _named(data.grads, data)
-        state = opt.init(params)
-        gives_back = jax.eval_shape(program, params, state, grads)[2] is not None
-        jitted = jax.jit(program, donate_argnums=(0, 1, 2) if gives_back else (0, 1))
-        start = time.perf_counter()
-        compiled = jitted.lower(params, state, grads).compile()
-        seconds = time.perf_counter() - start
+    params = _named(data.params(), data)
+    grads = _named(data.grads, data)
+    state = _state(opt, params)
+    gives_back = jax.eval_shape(program, params, state, grads)[2] is not None
+    jitted = jax.jit(program, donate_argnums=(0, 1, 2) if gives_back else (0, 1))
+    start = time.perf_counter()
+    compiled = jitted.lower(params, state, grads).compile()
+    seconds = time.perf_counter() - start
     call = compiled if ahead else jitted
     held = [params, state, grads]
 
@@ -56,9 +55,21 @@ def contender(name: str, opt: Any, program: Program, data: Data, unseen: float =
     )
 
 
+def _state(opt: Any, params: dict[str, jax.Array]) -> Any:
+    """``opt.init(params)``, which would compile something for every shape: from that of parameters with one element."""
+    shapes = jax.eval_shape(opt.init, params)
+    small = opt.init({name: jnp.ones(1, param.dtype) for name, param in params.items()})
+    return jax.tree.map(lambda like, one: _put(np.full(like.shape, np.ravel(one)[0], like.dtype)), shapes, small)
+
+
 def too_many(task: Task) -> str:
     return f"compiles for a minute at {5 * MANY:,} arrays" if task.arrays > MANY else ""
 
 
 def _named(arrays: list[Any], data: Data) -> dict[str, jax.Array]:
-    return {str(i): jnp.array(array, data.layout.param, copy=True) for i, array in enumerate(arrays)}
+    return {str(i): _put(array.astype(jnp.dtype(data.layout.param), copy=False)) for i, array in enumerate(arrays)}
+
+
+def _put(array: Any) -> jax.Array:
+    """In memory of XLA's own, on the CPU. jnp.array would compile something for every shape."""
+    return jax.device_put(array, jax.local_devices(backend="cpu")[0], may_alias=False)
