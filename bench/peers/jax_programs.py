@@ -72,4 +72,5 @@ def _named(arrays: list[Any], data: Data) -> dict[str, jax.Array]:
 
 def _put(array: Any) -> jax.Array:
     """In memory of XLA's own, on the CPU. jnp.array would compile something for every shape."""
-    return jax.device_put(array, jax.local_devices(backend="cpu")[0], may_alias=False)
+    placed: jax.Array = jax.device_put(array, jax.local_devices(backend="cpu")[0], may_alias=False)
+    return placed

@@ -63,7 +63,7 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument("--minutes", type=_minutes, help="time to measure for, about (8; quick: 0.5)")
     bench.add_argument("--output", type=Path, metavar="FOLDER", help="where to write results.json and pictures")
     bench.set_defaults(run=_bench)
-    actions = bench.add_subparsers(metavar="action")
+    actions = bench.add_subparsers(metavar="[action]")
     compare = actions.add_parser("compare", help="show what moved between two runs by more than the spread")
     compare.add_argument("before", type=Path, help="a run's results.json, or its folder")
     compare.add_argument("after", type=Path, help="another's")
