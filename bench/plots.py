@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from pathlib import Path
@@ -61,12 +62,10 @@ def _sweeps(results: Results) -> list[Panel]:
 
 def _rules(results: Results) -> list[Panel]:
     """The size on which every rule and layout is measured, by front end."""
-    keys = {case.key[:3] for case in results.cases}
-    shapes = {case.shape for case in results.cases if case.arrays == 1}
-    counts = {shape: sum((*key, shape) in {case.key for case in results.cases} for key in keys) for shape in shapes}
+    counts = Counter(case.shape for case in results.cases if case.arrays == 1 and case.rows)
     if not counts:
         return []
-    shape = max(counts, key=lambda shape: counts[shape])
+    shape = counts.most_common(1)[0][0]
     panels = _by_front_end(results, lambda case: case.shape == shape)
     return [(f"{title}: {shape}", cases) for title, cases in panels]
 
