@@ -1,83 +1,89 @@
-"""What is timed: each rule, its limit, and peers that can be imported. Used by measure.py."""
+"""The one table of cases: front end x rule x layout x shape. Used by runner.py; ``--only`` chooses from it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import numpy as np
+from .layouts import BF16, F16, F32, F32_MU_BF16, F64, Layout
+from .shapes import GAN, GPT2, TEN_THOUSAND, THOUSAND, TINY, Shape, one_array
 
-import flatstep
-from flatstep import _core
-
-Array = np.ndarray[Any, Any]
+DECADES = [10**power for power in range(3, 9)]
+HALF_DECADES = [round(10 ** (half / 2)) for half in range(6, 17)]
+BIG = HALF_DECADES[-2]  # 32 million: more than caches hold
 
 
-@dataclass(frozen=True)
-class Contender:
-    """Something to time. A limit moves the bytes of a step with so many slots; the others are held against it."""
+class Case(NamedTuple):
+    """Who is stepped, by what rule, on what. Its contenders are timed in turns with each other."""
 
-    name: str
-    slots: int
-    run: Callable[[], None]
-    is_limit: bool = False
+    front_end: str
+    rule: str
+    layout: Layout
+    shape: Shape
 
-    def bytes_per_element(self, item: int = 4) -> int:
-        """Parameter read and written, gradient read, each slot read and written."""
-        return item * (3 + 2 * self.slots)
+    @property
+    def name(self) -> str:
+        return f"{self.front_end}, {self.rule}, {self.layout.name}, {self.shape.name}"
 
-
-OPTIMIZERS: dict[str, Callable[[Array], flatstep.Optimizer]] = {
-    "Adam": lambda param: flatstep.Adam(param, 1e-3),
-    "AMSGrad": lambda param: flatstep.AMSGrad(param, 1e-3),
-    "OptimisticAdam": lambda param: flatstep.OptimisticAdam(param, 1e-3),
-    "OptimisticAdam, 2 slots": lambda param: flatstep.OptimisticAdam(param, 1e-3, nesterov=False),
-    "OptimisticGradientDescent": lambda param: flatstep.OptimisticGradientDescent(param, 1e-3),
-}
+    @property
+    def words(self) -> set[str]:
+        """What ``--only`` can name it by."""
+        return {self.front_end, self.rule, self.layout.param}
 
 
-def contenders(size: int) -> Iterator[Contender]:
-    """Everything there is to time for a float32 tensor of that many elements."""
-    grad = np.random.default_rng(0).standard_normal(size, np.float32)
-    # Where the streams of a step lie: parameter and gradient in arrays of their own, the state aligned like them.
-    param = np.ones(size, np.float32)
-    state = list(flatstep.AMSGrad(param, 0.1).state.values())
-    streams = [param, np.ones(size, np.float32), *state]
-    for slots in (1, 2, 3):
-        for prefetch in (False, True):
-            name = f"limit, {slots} slots{', prefetched' if prefetch else ''}"
-            yield Contender(name, slots, _limit(streams[: 2 + slots], prefetch), is_limit=True)
-    for name, make in OPTIMIZERS.items():
-        opt = make(np.ones(size, np.float32))
-        yield Contender(name, len(opt.state), _step(opt, grad))
-    yield Contender("AMSGrad, decayed", 3, _step(_decayed(size), np.zeros(size, np.float32)))
-    if find_spec("torch") is not None:
-        yield Contender("AMSGrad, torch fused", 3, _torch_fused(grad))
+class Row(NamedTuple):
+    """Every rule on every layout over every shape."""
+
+    front_end: str
+    rules: Sequence[str]
+    layouts: Sequence[Layout]
+    shapes: Sequence[Shape]
 
 
-def _limit(streams: list[Array], prefetch: bool) -> Callable[[], None]:
-    return lambda: _core.move_streams(streams, prefetch)
+def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
+    """``sizes`` stand for those that are swept over."""
+    big = [one_array(10**6 if quick else BIG)]
+    fine = [one_array(size) for size in sizes or ([10**3, 10**5, 10**6] if quick else HALF_DECADES)]
+    coarse = [one_array(size) for size in sizes or ([10**3, 10**6] if quick else DECADES[:-1])]
+    models = [TINY, GAN] if quick else [TINY, THOUSAND, TEN_THOUSAND, GAN, GPT2]
+    few = [TINY] if quick else [TINY, THOUSAND, GAN, GPT2]
+    return [
+        Row("numpy", ["amsgrad"], [F32], fine),
+        Row("numpy", ["amsgrad"], [F32], [THOUSAND, *models] if quick else models),
+        Row("numpy", ["adam", "optimistic_adam"], [F32], big),
+        Row("numpy", ["optimistic_adam_two_slots", "optimistic_gradient_descent"], [F32], big),
+        Row("numpy", ["amsgrad"], [F64, F32_MU_BF16, F16], big),
+        Row("jax", ["amsgrad"], [F32], coarse if quick else fine),
+        Row("jax", ["amsgrad"], [F32], few),
+        Row("jax", ["adam", "optimistic_adam"], [F32], big),
+        Row("jax", ["amsgrad"], [] if quick else [F32_MU_BF16, BF16], big),
+        Row("torch", ["amsgrad"], [F32], fine),
+        Row("torch", ["amsgrad"], [F32], [THOUSAND, *models] if quick else models),
+        Row("torch", ["adam"], [F32], coarse),
+        Row("torch", ["adam"], [F32], [GAN] if quick else [*few, *big]),
+        Row("torch", ["optimistic_adam"], [F32], big),
+        Row("torch", ["amsgrad"], [F64, F32_MU_BF16, BF16, F16], big),
+    ]
 
 
-def _step(opt: flatstep.Optimizer, grad: Array) -> Callable[[], None]:
-    return lambda: opt.step(grad)
-
-
-def _decayed(size: int) -> flatstep.Optimizer:
-    """AMSGrad on a parameter that gets no gradient any more, its moments about to pass below the normal numbers."""
-    opt = flatstep.AMSGrad(np.ones(size, np.float32), 1e-3)
-    for slot in ("mu", "nu"):
-        opt.state[slot][...] = np.finfo(np.float32).smallest_normal
-    return opt
-
-
-def _torch_fused(grad: Array) -> Callable[[], None]:
-    import torch
-
-    torch.set_num_threads(flatstep.get_num_threads())
-    param = torch.nn.Parameter(torch.ones(grad.size))
-    param.grad = torch.from_numpy(grad)
-    opt = torch.optim.Adam([param], lr=1e-3, amsgrad=True, fused=True)
-    return lambda: (opt.step(), None)[1]
+def cases(quick: bool, sizes: Sequence[int] = (), only: Iterable[str] = ()) -> list[Case]:
+    """Each case once. Of ``only``, a case has a word of every kind that words are given of: numpy torch adam is two."""
+    rows = table(quick, sizes)
+    every = dict.fromkeys(
+        Case(row.front_end, rule, layout, shape)
+        for row in rows
+        for rule in row.rules
+        for layout in row.layouts
+        for shape in row.shapes
+    )
+    unique = list({case.name: case for case in every}.values())
+    kinds = [
+        {case.front_end for case in unique},
+        {case.rule for case in unique},
+        {case.layout.param for case in unique},
+    ]
+    wanted = set(only)
+    if unknown := wanted - set().union(*kinds):
+        raise ValueError(f"no case is named {', '.join(sorted(unknown))}; {', '.join(sorted(set().union(*kinds)))} are")
+    chosen = [wanted & kind or kind for kind in kinds]
+    return [case for case in unique if all(case.words & kind for kind in chosen)]

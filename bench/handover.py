@@ -13,10 +13,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
 
 import flatstep
 
-from .measure import in_turns
+from .measure import in_turns, spread
+from .report import duration, percent
 
 MANY, ONE = "1,000 of 64 to 4,096 elements", "one of their total"
 TINY, LIST, NESTED = "one of one element", "1,001 of one element, list", "1,001 of one element, dicts"
@@ -40,12 +44,36 @@ class HandOver:
         rounds = zip(self.seconds[MANY], self.seconds[ONE], strict=True)
         return statistics.median((many - left_out) / one for many, one in rounds)
 
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "seconds": {case: spread(seconds) for case, seconds in self.seconds.items()},
+            "per_tensor": {case: self.per_tensor(case) for case in (LIST, NESTED)},
+            "many_beside_one": self.many_beside_one(),
+            "many_beside_one_without_handover": self.many_beside_one(without_handover=True),
+        }
+
 
 def measure_handover(rounds: int, progress: Callable[[], None] = lambda: None) -> HandOver:
     """Times a step of each case once a round; ``progress`` is called after each round."""
     params, grads = cases(), cases()
     steps = {case: _step(params[case], grads[case]) for case in params}
     return HandOver(in_turns(steps, rounds, progress))
+
+
+def show_handover(handover: HandOver, console: Console) -> None:
+    """Prints one row a case."""
+    title = f"Hand-over: AMSGrad, float32 arrays, {flatstep.get_num_threads()} threads"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column("step")
+    for column in ("time", "spread", "hand-over"):
+        table.add_column(column, justify="right")
+    for case, seconds in handover.seconds.items():
+        timed = spread(seconds)
+        per_tensor = f"{handover.per_tensor(case) * 1e6:.3f} us a tensor" if case in (LIST, NESTED) else ""
+        table.add_row(case, duration(timed.median), percent(timed), per_tensor)
+    console.print(table)
+    ratio, without = handover.many_beside_one(), handover.many_beside_one(without_handover=True)
+    console.print(f"{MANY} cost {ratio:.2f} times {ONE}; without their hand-over, {without:.2f} times")
 
 
 def cases() -> dict[str, Any]:

@@ -1,172 +1,124 @@
-"""Results as a table on the terminal and as JSON."""
+"""Results as tables on the terminal. Used by command.py."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
-import statistics
-from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
-import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import flatstep
-from flatstep import _core
 
-from .handover import LIST, MANY, NESTED, ONE, HandOver
-from .measure import Result
+from .layouts import Cost
+from .measure import Spread
+from .results import Measured, Results, Row
 
-if TYPE_CHECKING:
-    from .jax_steps import Compiled
-
-OURS = "flatstep.torch.AMSGrad"
+FIXED = 100  # elements: up to so many, a step's time is what calling it costs
 
 
-class JaxRow(NamedTuple):
-    """One timing of jax_steps.py; a limit has no program."""
+def show_cases(cases: Sequence[Measured], console: Console) -> None:
+    """One table a front end: by case, each contender beside the faster limit and beside ours, and who is left out."""
+    for front_end, group in groupby(cases, lambda case: case.front_end):
+        table = Table(title=f"\n{front_end}, {flatstep.get_num_threads()} threads", title_justify="left", box=SIMPLE)
+        table.add_column("step", no_wrap=True)
+        for column in ("time", "spread", "GB/s", "of limit", "times ours", "ulp"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("")
+        for case in filter(lambda case: case.rows, group):
+            table.add_section()
+            table.add_row(Text(f"{case.rule}, {case.layout}, {case.shape}", style="bold cyan"))
+            for row in [*filter(None, [case.limit]), *case.contenders]:
+                table.add_row(*_cells(case, row), style="dim" if row.is_limit else "bold" if row.is_ours else "")
+        console.print(table)
+        for why, names in _left_out(cases, front_end).items():
+            console.print(f"  left out: {'; '.join(names)}: {why}", style="dim")
 
-    case: str
-    rule: str
-    result: Result
-    program: Compiled | None
+
+def _left_out(cases: Sequence[Measured], front_end: str) -> dict[str, list[str]]:
+    """By reason, who and of what."""
+    reasons: dict[str, list[str]] = {}
+    for case in cases:
+        for why in dict.fromkeys(case.left_out.values()) if case.front_end == front_end else ():
+            names = ", ".join(name for name, reason in case.left_out.items() if reason == why)
+            where = ", ".join(case.key[1:])
+            reasons.setdefault(why, []).append(f"{names} of {where}" if case.rows else f"all of {where}")
+    return reasons
 
 
-def show(results: Sequence[Result], console: Console) -> None:
-    """Prints one row a result: bytes an element, share of the limit."""
-    elements = results[0].elements
-    table = Table(title=f"{elements:,} float32 elements, {flatstep.get_num_threads()} threads", title_justify="left")
-    table.add_column("step")
-    for column in ("time", "spread", "bytes", "GB/s", "share"):
+def _cells(case: Measured, row: Row) -> Iterable[str]:
+    yield f"  {row.name}"
+    yield duration(row.seconds.median)
+    yield percent(row.seconds)
+    yield f"{case.gigabytes_per_second(row):.1f}"
+    yield f"{row.share.median:.3f}"
+    yield "" if row.is_limit else f"{row.times_ours.median:.2f}"
+    yield "" if row.ulp is None else f"{row.ulp:,.1f}"
+    yield ", ".join(_remarks(case, row))
+
+
+def _remarks(case: Measured, row: Row) -> Iterable[str]:
+    if row.computes:
+        yield row.computes
+    if row.bytes_per_element and case.elements > FIXED and round(row.bytes_per_element) != case.bytes_per_element:
+        yield f"moves {row.bytes_per_element:.0f} bytes, not {case.bytes_per_element}"
+    if row.compile_seconds and row.compile_seconds >= 1:
+        yield f"compiled in {row.compile_seconds:.0f} s"
+
+
+def show_fixed_cost(results: Results, console: Console) -> None:
+    """Microseconds a call, of the case that has next to nothing to do."""
+    table = Table(title="What a call costs: a step of one tiny array", title_justify="left", box=SIMPLE)
+    for column in ("front end", "rule", "step"):
+        table.add_column(column)
+    for column in ("us a call", "spread"):
         table.add_column(column, justify="right")
-    for result in results:
-        table.add_row(
-            result.name,
-            _time(result.median),
-            _spread(result.seconds),
-            str(result.bytes_per_element),
-            f"{result.gigabytes_per_second:.1f}",
-            f"{result.share:.3f}",
-            style="dim" if result.is_limit else "",
-        )
+    for case in results.cases:
+        for row in case.contenders if case.elements <= FIXED else ():
+            cells = case.front_end, case.rule, row.name, f"{row.seconds.median * 1e6:.2f}", percent(row.seconds)
+            table.add_row(*cells, style="bold" if row.is_ours else "")
+    if table.rows:
+        console.print(table)
+
+
+def show_cost_model(costs: Iterable[Cost], console: Console) -> None:
+    """A row a rule, a column a layout."""
+    by_rule: dict[str, dict[str, Cost]] = {}
+    for cost in costs:
+        by_rule.setdefault(cost.rule, {})[cost.layout.name] = cost
+    layouts = list(dict.fromkeys(layout for found in by_rule.values() for layout in found))
+    title = "Bytes that a step moves for a parameter: itself and its slots read and written, its gradient read"
+    table = Table(title=title, title_justify="left", box=SIMPLE)
+    table.add_column("rule")
+    table.add_column("slots")
+    for layout in layouts:
+        table.add_column(layout.replace(", ", "\n"), justify="right")
+    for rule, found in by_rule.items():
+        slots = next(iter(found.values())).slots
+        table.add_row(rule, ", ".join(slots), *(str(found[name].bytes) if name in found else "" for name in layouts))
     console.print(table)
 
 
-def show_handover(handover: HandOver, console: Console) -> None:
-    """Prints one row a case."""
-    table = Table(title=f"AMSGrad, float32 tensors, {flatstep.get_num_threads()} threads", title_justify="left")
-    table.add_column("step")
-    for column in ("time", "spread", "hand-over"):
-        table.add_column(column, justify="right")
-    for case, seconds in handover.seconds.items():
-        per_tensor = f"{handover.per_tensor(case) * 1e6:.3f} us a tensor" if case in (LIST, NESTED) else ""
-        table.add_row(case, _time(statistics.median(seconds)), _spread(seconds), per_tensor)
-    console.print(table)
-    ratio, without = handover.many_beside_one(), handover.many_beside_one(without_handover=True)
-    console.print(f"{MANY} cost {ratio:.2f} times {ONE}; without their hand-over, {without:.2f} times")
+def show_behind(results: Results, console: Console) -> None:
+    """The cases in which a peer is faster than ours, beyond the spread."""
+    behind = [
+        (case, row)
+        for case in results.cases
+        for row in case.contenders
+        if not row.is_ours and not row.name.startswith("flatstep") and row.times_ours.upper < 1
+    ]
+    if not behind:
+        console.print("flatstep is not behind in any case by more than the spread.")
+    for case, row in behind:
+        console.print(f"behind: {', '.join(case.key)}: {row.name} takes {row.times_ours.median:.2f} of flatstep's time")
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.2f} us"
 
 
-def _spread(seconds: Sequence[float]) -> str:
-    """The least and the most, in medians."""
-    median = statistics.median(seconds)
-    return f"{min(seconds) / median:.2f} .. {max(seconds) / median:.2f}"
-
-
-def show_torch(case: str, results: Sequence[Result], console: Console) -> None:
-    """Prints one row a contender of a case of torch_steps.py; ours is the one that the others are held against."""
-    ours = next(result for result in results if result.name == OURS)
-    table = _beside(f"{case}, float32, {flatstep.get_num_threads()} threads")
-    for result in results:
-        table.add_row(*_held_against(ours, result), style="dim" if result.is_limit else "")
-    console.print(table)
-
-
-def show_jax(rows: Sequence[JaxRow], console: Console) -> None:
-    """Likewise for a rule and case of jax_steps.py, and what each program moves and took to compile."""
-    ours = next(row.result for row in rows if row.program is not None)
-    table = _beside(f"{rows[0].rule}, {rows[0].case}, float32, {flatstep.get_num_threads()} threads")
-    table.add_column("bytes", justify="right")
-    table.add_column("compile", justify="right")
-    for row in rows:
-        of_program = (
-            (str(row.result.bytes_per_element), "")
-            if row.program is None
-            else (f"{row.program.bytes_per_element:.0f}", f"{row.program.compile_seconds:.1f} s")
-        )
-        table.add_row(*_held_against(ours, row.result), *of_program, style="dim" if row.result.is_limit else "")
-    console.print(table)
-
-
-def _beside(title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("step")
-    for column in ("time", "spread", "times ours", "share of limit"):
-        table.add_column(column, justify="right")
-    return table
-
-
-def _held_against(ours: Result, result: Result) -> tuple[str, ...]:
-    ratio = statistics.median(theirs / own for theirs, own in zip(result.seconds, ours.seconds, strict=True))
-    return result.name, _time(result.median), _spread(result.seconds), f"{ratio:.2f}", f"{result.share:.3f}"
-
-
-def write_json(results: Sequence[Result], handover: HandOver, path: Path) -> None:
-    """Writes the results with what they were measured on."""
-    of_handover = {
-        "seconds": handover.seconds,
-        "per_tensor": {case: handover.per_tensor(case) for case in (LIST, NESTED)},
-        "many_beside_one": handover.many_beside_one(),
-        "many_beside_one_without_handover": handover.many_beside_one(without_handover=True),
-    }
-    _write(path, results=_rows(results), handover=of_handover)
-
-
-def write_torch_json(cases: Mapping[str, Sequence[Result]], path: Path) -> None:
-    """Likewise for the cases of torch_steps.py."""
-    _write(path, torch={case: _rows(results) for case, results in cases.items()})
-
-
-def write_jax_json(rows: Sequence[JaxRow], path: Path) -> None:
-    """Likewise for the cases of jax_steps.py."""
-    written: list[dict[str, Any]] = []
-    for row in rows:
-        program = {} if row.program is None else row.program._asdict()
-        written += [{"case": row.case, "rule": row.rule, **_rows([row.result])[0], **program}]
-    _write(path, jax=written)
-
-
-def _rows(results: Sequence[Result]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": result.name,
-            "elements": result.elements,
-            "bytes_per_element": result.bytes_per_element,
-            "seconds": result.seconds,
-            "share_of_limit": result.share,
-        }
-        for result in results
-    ]
-
-
-def _write(path: Path, **measured: Any) -> None:
-    machine = {
-        "flatstep": flatstep.__version__,
-        "target": _core.chosen_target(),
-        "threads": flatstep.get_num_threads(),
-        "compiler": _core.compiler,
-        "flags": _core.kernel_flags,
-        "machine": platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        **{name: importlib.metadata.version(name) for name in ("torch", "jax", "optax") if find_spec(name)},
-    }
-    path.write_text(json.dumps({"machine": machine, **measured}, indent=1) + "\n")
+def percent(spread: Spread) -> str:
+    """Half of what lies between the quartiles, beside the median."""
+    return f"±{50 * (spread.upper - spread.lower) / spread.median:.0f}%"

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from . import __version__, _core, info
 
@@ -44,19 +45,34 @@ def _parser() -> argparse.ArgumentParser:
     gan.add_argument("--steps", type=_positive, default=3000, help="steps of both networks (%(default)s)")
     gan.set_defaults(run=_gan)
 
-    about = "time the optimizers beside what moving their bytes costs"
-    bench = commands.add_parser("bench", help=about, description=about.capitalize() + ".")
-    bench.add_argument("--size", type=_size, nargs="+", default=[10**4, 10**6, 2**26], help="elements (%(default)s)")
-    bench.add_argument("--rounds", type=_positive, default=15, help="timings of each (%(default)s)")
-    bench.add_argument("--json", type=Path, help="file to write the timings to")
-    bench.add_argument("--beside-numpy", action="store_true", help="also time steps between matrix products")
-    bench.add_argument("--torch", action="store_true", help="time flatstep.torch beside torch's own, and nothing else")
-    bench.add_argument("--jax", action="store_true", help="time flatstep.jax beside optax, and nothing else")
-    bench.set_defaults(run=_bench)
+    _add_bench(commands)
 
     about = "tell what this build can do on this machine, for a bug report"
     commands.add_parser("info", help=about, description=about.capitalize() + ".").set_defaults(run=_info)
     return parser
+
+
+def _add_bench(commands: Any) -> None:
+    about = "time the optimizers beside their peers and beside what moving their bytes costs"
+    bench = commands.add_parser("bench", help=about, description=about.capitalize() + ".")
+    bench.add_argument("--quick", action="store_true", help="fewer and smaller cases: less than a minute")
+    words = "only these front ends, rules, dtypes or extras: numpy, torch, jax, amsgrad, float32, handover, ..."
+    bench.add_argument("--only", nargs="+", default=[], metavar="WORD", help=words)
+    bench.add_argument("--size", type=_size, nargs="+", default=[], help="elements, instead of 1e3 to 1e8")
+    bench.add_argument("--rounds", type=_positive, help="timings of each, at most (15; quick: 5)")
+    bench.add_argument("--minutes", type=_minutes, help="time to measure for, about (8; quick: 0.5)")
+    bench.add_argument("--output", type=Path, metavar="FOLDER", help="where to write results.json and pictures")
+    bench.set_defaults(run=_bench)
+    actions = bench.add_subparsers(metavar="[action]")
+    compare = actions.add_parser("compare", help="show what moved between two runs by more than the spread")
+    compare.add_argument("before", type=Path, help="a run's results.json, or its folder")
+    compare.add_argument("after", type=Path, help="another's")
+    compare.set_defaults(run=_bench_read, read="compare")
+    plot = actions.add_parser("plot", help="draw a run's pictures again")
+    plot.add_argument("results", type=Path, help="a run's results.json, or its folder")
+    plot.set_defaults(run=_bench_read, read="plot")
+    model = actions.add_parser("model", help="show the bytes that a step moves, by rule and layout")
+    model.set_defaults(run=_bench_read, read="model")
 
 
 def _positive(text: str) -> int:
@@ -74,6 +90,16 @@ def _size(text: str) -> int:
     if not 1 <= elements <= 2**40:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of elements")
     return elements
+
+
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0.0
+    if not 0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of minutes above 0")
+    return minutes
 
 
 def _demo(arguments: argparse.Namespace) -> int:
@@ -104,22 +130,37 @@ def _gan(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    if arguments.torch:
-        _require_extra("bench,torch", {"rich": "rich", "torch": "torch"})
-    if arguments.jax:
-        _require_extra("bench,jax", {"rich": "rich", "jax": "jax", "optax": "optax"})
-    _require_extra("bench", {"rich": "rich"})
+    _require_extra("bench", {"matplotlib": "matplotlib", "rich": "rich"})
     _require_target()
     from .bench import command
 
     try:
-        if arguments.torch:
-            return command.run_torch(arguments.rounds, arguments.json)
-        if arguments.jax:
-            return command.run_jax(arguments.rounds, arguments.json)
-        return command.run(arguments.size, arguments.rounds, arguments.json, arguments.beside_numpy)
+        command.choose(arguments.quick, arguments.only, arguments.size)
+    except ValueError as error:
+        raise SystemExit(f"flatstep: {error}") from None
+    try:
+        return command.bench(
+            arguments.quick,
+            arguments.only,
+            arguments.size,
+            arguments.rounds,
+            arguments.minutes,
+            arguments.output,
+        )
     except OSError as error:
-        raise SystemExit(f"flatstep: cannot write {arguments.json}: {error.strerror}") from None
+        raise SystemExit(f"flatstep: cannot write {arguments.output}: {error.strerror}") from None
+
+
+def _bench_read(arguments: argparse.Namespace) -> int:
+    _require_extra("bench", {"matplotlib": "matplotlib", "rich": "rich"})
+    from .bench import command
+
+    try:
+        if arguments.read == "compare":
+            return command.compare(arguments.before, arguments.after)
+        return command.plot(arguments.results) if arguments.read == "plot" else command.model()
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"flatstep: {error}") from None
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,90 @@
+"""The front ends: whose arrays are stepped, who takes part, how the clock is read. A new one is a row here.
+
+A row names the modules of peers/ that belong to it and what each must be able to import; ours come first. Used
+by runner.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import flatstep
+
+from .contender import Contender, Peer, Task
+from .limit import as_jax, as_numpy, as_torch, limits
+from .measure import Clock, host_clock
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """Cases of one front end share arrays, threads and clock, and are timed in turns with each other alone."""
+
+    name: str
+    needs: Sequence[str]  # modules without which there is none
+    convention: str  # of AMSGrad, that its users are used to
+    modules: Sequence[tuple[str, Sequence[str]]]  # of peers/, and what else each needs
+    limits: Callable[[Task], Iterator[Contender]]
+    set_threads: Callable[[], None]
+    clock: Clock = host_clock
+    has_device: Callable[[], bool] = lambda: True  # asked where its modules can be imported
+
+    @property
+    def is_here(self) -> bool:
+        return all(find_spec(module) for module in self.needs) and self.has_device()
+
+    def peers(self) -> tuple[list[Peer], list[str]]:
+        """Those that can be imported, ours first; and the names of the modules that cannot."""
+        peers: list[Peer] = []
+        absent: list[str] = []
+        for module, needs in self.modules:
+            if missing := [need for need in needs if find_spec(need) is None]:
+                absent += missing
+                continue
+            peers += importlib.import_module(f".peers.{module}", __package__).PEERS
+        return peers, absent
+
+
+def _torch_threads() -> None:
+    import torch
+
+    torch.set_num_threads(flatstep.get_num_threads())
+
+
+FRONT_ENDS = {
+    front_end.name: front_end
+    for front_end in [
+        FrontEnd(
+            "numpy",
+            needs=(),
+            convention="optax",
+            modules=[("numpy_ours", ()), ("numpy_by_hand", ())],
+            limits=limits(as_numpy, on_openmp=False),
+            set_threads=lambda: None,
+        ),
+        FrontEnd(
+            "jax",
+            needs=("jax", "optax"),
+            convention="optax",
+            modules=[("jax_ours", ()), ("optax_jit", ())],
+            limits=limits(as_jax, on_openmp=False),
+            set_threads=lambda: None,  # XLA has as many as there are processors
+        ),
+        FrontEnd(
+            "torch",
+            needs=("torch",),
+            convention="torch",
+            modules=[
+                ("torch_ours", ()),
+                ("torch_own", ()),
+                ("deepspeed_cpu", ("deepspeed",)),
+                ("torchao_8bit", ("torchao",)),
+                ("bitsandbytes_cpu", ("bitsandbytes",)),
+            ],
+            limits=limits(as_torch, on_openmp=True),
+            set_threads=_torch_threads,
+        ),
+    ]
+}

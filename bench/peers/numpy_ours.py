@@ -1,0 +1,57 @@
+"""flatstep on NumPy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import flatstep
+
+from ..contender import Contender, Peer, Task
+from ..data import Data
+from ..layouts import F16, F32, F32_MU_BF16, F64
+from .numpy_arrays import grads, params, refresh
+
+FADING = "no gradient, moments fade"
+RULES: dict[str, Callable[..., flatstep.Optimizer]] = {
+    "adam": flatstep.Adam,
+    "amsgrad": flatstep.AMSGrad,
+    "optimistic_adam": flatstep.OptimisticAdam,
+    "optimistic_adam_two_slots": partial(flatstep.OptimisticAdam, nesterov=False),
+    "optimistic_gradient_descent": flatstep.OptimisticGradientDescent,
+}
+
+
+def _ours(task: Task, data: Data) -> Contender:
+    mine, given = params(data), grads(data)
+    opt = _optimizer(task, mine)
+    return Contender("flatstep", lambda: opt.step(given), lambda: mine, lambda: refresh(data))
+
+
+def _decayed(task: Task, data: Data) -> Contender:
+    """On parameters that get no gradient any more, their moments about to pass below the normal numbers."""
+    mine = params(data)
+    none = [np.zeros_like(param) for param in mine]
+    opt = _optimizer(task, mine)
+    for slot in ("mu", "nu"):
+        for moment in opt.state[slot]:
+            moment[...] = np.finfo(moment.dtype).smallest_normal
+    return Contender("flatstep, decayed", lambda: opt.step(none), computes=FADING)
+
+
+def _once(task: Task) -> bool:
+    return task.arrays == 1 and task.elements < 10**8
+
+
+def _optimizer(task: Task, mine: Any) -> flatstep.Optimizer:
+    options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
+    return RULES[task.rule](mine, 1e-3, **options)
+
+
+PEERS = [
+    Peer("flatstep", _ours, dict.fromkeys(RULES, ""), [F64, F32, F16, F32_MU_BF16], is_ours=True),
+    Peer("flatstep, decayed", _decayed, {"amsgrad": FADING}, [F32], is_meant_for=_once),
+]

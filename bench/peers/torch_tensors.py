@@ -1,0 +1,49 @@
+"""A case's numbers as torch's parameters, in memory of torch's own. Used by the peers of the torch front end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..contender import Contender
+from ..data import Data
+
+Array = np.ndarray[Any, Any]
+
+
+def parameters(data: Data) -> list[torch.nn.Parameter]:
+    """New ones, with gradients that all of a case share."""
+    made = []
+    for param, grad in zip(data.params(), _grads(data), strict=True):
+        made.append(torch.nn.Parameter(_tensor(param, data)))
+        made[-1].grad = grad
+    return made
+
+
+def contender(
+    name: str, make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], data: Data, **what: Any
+) -> Contender:
+    """The step of an optimizer that ``make`` makes over new parameters."""
+    params = parameters(data)
+    opt = make(params)
+    return Contender(name, lambda: (opt.step(), None)[1], lambda: _values(params), lambda: _refresh(data), **what)
+
+
+def _grads(data: Data) -> list[torch.Tensor]:
+    return data.shared("torch", lambda: [_tensor(grad, data) for grad in data.grads])
+
+
+def _tensor(numbers: Array, data: Data) -> torch.Tensor:
+    return torch.empty(numbers.shape, dtype=getattr(torch, data.layout.param)).copy_(torch.from_numpy(numbers))
+
+
+def _refresh(data: Data) -> None:
+    for own, drawn in zip(_grads(data), data.grads, strict=True):
+        own.copy_(torch.from_numpy(drawn))
+
+
+def _values(params: list[torch.nn.Parameter]) -> list[Array]:
+    return [param.detach().double().numpy() for param in params]
