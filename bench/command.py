@@ -21,9 +21,10 @@ from .machine import machine, versions
 from .report import show_behind, show_cases, show_cost_model, show_fixed_cost
 from .results import Measured, Results, read, write
 from .runner import Plan, run
+from .startup import PROGRAMS, as_json, measure_startup, show_startup
 
 WIDTH = 150  # columns
-EXTRAS = ("handover", "beside-numpy")
+EXTRAS = ("handover", "startup", "beside-numpy")
 T = TypeVar("T")
 
 
@@ -50,6 +51,12 @@ def bench(
         handover = _with_progress("hand-over", rounds, console, lambda step: measure_handover(rounds, step))
         show_handover(handover, console)
         results.extras["handover"] = handover.as_json()
+    if "startup" in extras:
+        programs = [program for program in PROGRAMS if not (quick and program.needs)]
+        times = 1 if quick else 3
+        rows = _with_progress("start", times + 1, console, lambda step: measure_startup(times, step, programs))
+        show_startup(rows, console)
+        results.extras["startup"] = as_json(rows)
     _run_cases(chosen, Plan(rounds, seconds, quick), results, console)
     if "beside-numpy" in extras:
         beside = _with_progress("beside NumPy", 3, console, lambda step: measure_beside_numpy(rounds, step))
@@ -90,6 +97,13 @@ def plot(path: Path) -> int:
     for picture in write_plots(read(_json(path)), _json(path).parent):
         _console().print(f"wrote {picture}")
     return 0
+
+
+def bindings(rounds: int, output: Path | None) -> int:
+    """Shows what a call costs through nanobind and through pybind11; writes JSON where asked to."""
+    from . import bindings as built_on_demand
+
+    return built_on_demand.run(rounds, output)
 
 
 def _json(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """What it takes until a program can step: to import flatstep and its front ends, and to the end of the first step.
 
 Each timing is a fresh interpreter's, from its start to its exit, beside one that imports only what flatstep stands on.
+Used by command.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from importlib.util import find_spec
 
 from rich.console import Console
 from rich.table import Table
+
+from .measure import Spread, spread
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,11 @@ def measure_startup(
         )
         for program in programs
     ]
+
+
+def as_json(rows: Sequence[StartUp]) -> dict[str, dict[str, Spread]]:
+    """By program."""
+    return {row.title: {"seconds": spread(row.seconds), "beyond": spread(row.beyond)} for row in rows}
 
 
 def show_startup(rows: Sequence[StartUp], console: Console) -> None:

@@ -78,6 +78,8 @@ def test_a_quick_run_shows_and_draws(quick):
     assert extras["handover"]["many_beside_one"] > 0
     assert all(is_sane(Spread(*seconds)) for seconds in extras["handover"]["seconds"].values())
     assert all(is_sane(Spread(*seconds)) for seconds in extras["beside-numpy"].values())
+    assert all(is_sane(Spread(*program["seconds"])) for program in extras["startup"].values())
+    assert {"import flatstep", "first step"} <= extras["startup"].keys()
 
 
 def test_a_run_beside_itself_has_not_moved(quick):

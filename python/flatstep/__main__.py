@@ -56,7 +56,7 @@ def _add_bench(commands: Any) -> None:
     about = "time the optimizers beside their peers and beside what moving their bytes costs"
     bench = commands.add_parser("bench", help=about, description=about.capitalize() + ".")
     bench.add_argument("--quick", action="store_true", help="fewer and smaller cases: less than a minute")
-    words = "only these front ends, rules, dtypes or extras: numpy, torch, jax, amsgrad, float32, handover, ..."
+    words = "only these front ends, rules, dtypes or extras: numpy, torch, jax, amsgrad, float32, startup, ..."
     bench.add_argument("--only", nargs="+", default=[], metavar="WORD", help=words)
     bench.add_argument("--size", type=_size, nargs="+", default=[], help="elements, instead of 1e3 to 1e8")
     bench.add_argument("--rounds", type=_positive, help="timings of each, at most (15; quick: 5)")
@@ -71,6 +71,10 @@ def _add_bench(commands: Any) -> None:
     plot = actions.add_parser("plot", help="draw a run's pictures again")
     plot.add_argument("results", type=Path, help="a run's results.json, or its folder")
     plot.set_defaults(run=_bench_read, read="plot")
+    bindings = actions.add_parser("bindings", help="show what a call costs through nanobind and through pybind11")
+    bindings.add_argument("--rounds", type=_positive, default=15, help="timings of each (%(default)s)")
+    bindings.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
+    bindings.set_defaults(run=_bench_bindings)
     model = actions.add_parser("model", help="show the bytes that a step moves, by rule and layout")
     model.set_defaults(run=_bench_read, read="model")
 
@@ -161,6 +165,16 @@ def _bench_read(arguments: argparse.Namespace) -> int:
         return command.plot(arguments.results) if arguments.read == "plot" else command.model()
     except (OSError, ValueError) as error:
         raise SystemExit(f"flatstep: {error}") from None
+
+
+def _bench_bindings(arguments: argparse.Namespace) -> int:
+    _require_extra("bench-bindings", {"rich": "rich", "matplotlib": "matplotlib"})
+    from .bench import command
+
+    try:
+        return command.bindings(arguments.rounds, arguments.output)
+    except OSError as error:
+        raise SystemExit(f"flatstep: cannot write {arguments.output}: {error.strerror}") from None
 
 
 def _info(arguments: argparse.Namespace) -> int:
