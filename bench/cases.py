@@ -11,6 +11,7 @@ from .shapes import GAN, GPT2, TEN_THOUSAND, THOUSAND, TINY, Shape, one_array
 DECADES = [10**power for power in range(3, 9)]
 HALF_DECADES = [round(10 ** (half / 2)) for half in range(6, 17)]
 BIG = HALF_DECADES[-2]  # 32 million: more than caches hold
+HUGE = 2**28  # of a device
 
 
 class Case(NamedTuple):
@@ -43,6 +44,7 @@ class Row(NamedTuple):
 def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
     """``sizes`` stand for those that are swept over."""
     big = [one_array(10**6 if quick else BIG)]
+    huge = [one_array(10**7 if quick else HUGE)]
     fine = [one_array(size) for size in sizes or ([10**3, 10**5, 10**6] if quick else HALF_DECADES)]
     coarse = [one_array(size) for size in sizes or ([10**3, 10**6] if quick else DECADES[:-1])]
     models = [TINY, GAN] if quick else [TINY, THOUSAND, TEN_THOUSAND, GAN, GPT2]
@@ -58,11 +60,14 @@ def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
         Row("jax", ["adam", "optimistic_adam"], [F32], big),
         Row("jax", ["amsgrad"], [] if quick else [F32_MU_BF16, BF16], big),
         Row("torch", ["amsgrad"], [F32], fine),
-        Row("torch", ["amsgrad"], [F32], [THOUSAND, *models] if quick else models),
+        Row("torch", ["amsgrad"], [F32], models),
         Row("torch", ["adam"], [F32], coarse),
         Row("torch", ["adam"], [F32], [GAN] if quick else [*few, *big]),
         Row("torch", ["optimistic_adam"], [F32], big),
         Row("torch", ["amsgrad"], [F64, F32_MU_BF16, BF16, F16], big),
+        Row("cuda", ["amsgrad", "adam", "optimistic_adam"], [F32], huge),
+        Row("cuda", ["amsgrad"], [F32], models),
+        Row("cuda", ["amsgrad"], [F32_MU_BF16, BF16, F16], huge),
     ]
 
 

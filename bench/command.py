@@ -70,9 +70,8 @@ def choose(quick: bool, only: Sequence[str], sizes: Sequence[int]) -> tuple[list
     """The cases of front ends that are here, and the extras. ValueError: ``only`` names nothing that there is."""
     words = [word for word in only if word not in EXTRAS]
     if away := [word for word in words if word in FRONT_ENDS and not FRONT_ENDS[word].is_here]:
-        raise ValueError(
-            f"{', '.join(away)} cannot run here: {', '.join(FRONT_ENDS[away[0]].needs)} cannot be imported"
-        )
+        missing = ", ".join(FRONT_ENDS[away[0]].missing)
+        raise ValueError(f"{away[0]} cannot run here, without {missing}")
     extras = [word for word in EXTRAS if word in only or not only]
     found = cases(quick, sizes, words) if words or not only else []
     return [case for case in found if FRONT_ENDS[case.front_end].is_here], extras
@@ -139,7 +138,7 @@ def _absent(chosen: Sequence[Case]) -> list[str]:
     """Modules without which there are fewer front ends or peers."""
     here = [front_end for front_end, _ in groupby(chosen, lambda case: case.front_end)]
     absent = [need for name in here for need in FRONT_ENDS[name].peers()[1]]
-    absent += [need for front_end in FRONT_ENDS.values() if not front_end.is_here for need in front_end.needs]
+    absent += [need for front_end in FRONT_ENDS.values() for need in front_end.missing]
     return list(dict.fromkeys(absent))
 
 

@@ -13,6 +13,7 @@ from importlib.util import find_spec
 
 import flatstep
 
+from . import device
 from .contender import Contender, Peer, Task
 from .limit import as_jax, as_numpy, as_torch, limits
 from .measure import Clock, host_clock
@@ -32,8 +33,14 @@ class FrontEnd:
     has_device: Callable[[], bool] = lambda: True  # asked where its modules can be imported
 
     @property
+    def missing(self) -> list[str]:
+        """What it would take to run here; nothing where it does."""
+        modules = [module for module in self.needs if find_spec(module) is None]
+        return modules or ([] if self.has_device() else [f"a {self.name} device"])
+
+    @property
     def is_here(self) -> bool:
-        return all(find_spec(module) for module in self.needs) and self.has_device()
+        return not self.missing
 
     def peers(self) -> tuple[list[Peer], list[str]]:
         """Those that can be imported, ours first; and the names of the modules that cannot."""
@@ -85,6 +92,16 @@ FRONT_ENDS = {
             ],
             limits=limits(as_torch, on_openmp=True),
             set_threads=_torch_threads,
+        ),
+        FrontEnd(
+            "cuda",
+            needs=("torch", "flatstep._cuda"),
+            convention="torch",
+            modules=[("cuda_torch", ()), ("cuda_apex", ("apex",))],
+            limits=device.limits,
+            set_threads=lambda: None,
+            clock=device.clock,
+            has_device=device.is_here,
         ),
     ]
 }

@@ -141,7 +141,7 @@ def test_every_case_can_be_asked_for():
 def test_a_front_end_that_is_not_here_is_refused(monkeypatch):
     monkeypatch.setitem(FRONT_ENDS, "torch", replace(FRONT_ENDS["torch"], needs=["no_such_module"]))
     assert "torch" not in {case.front_end for case in command.choose(True, [], [])[0]}
-    with pytest.raises(ValueError, match="no_such_module cannot be imported"):
+    with pytest.raises(ValueError, match="torch cannot run here, without no_such_module"):
         command.choose(True, ["torch"], [])
 
 
@@ -329,3 +329,14 @@ def test_handover_cases_are_what_they_are_called():
     assert sizes[handover.ONE] == [sum(sizes[handover.MANY])]
     assert sizes[handover.TINY] == [1]
     assert sizes[handover.LIST] == sizes[handover.NESTED] == [1] * 1001
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not FRONT_ENDS["cuda"].is_here, reason="needs a CUDA device")
+def test_a_device_is_measured(tmp_path):
+    bench("--quick", "--only", "cuda", "--minutes", "30", "--rounds", "3", "--output", str(tmp_path))
+    found = results.read(tmp_path / "results.json")
+    assert {case.front_end for case in found.cases} == {"cuda"}
+    for case in found.cases:
+        assert case.ours is not None and case.limit is not None
+        assert 0 < case.ours.ulp < (1e3 if "mu" in case.layout else 20), case.key

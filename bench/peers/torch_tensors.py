@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,18 @@ from ..contender import Contender
 from ..data import Data
 
 Array = np.ndarray[Any, Any]
+_device = "cpu"
+
+
+@contextmanager
+def on_device(name: str) -> Iterator[None]:
+    """What is made meanwhile lies there."""
+    global _device
+    before, _device = _device, name
+    try:
+        yield
+    finally:
+        _device = before
 
 
 def parameters(data: Data) -> list[torch.nn.Parameter]:
@@ -27,23 +40,26 @@ def contender(
     name: str, make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], data: Data, **what: Any
 ) -> Contender:
     """The step of an optimizer that ``make`` makes over new parameters."""
-    params = parameters(data)
+    params, grads = parameters(data), _grads(data)
     opt = make(params)
-    return Contender(name, lambda: (opt.step(), None)[1], lambda: _values(params), lambda: _refresh(data), **what)
+    return Contender(
+        name, lambda: (opt.step(), None)[1], lambda: _values(params), lambda: _refresh(grads, data), **what
+    )
 
 
 def _grads(data: Data) -> list[torch.Tensor]:
-    return data.shared("torch", lambda: [_tensor(grad, data) for grad in data.grads])
+    return data.shared(f"torch on {_device}", lambda: [_tensor(grad, data) for grad in data.grads])
 
 
 def _tensor(numbers: Array, data: Data) -> torch.Tensor:
-    return torch.empty(numbers.shape, dtype=getattr(torch, data.layout.param)).copy_(torch.from_numpy(numbers))
+    own = torch.empty(numbers.shape, dtype=getattr(torch, data.layout.param), device=_device)
+    return own.copy_(torch.from_numpy(numbers))
 
 
-def _refresh(data: Data) -> None:
-    for own, drawn in zip(_grads(data), data.grads, strict=True):
+def _refresh(grads: list[torch.Tensor], data: Data) -> None:
+    for own, drawn in zip(grads, data.grads, strict=True):
         own.copy_(torch.from_numpy(drawn))
 
 
 def _values(params: list[torch.nn.Parameter]) -> list[Array]:
-    return [param.detach().double().numpy() for param in params]
+    return [param.detach().cpu().double().numpy() for param in params]
