@@ -145,7 +145,7 @@ def _absent(chosen: Sequence[Case]) -> list[str]:
 def _conclude(results: Results, output: Path | None, console: Console) -> None:
     show_fixed_cost(results, console)
     if results.absent:
-        console.print(f"not importable here, so without: {', '.join(results.absent)}")
+        console.print(f"not here, so without: {', '.join(results.absent)}")
     if results.cases:
         show_behind(results, console)
     if output is not None:
