@@ -45,6 +45,7 @@ class Task:
     arrays: int
     elements: int
     quick: bool = False
+    rate: float = 1e-3  # the learning rate
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,17 @@ class Data:
     def _arrays(self, numbers: Array) -> list[Array]:
         if self.layout.param in ("bfloat16", "float16"):
             numbers = (numbers.view(np.uint32) & 0xFFFF0000).view(np.float32)
-        return [np.resize(numbers, shape) for shape in self.shapes]
+        return [_repeated(numbers, shape) for shape in self.shapes]
+
+
+def _repeated(numbers: Array, shape: Lengths) -> Array:
+    """An array with memory of its own, no more than it needs: np.resize would keep a whole period."""
+    array = np.empty(shape, numbers.dtype)
+    flat = array.reshape(-1)
+    for first in range(0, flat.size, PERIOD):
+        part = flat[first : first + PERIOD]
+        part[...] = numbers[: part.size]
+    return array
 
 
 def _normal(seed: int) -> Array:

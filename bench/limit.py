@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-import flatstep
 from flatstep import _core
+from flatstep.arrays import aligned_zeros
 
 from .contender import Contender, Task
 from .layouts import cost
@@ -45,10 +45,11 @@ def _move(streams: list[Array], prefetch: bool, on_openmp: bool) -> Callable[[],
 
 
 def as_numpy(count: int, words: int) -> list[Array]:
-    """Parameter and gradient in arrays of their own, the state where flatstep would put it."""
-    param = np.ones(words, np.float32)
-    state = list(flatstep.AMSGrad(param, 0.1).state.values())
-    return [param, np.ones(words, np.float32), *state[: count - 2]]
+    """From NumPy's allocator, each at the beginning of a cache line, so that no vector straddles two."""
+    streams = [aligned_zeros(words * WORD).view(np.float32) for _ in range(count)]
+    for stream in streams:
+        stream[...] = 1
+    return streams
 
 
 def as_torch(count: int, words: int) -> list[Array]:

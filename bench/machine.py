@@ -92,9 +92,16 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str:
-    """Of the checkout that this is installed in or from, if it is."""
-    command = ["git", "-C", str(Path(flatstep.__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    """Of the checkout whose Python files these are; "" for a copy of them, which says nothing of where it is from."""
+    package = Path(flatstep.__file__).parent
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+        if package != Path(_git(package, "rev-parse", "--show-toplevel"), "python", "flatstep"):
+            return ""
+        return _git(package, "describe", "--always", "--dirty", "--exclude=*")
     except (OSError, subprocess.SubprocessError):
         return ""
+
+
+def _git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from math import ceil
 from pathlib import Path
@@ -61,11 +60,12 @@ def _sweeps(results: Results) -> list[Panel]:
 
 
 def _rules(results: Results) -> list[Panel]:
-    """The size on which every rule and layout is measured, by front end."""
-    counts = Counter(case.shape for case in results.cases if case.arrays == 1 and case.rows)
-    if not counts:
+    """The size on which most rules and layouts are measured, by front end; nothing where there is none such."""
+    measured = [case for case in results.cases if case.arrays == 1 and case.rows]
+    kinds = {shape: {case.key[:3] for case in measured if case.shape == shape} for shape in {c.shape for c in measured}}
+    shape = max(kinds, key=lambda shape: len(kinds[shape]), default="")
+    if len(kinds.get(shape, ())) <= len({case.front_end for case in measured}):
         return []
-    shape = counts.most_common(1)[0][0]
     panels = _by_front_end(results, lambda case: case.shape == shape)
     return [(f"{title}: {shape}", cases) for title, cases in panels]
 
@@ -168,6 +168,7 @@ def _figure(width: float, height: float, results: Results) -> Figure:
         machine.get("caches"),
         f"flatstep {versions.get('commit') or versions['flatstep']}",
         "quick run: few rounds" if results.settings.get("quick") else None,
+        f"{sum(bool(case.rows) for case in results.cases)} of {len(results.cases)} cases measured",
     ]
     figure.suptitle("; ".join(str(part) for part in parts if part), fontsize=8.5, x=0.01, ha="left", color="#444444")
     return figure

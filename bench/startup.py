@@ -58,7 +58,8 @@ PROGRAMS = (
     Program(
         "first step, optax",
         f"{_JAX_STEP}; import optax; o = optax.amsgrad(1e-3);"
-        " jax.block_until_ready(jax.jit(o.update)(g, o.init(p), p))",
+        " step = lambda p, s, g: (lambda u, s: (optax.apply_updates(p, u), s))(*o.update(g, s, p));"
+        " jax.block_until_ready(jax.jit(step)(p, o.init(p), g))",
         "import jax",
         ("jax", "optax"),
     ),

@@ -299,8 +299,8 @@ def test_the_accuracy_is_held_against_what_the_oracle_says():
         state: dict = {}
         for t in range(1, 6):
             grad = random.standard_normal(50)
-            a = exact.step(rule, "optax", a, grad, ours, t)
-            b, state = theirs(b, grad, state, t, learning_rate=exact.LR, **settings)
+            a = exact.step(exact.Formula(rule, "optax", 1e-3), a, grad, ours, t)
+            b, state = theirs(b, grad, state, t, learning_rate=1e-3, **settings)
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 

@@ -9,6 +9,7 @@ from ..data import Data
 from ..layouts import F32
 from .torch_tensors import contender
 
+NARROWED = 4096  # elements, from which on it keeps moments in 8 bits
 FORMS = {"bitsandbytes Adam32bit": "", "bitsandbytes Adam8bit": "moments in 8 bits"}
 
 
@@ -16,16 +17,18 @@ def _bitsandbytes(name: str, task: Task, data: Data) -> Contender:
     import bitsandbytes.optim
 
     make = getattr(bitsandbytes.optim, name.split()[1])
-    moved = 3 * 4 + 2 * 2 * (1 + 4 / 256) if FORMS[name] else None  # a float32 scale for 256 numbers
-    return contender(name, partial(make, lr=1e-3), data, computes=FORMS[name], bytes_per_element=moved)
+    return contender(name, partial(make, lr=task.rate), data, computes=FORMS[name])
 
 
 def _peer(name: str) -> Peer:
-    return Peer(name, partial(_bitsandbytes, name), {"adam": FORMS[name]}, [F32], left_out=_left_out)
+    return Peer(name, partial(_bitsandbytes, name), {"adam": FORMS[name]}, [F32], left_out=partial(_left_out, name))
 
 
-def _left_out(task: Task) -> str:
-    return "takes seconds to import" if task.quick else ""
+def _left_out(name: str, task: Task) -> str:
+    if task.quick:
+        return "takes seconds to import"
+    is_mixed = FORMS[name] and (task.arrays > 1 or task.elements < NARROWED)
+    return f"keeps float32 moments for arrays below {NARROWED:,} elements" if is_mixed else ""
 
 
 PEERS = [_peer(name) for name in FORMS]

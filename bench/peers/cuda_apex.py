@@ -14,7 +14,7 @@ from .torch_tensors import contender, on_device
 
 def _apex(task: Task, data: Data) -> Contender:
     with on_device("cuda"):
-        return contender("apex FusedAdam", partial(FusedAdam, lr=1e-3, adam_w_mode=False), data)
+        return contender("apex FusedAdam", partial(FusedAdam, lr=task.rate, adam_w_mode=False), data)
 
 
 PEERS = [Peer("apex FusedAdam", _apex, {"adam": ""}, [F32])]

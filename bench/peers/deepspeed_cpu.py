@@ -15,7 +15,7 @@ def _deepspeed(task: Task, data: Data) -> Contender:
     from deepspeed.utils import logger
 
     logger.setLevel("ERROR")  # it would write a line for each
-    return contender("DeepSpeedCPUAdam", partial(DeepSpeedCPUAdam, lr=1e-3, adamw_mode=False), data)
+    return contender("DeepSpeedCPUAdam", partial(DeepSpeedCPUAdam, lr=task.rate, adamw_mode=False), data)
 
 
 def _left_out(task: Task) -> str:

@@ -18,7 +18,7 @@ RULES: dict[str, Any] = {"adam": ours.adam, "amsgrad": ours.amsgrad, "optimistic
 
 def _optimizer(task: Task) -> Any:
     options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
-    return RULES[task.rule](1e-3, **options)
+    return RULES[task.rule](task.rate, **options)
 
 
 def _step(task: Task, data: Data) -> Contender:

@@ -48,7 +48,7 @@ def _once(task: Task) -> bool:
 
 def _optimizer(task: Task, mine: Any) -> flatstep.Optimizer:
     options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
-    return RULES[task.rule](mine, 1e-3, **options)
+    return RULES[task.rule](mine, task.rate, **options)
 
 
 PEERS = [

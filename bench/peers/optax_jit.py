@@ -17,7 +17,7 @@ RULES = {"adam": optax.adam, "amsgrad": optax.amsgrad, "optimistic_adam": optax.
 
 def _optax(name: str, ahead: bool, task: Task, data: Data) -> Contender:
     options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
-    opt: Any = RULES[task.rule](1e-3, **options)
+    opt: Any = RULES[task.rule](task.rate, **options)
 
     def program(params: Any, state: Any, grads: Any) -> Any:
         updates, state = opt.update(grads, state, params)

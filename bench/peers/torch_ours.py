@@ -19,7 +19,7 @@ RULES: dict[str, Any] = {"adam": ours.Adam, "amsgrad": ours.AMSGrad, "optimistic
 
 def _ours(task: Task, data: Data) -> Contender:
     options = {} if task.layout.mu == task.layout.param else {"mu_dtype": getattr(torch, task.layout.mu)}
-    return contender("flatstep.torch", partial(RULES[task.rule], lr=1e-3, **options), data)
+    return contender("flatstep.torch", partial(RULES[task.rule], lr=task.rate, **options), data)
 
 
 PEERS = [Peer("flatstep.torch", _ours, dict.fromkeys(RULES, ""), [F64, F32, F32_MU_BF16, BF16, F16], is_ours=True)]

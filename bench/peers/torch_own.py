@@ -20,7 +20,7 @@ FORMS: dict[str, Any] = {
 
 
 def _own(name: str, task: Task, data: Data) -> Contender:
-    make = partial(torch.optim.Adam, lr=1e-3, amsgrad=task.rule == "amsgrad", **FORMS[name])
+    make = partial(torch.optim.Adam, lr=task.rate, amsgrad=task.rule == "amsgrad", **FORMS[name])
     return contender(name, make, data)
 
 

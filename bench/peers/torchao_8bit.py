@@ -16,8 +16,7 @@ BIG = 10**7  # elements: it compiles for every new shape, so it is timed on few
 def _torchao(task: Task, data: Data) -> Contender:
     from torchao.optim import Adam8bit
 
-    moved = 3 * 4 + 2 * 2 * (1 + 4 / 256)  # a float32 scale for 256 numbers
-    return contender(NAME, partial(Adam8bit, lr=1e-3), data, computes=COMPUTES, bytes_per_element=moved)
+    return contender(NAME, partial(Adam8bit, lr=task.rate), data, computes=COMPUTES)
 
 
 def _left_out(task: Task) -> str:
