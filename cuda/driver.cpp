@@ -24,17 +24,12 @@ std::string allocating(size_t bytes, const char* where) {
   return "to allocate " + std::to_string(bytes) + " bytes of " + where + " memory for a step";
 }
 
-// Lets this thread do what is forbidden by default while some stream is capturing.
-class Relaxed {
- public:
-  Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  ~Relaxed() { cudaThreadExchangeStreamCaptureMode(&mode_); }
-  Relaxed(const Relaxed&) = delete;
-  Relaxed& operator=(const Relaxed&) = delete;
-
- private:
-  cudaStreamCaptureMode mode_ = cudaStreamCaptureModeRelaxed;
-};
+// Returns what it was.
+int exchange_capture_mode(int mode) {
+  auto own = cudaStreamCaptureMode(mode);
+  cudaThreadExchangeStreamCaptureMode(&own);
+  return int(own);
+}
 
 class CudaRuntime : public Runtime {
  public:
@@ -137,6 +132,14 @@ class CudaRuntime : public Runtime {
 };
 
 }  // namespace
+
+Relaxed::Relaxed() : before_(exchange_capture_mode(cudaStreamCaptureModeRelaxed)) {}
+Relaxed::~Relaxed() { exchange_capture_mode(before_); }
+
+void copy_there(void* to, const void* from, size_t bytes, void* stream) {
+  check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, static_cast<cudaStream_t>(stream)),
+        "to copy an operand of a step");
+}
 
 Runtime& cuda_runtime() {
   static CudaRuntime runtime;

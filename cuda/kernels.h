@@ -1,7 +1,7 @@
 // The table of what a device can launch, and how it is stamped out of the catalogue. PODs and pointers to launches.
 #pragma once
 
-#include "segments.h"
+#include "batch.h"
 
 namespace flatstep::device {
 
@@ -13,5 +13,8 @@ struct Kernel {
 };
 
 using Kernels = const Kernel* const*;  // [rule][layout], both counted as in catalog.h
+
+// Fills the tables of a batch, whatever its kernel.
+using LayOut = void (*)(const Batch&, const Tables&, void* stream);
 
 }  // namespace flatstep::device

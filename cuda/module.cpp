@@ -8,6 +8,7 @@
 #include "driver.h"
 #include "queue.h"
 #include "target.h"
+#include "xla.h"
 
 namespace flatstep {
 
@@ -37,10 +38,11 @@ nb::list devices() {
 
 NB_MODULE(_cuda, module) {
   namespace nb = nanobind;
-  module.doc() = "flatstep's steps on CUDA devices. Use flatstep.torch.";
+  module.doc() = "flatstep's steps on CUDA devices. Use flatstep.torch and flatstep.jax.";
   flatstep::borrow();  // only beside the core that it was built with
   module.attr("version") = FLATSTEP_VERSION;
   module.attr("architectures") = FLATSTEP_CUDA_ARCHITECTURES;
   module.def("devices", &flatstep::devices, nb::sig("def devices() -> list[tuple[str, tuple[int, int]]]"));
   module.attr("maker") = nb::capsule(&flatstep::maker, flatstep::device_maker_name);
+  if constexpr (FLATSTEP_HAS_XLA) flatstep::add_xla(module);
 }

@@ -51,8 +51,7 @@ int param_bytes(int layout) { return layouts()[size_t(layout)].param.bytes; }
 
 Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index)
     : runtime_(runtime),
-      kernels_(kernels[rule]),
-      rule_(rule),
+      launcher_(runtime, kernels, rule, index),
       index_(index),
       ring_(runtime),
       tensor_table_(runtime),
@@ -159,7 +158,7 @@ void Queue::reserve_coefficients(Part& part) {
   constexpr size_t alignment = 16;
   part.coefficients = coefficient_bytes_;
   coefficient_bytes_ +=
-      size_t(part.row_count * kernels_[part.layout].coefficient_bytes + alignment - 1) / alignment * alignment;
+      size_t(part.row_count * launcher_.kernel(part.layout).coefficient_bytes + alignment - 1) / alignment * alignment;
 }
 
 Bytes Queue::tiles() const {
@@ -217,9 +216,6 @@ void Queue::launch(const Part& part) {
                                 traced_count_,
                                 placed_.coefficients + part.coefficients,
                                 skip_};
-  kernels_[part.layout].launch_preparation(preparation, stream_);
-  check_launch(part);
-  if (part.tile_count == 0) return;
   const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
                     part.tile_count,
                     reinterpret_cast<const Segment*>(placed_.tensors + part.segments),
@@ -227,21 +223,11 @@ void Queue::launch(const Part& part) {
                     reinterpret_cast<const int64_t*>(placed_.step + part.walks),
                     placed_.coefficients + part.coefficients,
                     skip_};
-  kernels_[part.layout].launch_sweep(sweep, stream_);
-  check_launch(part);
+  launcher_.launch(part.layout, preparation, sweep, stream_);
 }
 
 void Queue::mark_done() {
   if (!runtime_.is_capturing(stream_)) runtime_.record(done_, stream_);
-}
-
-void Queue::check_launch(const Part& part) const {
-  const std::string why = runtime_.launch_failure();
-  if (why.empty()) return;
-  const LayoutDescription& layout = layouts()[size_t(part.layout)];
-  throw std::runtime_error("the launch of " + std::string(rules()[size_t(rule_)].name) + " on " +
-                           std::string(layout.param.name) + " parameters failed on device " + std::to_string(index_) +
-                           ": " + why);
 }
 
 }  // namespace flatstep::device

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "device.h"
-#include "kernels.h"
+#include "launch.h"
 #include "staging.h"
 
 namespace flatstep::device {
@@ -41,11 +41,10 @@ class Queue : public DeviceQueue {
   void place_for_capture();
   void launch(const Part& part);
   void mark_done();
-  void check_launch(const Part& part) const;
 
   Runtime& runtime_;
-  const Kernel* kernels_;  // of the rule, by layout
-  int rule_, index_;
+  Launcher launcher_;
+  int index_;
   void* done_ = nullptr;  // an event: past once the device is done with what nobody captured
 
   PinnedRing ring_;

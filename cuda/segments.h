@@ -79,7 +79,7 @@ FLATSTEP_FN int phase_of(const void* param, int item_bytes) {
 FLATSTEP_FN int64_t tile_begin(const Tile& tile, int phase) { return int64_t(tile.index) * tile_elements - phase; }
 
 // How many tiles a segment is cut into.
-inline int64_t tiles_of(int64_t count, int phase) { return (count + phase + tile_elements - 1) / tile_elements; }
+FLATSTEP_FN int64_t tiles_of(int64_t count, int phase) { return (count + phase + tile_elements - 1) / tile_elements; }
 
 inline void add_tiles(std::vector<Tile>& tiles, int32_t segment, int64_t count, int phase) {
   const int64_t last = tiles_of(count, phase);

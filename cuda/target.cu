@@ -1,11 +1,17 @@
 // The cuda target: every kernel of the catalogue. Compiled by nvcc with the flags that CMakeLists.txt gives kernels.
 #include <cuda_runtime.h>
 
+#include "batch.cuh"
 #include "prepare.cuh"
 #include "sweep.cuh"
 #include "target.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+__global__ void make_tables(const __grid_constant__ device::Batch batch,
+                            const __grid_constant__ device::Tables tables) {
+  lay_out(batch, tables, int64_t(blockIdx.x) * blockDim.x + threadIdx.x);
+}
 
 template <class R, class T>
 __global__ void prepare(device::Preparation preparation) {
@@ -16,6 +22,11 @@ template <class R, class L>
 __global__ void __launch_bounds__(device::block_threads, 2) sweep(device::Sweep sweep) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   sweep_lane<R, L>(sweep, thread / device::lanes, int(thread % device::lanes));
+}
+
+void launch_tables(const device::Batch& batch, const device::Tables& tables, void* stream) {
+  const auto blocks = unsigned(device::blocks_for(device::threads_of(batch)));
+  make_tables<<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(batch, tables);
 }
 
 template <class R, class T>
@@ -37,5 +48,6 @@ void launch_sweep(const device::Sweep& args, void* stream) {
 namespace flatstep::device {
 
 const Kernels cuda_kernels = Table<Rules>::rows;
+const LayOut cuda_lay_out = &launch_tables;
 
 }  // namespace flatstep::device

@@ -6,5 +6,6 @@
 namespace flatstep::device {
 
 extern const Kernels cuda_kernels;
+extern const LayOut cuda_lay_out;
 
 }  // namespace flatstep::device

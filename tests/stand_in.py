@@ -11,25 +11,27 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from flatstep.torch import devices
-
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "stand-in"
-TARGET = "flatstep_stand_in_library"
+
+
+def built(target: str, *options: str) -> ctypes.CDLL:
+    """A library of tests/native, compiled anew where a source has changed."""
+    options = ("-G", "Ninja", "-DFLATSTEP_PYTHON=OFF", "-DFLATSTEP_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options)
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    for command in (
+        ["cmake", "-S", str(ROOT), "-B", str(BUILD), *options],
+        ["cmake", "--build", str(BUILD), "--target", target],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return ctypes.CDLL(str(next(BUILD.glob(f"**/lib{target}.*"))))
 
 
 @cache
 def library() -> ctypes.CDLL:
-    """The stand-in as a library, compiled anew where a source has changed."""
-    options = ["-G", "Ninja", "-DFLATSTEP_PYTHON=OFF", "-DFLATSTEP_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release"]
-    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(BUILD), *options],
-        ["cmake", "--build", str(BUILD), "--target", TARGET],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
-    loaded = ctypes.CDLL(str(next(BUILD.glob(f"**/lib{TARGET}.*"))))
+    """The stand-in for flatstep.torch."""
+    loaded = built("flatstep_stand_in_library")
     loaded.stand_in_maker.restype = ctypes.c_void_p
     return loaded
 
@@ -37,13 +39,19 @@ def library() -> ctypes.CDLL:
 @cache
 def maker() -> object:
     """The capsule that the core takes a device by."""
+    return _capsule(library().stand_in_maker(), b"flatstep.device_maker")
+
+
+def _capsule(pointer: int, name: bytes | None) -> object:
     new = ctypes.pythonapi.PyCapsule_New
     new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    return new(library().stand_in_maker(), b"flatstep.device_maker", None)
+    return new(pointer, name, None)
 
 
 def use_for_torch(monkeypatch) -> None:
     """From here on flatstep.torch takes the processor's tensors for those of a device with memory of its own."""
+    from flatstep.torch import devices
+
     monkeypatch.setattr(devices, "makers", lambda: [maker()])
     monkeypatch.setattr(devices, "is_apart", lambda device: device.type == "cpu")
 
@@ -61,3 +69,59 @@ def capturing() -> Iterator[None]:
 def asked(what: str) -> int:
     """How many launches, copies, allocations or waits there were so far."""
     return getattr(library(), f"stand_in_{what}")()
+
+
+class XlaDevice:
+    """What flatstep._cuda has for XLA, of the stand-in: XLA takes it for its own processor."""
+
+    def __init__(self) -> None:
+        import jax
+
+        self.library = built("flatstep_stand_in_xla", f"-DFLATSTEP_XLA_INCLUDE={jax.ffi.include_dir()}")
+        self.library.stand_in_xla_handler.restype = ctypes.c_void_p
+        self.library.stand_in_xla_workspace_bytes.restype = ctypes.c_int64
+        self.xla_handler = _capsule(self.library.stand_in_xla_handler(), None)
+        jax.ffi.register_ffi_target(self.name, self.xla_handler, platform="cpu")
+
+    name = "flatstep_step_stand_in"
+
+    @property
+    def launches(self) -> int:
+        """So far."""
+        return self.library.stand_in_xla_launches()
+
+    def fail_launches(self, yes: bool) -> None:
+        self.library.stand_in_xla_fail_launches(yes)
+
+    def xla_workspace_bytes(self, rule, written, grad, state, counts, entries) -> int:
+        formats = [name.encode() for name in (written, grad, *state)]
+        return self.library.stand_in_xla_workspace_bytes(
+            rule.encode(),
+            (ctypes.c_char_p * len(formats))(*formats),
+            len(formats),
+            (ctypes.c_int64 * len(counts))(*counts),
+            len(counts),
+            ctypes.c_int64(entries),
+        )
+
+
+xla_device = cache(XlaDevice)
+
+
+@cache
+def cpu_name() -> str:
+    """The name of the CPU's own handler."""
+    from flatstep.jax import versions
+
+    return versions.registered_name()
+
+
+def use_for_jax(monkeypatch) -> None:
+    """From here on programs that are compiled for the processor call the stand-in."""
+    from flatstep.jax import call, versions
+
+    cpu_name()
+    device = xla_device()
+    monkeypatch.setattr(versions, "device_module", lambda: device)
+    monkeypatch.setattr(versions, "registered_name", lambda on_device=False: device.name)
+    monkeypatch.setattr(call, "kernel", call.kernel_on_device)

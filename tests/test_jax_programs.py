@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -352,9 +353,43 @@ def test_an_exported_step(rule):
     assert_close(exported.call(*leaves), step(*leaves))
 
 
+def lowered(step, leaves, platform: str) -> str:
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call(front.versions.registered_name())]
+    return jax.export.export(step, platforms=[platform], disabled_checks=unchecked)(*leaves).mlir_module()
+
+
 @each_rule
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
-def test_other_platforms_have_the_formula(platform, rule):
-    step, leaves = of_leaves(getattr(front, rule)(1e-2))
-    text = jax.export.export(step, platforms=[platform])(*leaves).mlir_module()
+def test_other_platforms_have_the_formula(platform, rule, monkeypatch):
+    """And so have CUDA devices where flatstep was built without nvcc."""
+    monkeypatch.setattr(front.versions, "device_module", lambda: None)
+    text = lowered(*of_leaves(getattr(front, rule)(1e-2)), platform)
     assert "custom_call" not in text and "stablehlo.sqrt" in text
+
+
+@pytest.mark.skipif(front.versions.device_module() is None, reason="built without CUDA")
+@each_rule
+def test_cuda_devices_have_kernels(rule):
+    """One call, each of its results in the place of an operand but for its tables, and not a sign of the formula."""
+    text = lowered(*of_leaves(getattr(front, rule)(1e-2)), "cuda")
+    (call,) = re.findall(rf"stablehlo.custom_call @{front.versions.registered_name()}\(.*", text)
+    results = re.search(r"-> \((tensor.*?)\) loc", call)[1].split(", ")
+    places = re.findall(r"output_tuple_indices = \[(\d+)\], operand_index = (\d+)", call)
+    assert [int(result) for result, _ in places] == list(range(len(results) - 1))
+    assert re.fullmatch(r"tensor<\d+xui8>", results[-1])
+    assert "stablehlo.sqrt" not in text
+
+
+@pytest.mark.skipif(front.versions.device_module() is None, reason="built without CUDA")
+def test_cuda_devices_have_the_formula_too():
+    """Where there is no kernel for the dtypes, and where a shape is not known."""
+    opt = front.adam(1e-2)
+    params = {"w": jnp.ones(3, jnp.float8_e5m2)}
+    state, grads = opt.init(params), {"w": jnp.ones(3)}
+    step = jax.jit(lambda *leaves: jax.tree.leaves(opt.step(*jax.tree.unflatten(structure, leaves))))
+    leaves, structure = jax.tree.flatten((params, state, grads))
+    assert "custom_call" not in lowered(step, leaves, "cuda")
+    leaves, structure = jax.tree.flatten((grads, opt.init(grads), grads))
+    (size,) = jax.export.symbolic_shape("n")
+    unknown = [jax.ShapeDtypeStruct((size,) * x.ndim, x.dtype) for x in leaves]
+    assert "@flatstep" not in lowered(step, unknown, "cuda")

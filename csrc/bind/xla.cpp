@@ -3,13 +3,14 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cstring>
 #include <exception>
 #include <utility>
 
 #include "floating_point.h"
 #include "lending.h"
 #include "shift.h"
-#include "xla_step.h"
+#include "xla_jobs.h"
 
 namespace flatstep {
 
@@ -32,8 +33,8 @@ ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRet
                 bool makes_update, ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
   const DefaultFloatingPoint mode;  // XLA's takes a small learning rate for zero
   try {
-    XlaStep step({rule, makes_update, numbers, traced}, args, rets);
-    carry_out(step.jobs(core->chosen_target()), pool);
+    const XlaStep step({rule, makes_update, numbers, traced}, args, rets, &std::memcpy);
+    carry_out(XlaJobs(step, core->chosen_target()).jobs(), pool);
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     return ffi::Error(ffi::ErrorCode::kInvalidArgument, error.what());
@@ -50,13 +51,6 @@ XLA_FFI_DEFINE_HANDLER(handler, step,
                            .Attr<ffi::Span<const double>>("numbers")
                            .Attr<ffi::Span<const int32_t>>("traced"));
 
-// Whether there is a kernel for such parameters (or updates), gradients and slots, by the names of their dtypes.
-bool knows(std::string_view rule, std::string_view written, std::string_view grad,
-           const std::vector<std::string_view>& state) {
-  const int index = find_rule(rule);
-  return index >= 0 && find_kernel(index, written, grad, state) >= 0;
-}
-
 }  // namespace
 
 }  // namespace flatstep
@@ -69,6 +63,7 @@ NB_MODULE(_xla, module) {
   // The interface that this was built for: (major, minor).
   module.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   module.attr("scalars") = nb::tuple(nb::cast(flatstep::xla_scalars()));
-  module.def("has_kernel", &flatstep::knows, nb::arg("rule"), nb::arg("written"), nb::arg("grad"), nb::arg("state"));
+  module.def("has_kernel", &flatstep::xla_has_kernel, nb::arg("rule"), nb::arg("written"), nb::arg("grad"),
+             nb::arg("state"));
   module.attr("handler") = nb::capsule(reinterpret_cast<void*>(flatstep::handler));
 }

@@ -2,9 +2,9 @@
 #include "xla_step.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
-#include <string>
+
+#include "describe.h"
 
 namespace flatstep {
 
@@ -12,20 +12,16 @@ namespace {
 
 namespace ffi = xla::ffi;
 
-struct Number {
+struct CommonNumber {
   std::string_view name;
   double Scalars::* member;
 };
 
-constexpr Number common_numbers[] = {
+constexpr CommonNumber common_numbers[] = {
     {"learning_rate", &Scalars::learning_rate}, {"grad_scale", &Scalars::grad_scale},
     {"weight_decay", &Scalars::weight_decay},   {"decoupled_weight_decay", &Scalars::decoupled_weight_decay},
     {"maximize", &Scalars::maximize},           {"is_initial_step", &Scalars::is_initial_step}};
 constexpr size_t common_count = sizeof common_numbers / sizeof *common_numbers;
-
-double& number(Scalars& scalars, size_t index) {
-  return index < common_count ? scalars.*common_numbers[index].member : scalars.hyperparameters[index - common_count];
-}
 
 std::string_view format_name(ffi::DataType dtype) {
   switch (dtype) {
@@ -37,128 +33,112 @@ std::string_view format_name(ffi::DataType dtype) {
   }
 }
 
-[[noreturn]] void refuse(const std::string& text) { throw std::invalid_argument("flatstep: " + text); }
-
-template <class T>
-double read_number(const void* data, int64_t index) {
-  return double(static_cast<const T*>(data)[index]);
-}
-
-double read_number(const void* data, ffi::DataType dtype, int64_t index) {
-  switch (dtype) {
-    case ffi::DataType::F32: return read_number<float>(data, index);
-    case ffi::DataType::F64: return read_number<double>(data, index);
-    default: refuse("a number of a step is neither float32 nor float64");
-  }
-}
-
-int64_t read_count(const void* data, ffi::DataType dtype, int64_t index) {
-  if (dtype != ffi::DataType::S32) refuse("the count of a step is not int32");
-  return static_cast<const int32_t*>(data)[index];
+XlaStep::Stream stream_of(const ffi::AnyBuffer& buffer) {
+  const auto bytes = int64_t(buffer.size_bytes()), count = int64_t(buffer.element_count());
+  return {buffer.untyped_data(), buffer.element_type(), count == 0 ? 0 : bytes / count, count, buffer.dimensions()};
 }
 
 }  // namespace
 
 std::vector<std::string_view> xla_scalars() {
   std::vector<std::string_view> names;
-  for (const Number& number : common_numbers) names.push_back(number.name);
+  for (const CommonNumber& number : common_numbers) names.push_back(number.name);
   return names;
 }
 
-XlaStep::XlaStep(const XlaAttributes& attributes, ffi::RemainingArgs args, ffi::RemainingRets rets)
+double& xla_number(Scalars& scalars, size_t index) {
+  return index < common_count ? scalars.*common_numbers[index].member : scalars.hyperparameters[index - common_count];
+}
+
+bool xla_has_kernel(std::string_view rule, std::string_view written, std::string_view grad,
+                    const std::vector<std::string_view>& state) {
+  const int index = find_rule(rule);
+  return index >= 0 && find_kernel(index, written, grad, state) >= 0;
+}
+
+void xla_refuse(const std::string& text) { throw std::invalid_argument("flatstep: " + text); }
+
+XlaStep::XlaStep(const XlaAttributes& attributes, ffi::RemainingArgs args, ffi::RemainingRets rets, const Copy& copy,
+                 bool has_workspace)
     : attributes_(attributes), args_(args), rets_(rets), rule_(find_rule(attributes.rule)) {
-  if (rule_ < 0) refuse("there is no rule named " + std::string(attributes.rule));
+  if (rule_ < 0) xla_refuse("there is no rule named " + std::string(attributes.rule));
   const RuleDescription& rule = rules()[size_t(rule_)];
   slots_ = rule.slots.size();
   const size_t written = slots_ + 1;  // streams: the state, and parameters or updates
-  leaves_ = rets.size() / written;
+  const size_t results = rets.size() - (has_workspace && rets.size() > 0), leaves = results / written;
   const size_t numbers = 1 + attributes.traced.size(), streams = attributes.makes_update ? written : written + 1;
-  if (rets.size() != leaves_ * written || args.size() != numbers + leaves_ * streams ||
+  if (results != leaves * written || args.size() != numbers + leaves * streams ||
       attributes.numbers.size() != common_count + rule.hyperparameters.size())
-    refuse("a step has too many or too few operands");
+    xla_refuse("a step has too many or too few operands");
+  if (has_workspace) workspace_ = result(results);
+  read_numbers();
+  for (size_t leaf = 0; leaf < leaves; ++leaf) read_leaf(leaf, leaves, copy);
 }
 
 XlaStep::Stream XlaStep::operand(size_t index) const {
   const auto buffer = args_.get<ffi::AnyBuffer>(index);
-  if (!buffer) refuse(buffer.error().message());
-  const auto bytes = int64_t(buffer->size_bytes());
-  const auto count = int64_t(buffer->element_count());
-  return {buffer->untyped_data(), buffer->element_type(), count == 0 ? 0 : bytes / count, count, buffer->dimensions()};
+  if (!buffer) xla_refuse(buffer.error().message());
+  return stream_of(*buffer);
+}
+
+XlaStep::Stream XlaStep::result(size_t index) const {
+  auto buffer = rets_.get<ffi::AnyBuffer>(index);
+  if (!buffer) xla_refuse(buffer.error().message());
+  return stream_of(**buffer);
 }
 
 // XLA puts a result where its operand is; should it ever not do so, the operand is copied there first.
-XlaStep::Stream XlaStep::result(size_t index, size_t operand_index) const {
-  auto buffer = rets_.get<ffi::AnyBuffer>(index);
-  if (!buffer) refuse(buffer.error().message());
-  Stream stream = operand(operand_index);
-  void* const data = (*buffer)->untyped_data();
-  if (int64_t((*buffer)->element_count()) != stream.count || (*buffer)->element_type() != stream.dtype)
-    refuse("a result is not like its operand");
-  if (data != stream.data) std::memcpy(data, stream.data, size_t(stream.count * stream.bytes));
-  stream.data = data;
-  return stream;
+XlaStep::Stream XlaStep::result(size_t index, size_t operand_index, const Copy& copy) const {
+  const Stream from = operand(operand_index), to = result(index);
+  if (to.count != from.count || to.dtype != from.dtype) xla_refuse("a result is not like its operand");
+  if (to.data != from.data) copy(to.data, from.data, size_t(from.count * from.bytes));
+  return {to.data, from.dtype, from.bytes, from.count, from.shape};
 }
 
 void XlaStep::read_numbers() {
-  const Stream counts = operand(0);
-  Scalars fixed{};
-  for (size_t i = 0; i < attributes_.numbers.size(); ++i) number(fixed, i) = attributes_.numbers[i];
-  batch_ = counts.shape;
-  scalars_.assign(size_t(counts.count), fixed);
-  for (int64_t i = 0; i < counts.count; ++i) scalars_[size_t(i)].count = read_count(counts.data, counts.dtype, i);
+  for (size_t i = 0; i < attributes_.numbers.size(); ++i) xla_number(fixed_, i) = attributes_.numbers[i];
+  counts_ = operand(0);
+  if (counts_.dtype != ffi::DataType::S32) xla_refuse("the count of a step is not int32");
   for (size_t k = 0; k < attributes_.traced.size(); ++k) {
-    const Stream values = operand(1 + k);
-    const auto index = size_t(attributes_.traced[k]);
-    if (values.count != counts.count || index >= attributes_.numbers.size()) refuse("a number has another shape");
-    for (int64_t i = 0; i < values.count; ++i)
-      number(scalars_[size_t(i)], index) = read_number(values.data, values.dtype, i);
+    const Number number{size_t(attributes_.traced[k]), operand(1 + k)};
+    if (number.values.count != counts_.count || number.index >= attributes_.numbers.size())
+      xla_refuse("a number has another shape");
+    if (number.values.dtype != ffi::DataType::F32 && number.values.dtype != ffi::DataType::F64)
+      xla_refuse("a number of a step is neither float32 nor float64");
+    traced_.push_back(number);
   }
 }
 
 // Neighbours often have the same dtypes.
-int XlaStep::find_layout(const Stream& written, const Stream& grad, const std::vector<Stream>& state) {
-  std::vector<ffi::DataType> dtypes = {written.dtype, grad.dtype};
-  for (const Stream& slot : state) dtypes.push_back(slot.dtype);
+int XlaStep::find_layout(const Leaf& leaf) {
+  std::vector<ffi::DataType> dtypes = {leaf.written.dtype, leaf.grad.dtype};
+  for (const Stream& slot : leaf.state) dtypes.push_back(slot.dtype);
   if (dtypes == dtypes_) return layout_;
   std::vector<std::string_view> formats;
-  for (const Stream& slot : state) formats.push_back(format_name(slot.dtype));
-  layout_ = find_kernel(rule_, format_name(written.dtype), format_name(grad.dtype), formats);
-  if (layout_ < 0) refuse("there is no kernel for the dtypes of a step");
+  for (const Stream& slot : leaf.state) formats.push_back(format_name(slot.dtype));
+  layout_ = find_kernel(rule_, format_name(leaf.written.dtype), format_name(leaf.grad.dtype), formats);
+  if (layout_ < 0) xla_refuse("there is no kernel for the dtypes of a step");
   dtypes_ = std::move(dtypes);
   return layout_;
 }
 
-void XlaStep::add_leaf(size_t leaf) {
+void XlaStep::read_leaf(size_t index, size_t leaves, const Copy& copy) {
   const bool update = attributes_.makes_update;
-  const size_t begin = 1 + attributes_.traced.size(), grads = begin + leaves_ * (update ? slots_ : slots_ + 1);
-  const Stream grad = operand(grads + leaf);
-  const Stream written = result(leaf, update ? grads + leaf : begin + leaf);
-  std::vector<Stream> state;
+  const size_t begin = 1 + attributes_.traced.size(), grads = begin + leaves * (update ? slots_ : slots_ + 1);
+  const ffi::AnyBuffer::Dimensions batch = counts_.shape;
+  Leaf leaf{-1, 0, result(index, update ? grads + index : begin + index, copy), operand(grads + index), {}};
   for (size_t slot = 0; slot < slots_; ++slot) {
-    const size_t result_index = (slot + 1) * leaves_ + leaf;
-    state.push_back(result(result_index, begin + (update ? slot : slot + 1) * leaves_ + leaf));
-    if (state.back().count != written.count) refuse("state has another shape than its parameter");
+    const size_t from = begin + (update ? slot : slot + 1) * leaves + index;
+    leaf.state.push_back(result((slot + 1) * leaves + index, from, copy));
+    if (leaf.state.back().count != leaf.written.count) xla_refuse("state has another shape than its parameter");
   }
-  if (grad.count != written.count) refuse("a gradient has another shape than its parameter");
-  if (written.shape.size() < batch_.size() || !std::equal(batch_.begin(), batch_.end(), written.shape.begin()))
-    refuse("a leaf is of another batch than the numbers");
-  if (written.count == 0) return;
-  const int layout = find_layout(written, grad, state);
-  const auto entries = int64_t(scalars_.size()), count = written.count / entries;
-  const auto at = [&](const Stream& stream, int64_t entry) {
-    return static_cast<char*>(stream.data) + entry * count * stream.bytes;
-  };
-  for (int64_t entry = 0; entry < entries; ++entry) {
-    Segment segment{0, count, entry, at(written, entry), at(grad, entry), nullptr, {}, update};
-    for (size_t slot = 0; slot < slots_; ++slot) segment.state[slot] = at(state[slot], entry);
-    assembly_.add(layout, segment);
-  }
-}
-
-const std::vector<Job>& XlaStep::jobs(const Target& target) {
-  read_numbers();
-  for (size_t leaf = 0; leaf < leaves_; ++leaf) add_leaf(leaf);
-  return assembly_.jobs(rule_, scalars_, target);
+  if (leaf.grad.count != leaf.written.count) xla_refuse("a gradient has another shape than its parameter");
+  if (leaf.written.shape.size() < batch.size() || !std::equal(batch.begin(), batch.end(), leaf.written.shape.begin()))
+    xla_refuse("a leaf is of another batch than the numbers");
+  if (leaf.written.count == 0) return;
+  leaf.layout = find_layout(leaf);
+  leaf.count = leaf.written.count / counts_.count;
+  leaves_.push_back(std::move(leaf));
 }
 
 }  // namespace flatstep

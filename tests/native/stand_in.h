@@ -17,6 +17,7 @@ class StandIn : public device::Runtime {
   StandIn();
   ~StandIn() override;
 
+  static const device::LayOut lay_out;
   static const device::Kernels kernels;  // they run on the stand-in that is there; there is one at a time
 
   // What a program does with a device.

@@ -1,12 +1,13 @@
 """The step of some leaves as one operation: its form on each platform, under vmap, and sharded. For flatstep.jax only.
 
-On the CPU it is a call of flatstep's kernels, which change parameters and state where they are; elsewhere, and for
-dtypes without a kernel, it is the formula in jax.numpy.
+On the CPU and on CUDA devices it is a call of flatstep's kernels, which change parameters and state where they are;
+elsewhere, and for dtypes without a kernel, it is the formula in jax.numpy.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -139,18 +140,38 @@ def formula(*operands: Array, step: Step) -> list[Array]:
     return [stream for streams in zip(*results, strict=True) for stream in streams]
 
 
-def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
-    """Whether the CPU has a kernel for the dtypes of the first leaf, and so for all."""
+def _dtypes(step: Step, operands: Sequence[Any]) -> tuple[str, str, list[str]]:
+    """Of what is written, the gradient and the state of the first leaf, and so of all."""
     param, grad, state = step.leaf(operands, 0)
     names = [np.dtype(x.dtype).name for x in (grad if param is None else param, grad, *state)]
-    return bool(versions.handler_module().has_kernel(step.rule, names[0], names[1], names[2:]))
+    return names[0], names[1], names[2:]
+
+
+def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
+    """Whether there is a kernel for the dtypes."""
+    return bool(versions.handler_module().has_kernel(step.rule, *_dtypes(step, operands)))
 
 
 def kernel(*operands: Array, step: Step) -> list[Array]:
-    """The call of the kernels: each result lies where its operand was."""
+    """The call of the CPU's kernels: each result lies where its operand was."""
+    return _call(versions.registered_name(), step, operands, workspace=[])
+
+
+def kernel_on_device(*operands: Array, step: Step) -> list[Array]:
+    """The call of a device's kernels, which keep tables in one more result while they run."""
+    batch = operands[0].shape
+    counts = [math.prod(x.shape[len(batch) :]) for x in operands[-step.leaves :]]
+    size = versions.device_module().xla_workspace_bytes(
+        step.rule, *_dtypes(step, operands), [count for count in counts if count > 0], math.prod(batch)
+    )
+    name = versions.registered_name(on_device=True)
+    return _call(name, step, operands, workspace=[jax.ShapeDtypeStruct((size,), np.uint8)])[: len(step.sources)]
+
+
+def _call(name: str, step: Step, operands: Sequence[Array], workspace: list[Any]) -> list[Array]:
     call = jax.ffi.ffi_call(
-        versions.registered_name(),
-        [jax.ShapeDtypeStruct(operands[i].shape, operands[i].dtype) for i in step.sources],
+        name,
+        [jax.ShapeDtypeStruct(operands[i].shape, operands[i].dtype) for i in step.sources] + workspace,
         input_output_aliases={source: result for result, source in enumerate(step.sources)},
     )
     attributes = dict(
@@ -172,9 +193,20 @@ def _evaluate(*operands: Array, step: Step) -> list[Array]:
         return list(carry_out(step, operands))
 
 
-def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
-    form = kernel if has_kernel(step, context.avals_in) else formula
+def _lower_to(form: Any, context: Any, *operands: Any, step: Step) -> Any:
     return mlir.lower_fun(functools.partial(form, step=step), multiple_results=True)(context, *operands)
+
+
+def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
+    return _lower_to(kernel if has_kernel(step, context.avals_in) else formula, context, *operands, step=step)
+
+
+def _lower_on_cuda(context: Any, *operands: Any, step: Step) -> Any:
+    avals = context.avals_in
+    # The size of the tables follows from the shapes, which an export may leave open.
+    is_known = all(isinstance(n, int) for aval in avals for n in aval.shape)
+    fused = versions.device_module() is not None and has_kernel(step, avals) and is_known
+    return _lower_to(kernel_on_device if fused else formula, context, *operands, step=step)
 
 
 # What a platform does is chosen when a program is lowered for it: to trace both forms takes seconds for large models.
@@ -184,3 +216,4 @@ step_p.def_abstract_eval(_shapes)
 step_p.def_impl(_evaluate)
 mlir.register_lowering(step_p, mlir.lower_fun(formula, multiple_results=True))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
+mlir.register_lowering(step_p, _lower_on_cuda, platform="cuda")

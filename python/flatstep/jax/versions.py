@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,20 @@ def handler_module() -> Any:
 
 
 @functools.cache
-def registered_name() -> str:
-    """The name by which XLA knows the handler, which it is told here once."""
+def device_module() -> Any:
+    """flatstep._cuda, which holds the handler for CUDA devices; None where it was not built, or without that."""
+    module = import_module("flatstep._cuda") if find_spec("flatstep._cuda") else None
+    return module if hasattr(module, "xla_handler") else None
+
+
+@functools.cache
+def registered_name(on_device: bool = False) -> str:
+    """The name by which XLA knows the handlers, the same on each platform; it is told here, once for each."""
     import jax
 
     name = f"flatstep_step_{handler_module().version}"
-    jax.ffi.register_ffi_target(name, handler_module().handler, platform="cpu")
+    handler = device_module().xla_handler if on_device else handler_module().handler
+    jax.ffi.register_ffi_target(name, handler, platform="CUDA" if on_device else "cpu")
     return name
 
 

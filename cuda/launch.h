@@ -1,0 +1,28 @@
+// A rule's kernels, launched on one device, each launch checked and named. Knows no CUDA: see runtime.h.
+#pragma once
+
+#include "kernels.h"
+#include "runtime.h"
+
+namespace flatstep::device {
+
+class Launcher {
+ public:
+  Launcher(Runtime& runtime, Kernels kernels, int rule, int index)
+      : runtime_(runtime), kernels_(kernels[rule]), rule_(rule), index_(index) {}
+
+  const Kernel& kernel(int layout) const { return kernels_[layout]; }
+
+  // Coefficients, then the sweep, if it has tiles, on the current device.
+  void launch(int layout, const Preparation& preparation, const Sweep& sweep, void* stream) const;
+
+  // Throws where the launch just made was refused.
+  void check(int layout, const char* part = "") const;
+
+ private:
+  Runtime& runtime_;
+  const Kernel* kernels_;  // by layout
+  int rule_, index_;
+};
+
+}  // namespace flatstep::device
