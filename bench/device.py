@@ -34,14 +34,16 @@ def clock(run: Run, repeats: int) -> float:
     """Seconds that one of so many runs takes on the device."""
     import torch
 
-    pairs = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(repeats)]
+    event: Any = torch.cuda.Event
+    pairs = [(event(enable_timing=True), event(enable_timing=True)) for _ in range(repeats)]
     for begin, end in pairs:
         _scratch().zero_()
         begin.record()
         run()
         end.record()
     torch.cuda.synchronize()
-    return sum(begin.elapsed_time(end) for begin, end in pairs) / 1e3 / repeats
+    milliseconds = sum(float(begin.elapsed_time(end)) for begin, end in pairs)
+    return milliseconds / 1e3 / repeats
 
 
 def limits(task: Task) -> Iterator[Contender]:
