@@ -11,7 +11,11 @@ namespace flatstep::device {
 namespace {
 
 std::string text(cudaError_t status) {
-  return std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+  std::string what = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
+  if (status == cudaErrorMemoryAllocation) what += "; parameters and state are as before; free memory of other owners";
+  if (status == cudaErrorNoKernelImageForDevice)
+    what += "; this was built for " FLATSTEP_CUDA_ARCHITECTURES ", set FLATSTEP_CUDA_ARCHITECTURES and install it anew";
+  return what;
 }
 
 void check(cudaError_t status, const std::string& what) {
@@ -92,8 +96,8 @@ class CudaRuntime : public Runtime {
     check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "to make a stream");
     cudaError_t status = cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream);
     if (status == cudaSuccess) status = cudaStreamSynchronize(stream);
-    cudaStreamDestroy(stream);
-    check(status, "to copy a step's tables to the device");
+    const cudaError_t end = cudaStreamDestroy(stream);
+    check(status == cudaSuccess ? end : status, "to copy a step's tables to the device");
   }
 
   void* make_event() override {
@@ -118,6 +122,7 @@ class CudaRuntime : public Runtime {
   }
 
   void wait(void* event) noexcept override {
+    const Relaxed mode;
     if (cudaEventSynchronize(static_cast<cudaEvent_t>(event)) != cudaSuccess) cudaGetLastError();
   }
 
@@ -150,6 +155,12 @@ std::vector<CudaDevice> cuda_devices() {
   int driver = 0, count = 0;
   check(cudaDriverGetVersion(&driver), "to ask for the driver");
   if (driver == 0) throw std::runtime_error("there is no CUDA driver on this machine");
+  constexpr int major = 1000;
+  if (driver / major < CUDART_VERSION / major) {
+    throw std::runtime_error("the CUDA driver is for CUDA " + std::to_string(driver / major) +
+                             ", but flatstep was built by nvcc of CUDA " + std::to_string(CUDART_VERSION / major) +
+                             "; install a later driver, or flatstep anew by an earlier nvcc");
+  }
   check(cudaGetDeviceCount(&count), "to count the devices");
   std::vector<CudaDevice> devices;
   for (int index = 0; index < count; ++index) {

@@ -1,4 +1,4 @@
-// The table of what a device can launch, and how it is stamped out of the catalogue. PODs and pointers to launches.
+// The table of what a device can launch: PODs and pointers to functions. Stamped out by stamp.cuh.
 #pragma once
 
 #include "batch.h"
@@ -7,6 +7,7 @@ namespace flatstep::device {
 
 // One cell of Rule x Layout. Without launches where the rule does not fit the layout.
 struct Kernel {
+  void (*load)();  // both, onto the current device, so that no launch fails for want of it
   void (*launch_preparation)(const Preparation&, void* stream);
   void (*launch_sweep)(const Sweep&, void* stream);
   int64_t coefficient_bytes;  // of one row

@@ -7,6 +7,11 @@
 
 namespace flatstep::device {
 
+void Launcher::load(int layout) const {
+  kernels_[layout].load();
+  check(layout);
+}
+
 void Launcher::launch(int layout, const Preparation& preparation, const Sweep& sweep, void* stream) const {
   kernels_[layout].launch_preparation(preparation, stream);
   check(layout);

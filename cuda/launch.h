@@ -13,6 +13,9 @@ class Launcher {
 
   const Kernel& kernel(int layout) const { return kernels_[layout]; }
 
+  // All that a launch would fail for later.
+  void load(int layout) const;
+
   // Coefficients, then the sweep, if it has tiles, on the current device.
   void launch(int layout, const Preparation& preparation, const Sweep& sweep, void* stream) const;
 

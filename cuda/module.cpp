@@ -1,7 +1,6 @@
 // The extension module flatstep._cuda: the devices of CUDA, for the front ends of the core. It imports without a
 // driver.
 #include <nanobind/nanobind.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 
 #include "bind/lending.h"

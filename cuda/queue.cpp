@@ -2,7 +2,6 @@
 #include "queue.h"
 
 #include <cstring>
-#include <limits>
 #include <stdexcept>
 
 #include "describe.h"
@@ -52,6 +51,7 @@ int param_bytes(int layout) { return layouts()[size_t(layout)].param.bytes; }
 Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index)
     : runtime_(runtime),
       launcher_(runtime, kernels, rule, index),
+      loaded_(layouts().size()),
       index_(index),
       ring_(runtime),
       tensor_table_(runtime),
@@ -79,6 +79,10 @@ void Queue::prepare(const DeviceWork& work) {
   const CurrentDevice current(runtime_, index_);
   gather(work);
   if (parts_.empty()) return;
+  for (const Part& part : parts_) {
+    if (!loaded_[size_t(part.layout)]) launcher_.load(part.layout);
+    loaded_[size_t(part.layout)] = true;
+  }
   if (runtime_.is_capturing(stream_)) {
     place_for_capture();
   } else {

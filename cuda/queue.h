@@ -44,6 +44,7 @@ class Queue : public DeviceQueue {
 
   Runtime& runtime_;
   Launcher launcher_;
+  std::vector<bool> loaded_;  // by layout
   int index_;
   void* done_ = nullptr;  // an event: past once the device is done with what nobody captured
 

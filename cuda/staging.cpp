@@ -73,7 +73,7 @@ char* Lasting::reserve(size_t bytes) {
 
 char* Lasting::write(const Bytes& bytes) {
   char* const to = reserve(bytes.size());
-  runtime_.copy_now(to, bytes.data(), bytes.size());
+  if (!bytes.empty()) runtime_.copy_now(to, bytes.data(), bytes.size());
   return to;
 }
 

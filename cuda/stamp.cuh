@@ -1,5 +1,5 @@
-// The catalogue as a table of launches; who launches is the includer's business: it has defined launch_preparation<R,
-// T> and launch_sweep<R, L>. Included by target.cu, and by the tests' stand-in for a device.
+// The catalogue as a table of launches; who launches is the includer's business: it has defined load<R, L>,
+// launch_preparation<R, T> and launch_sweep<R, L>. Included by target.cu, and by the tests' stand-in for a device.
 #pragma once
 
 #include "catalog.h"
@@ -11,7 +11,7 @@ template <class R, class L>
 constexpr device::Kernel kernel() {
   if constexpr (fits<R, L>) {
     using T = typename L::Compute;
-    return {&launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(typename R::template Coefficients<T>)};
+    return {&load<R, L>, &launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(typename R::template Coefficients<T>)};
   } else {
     return {};
   }

@@ -29,6 +29,14 @@ void launch_tables(const device::Batch& batch, const device::Tables& tables, voi
   make_tables<<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(batch, tables);
 }
 
+// What fails here is found as the failure of a launch is.
+template <class R, class L>
+void load() {
+  cudaFuncAttributes unused;
+  if (cudaFuncGetAttributes(&unused, prepare<R, typename L::Compute>) == cudaSuccess)
+    cudaFuncGetAttributes(&unused, sweep<R, L>);
+}
+
 template <class R, class T>
 void launch_preparation(const device::Preparation& preparation, void* stream) {
   const auto blocks = unsigned(device::blocks_for(preparation.row_count));

@@ -53,6 +53,7 @@ def use_for_torch(monkeypatch) -> None:
     from flatstep.torch import devices
 
     monkeypatch.setattr(devices, "makers", lambda: [maker()])
+    monkeypatch.setattr(devices, "in_use", lambda: [maker()])
     monkeypatch.setattr(devices, "is_apart", lambda device: device.type == "cpu")
 
 

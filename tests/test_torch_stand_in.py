@@ -205,6 +205,21 @@ def test_out_of_memory_changes_nothing(case):
     same((params, opt), trained(case, arrays, grads))
 
 
+def test_a_kernel_that_cannot_be_loaded_changes_nothing():
+    """It is loaded before anything is launched, so that not even counts move."""
+    params = params_of([np.ones(5, np.float32)])
+    opt = CASES[0].make(params)
+    set_grads(params, [np.ones(5, np.float32)])
+    stand_in.library().stand_in_fail_loads(1)
+    before = Snapshot(opt)
+    try:
+        with pytest.raises(RuntimeError, match=r"launch of adam on float32 parameters failed on device 0: a planned"):
+            opt.step()
+    finally:
+        stand_in.library().stand_in_fail_loads(0)
+    before.check()
+
+
 def test_a_launch_that_fails_is_named():
     params = params_of([np.ones(5, np.float32)])
     opt = next(case for case in CASES if case.name == "AMSGrad-default").make(params)

@@ -224,8 +224,16 @@ class TorchStepper {
 
   Tensor read_number(nb::handle object) {
     Tensor number;
-    if (!reader_.read(object, number) || element_count(number) != 1 || number.item_bytes < 4)
-      throw nb::type_error("a number of a step on a device is a tensor of one float32 or float64");
+    if (!reader_.read(object, number) || element_count(number) != 1 || number.item_bytes < 4) {
+      const std::string given = nb::repr(nb::handle(object.type())).c_str();
+      const std::string dtype =
+          nb::hasattr(object, "dtype") ? nb::str(nb::object(object.attr("dtype"))).c_str() : "none";
+      throw nb::type_error(
+          ("lr, betas, the scale of a loss and its overflow flag may be tensors of one float32 or float64 "
+           "on the parameters' device; got " +
+           given + " of dtype " + dtype + "; convert it")
+              .c_str());
+    }
     return number;
   }
 

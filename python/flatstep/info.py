@@ -73,7 +73,7 @@ def surroundings() -> list[Row]:
 
 def _cuda() -> list[str]:
     if find_spec("flatstep._cuda") is None:
-        return ["not built: no nvcc was found"]
+        return ["not built: no nvcc was found, or it was not wanted"]
     from . import _cuda
 
     built = f"built for {_cuda.architectures}"

@@ -39,6 +39,11 @@ void launch_tables(const device::Batch& batch, const device::Tables& tables, voi
   });
 }
 
+template <class R, class L>
+void load() {
+  testing::active->load();
+}
+
 template <class R, class T>
 void launch_preparation(const device::Preparation& preparation, void*) {
   testing::active->enqueue_launch([preparation] {
@@ -111,6 +116,11 @@ std::string StandIn::launch_failure() {
   const bool failed = launch_failed_;
   launch_failed_ = false;
   return failed ? "a planned failure" : "";
+}
+
+void StandIn::load() {
+  ++loads;
+  launch_failed_ = launch_failed_ || fails_loads;
 }
 
 void StandIn::may_fail(const char* what) {

@@ -29,12 +29,13 @@ class StandIn : public device::Runtime {
 
   // The call with this number from now on that may fail does; -1: none.
   int fails_after = -1;
-  bool fails_launches = false;
+  bool fails_launches = false, fails_loads = false;
   bool is_lazy = true;  // nothing is done before somebody waits, or asks in vain a few times
 
   // What it was asked for.
-  int launches = 0, copies = 0, allocations = 0, waits = 0;
+  int loads = 0, launches = 0, copies = 0, allocations = 0, waits = 0;
 
+  void load();
   void enqueue_launch(std::function<void()> kernel);
 
   int current_device() override { return device_; }

@@ -34,6 +34,7 @@ FLATSTEP_EXPORT void stand_in_replay() {
 }
 FLATSTEP_EXPORT void stand_in_fail_after(int calls) { stand_in().fails_after = calls; }
 FLATSTEP_EXPORT void stand_in_fail_launches(int yes) { stand_in().fails_launches = yes != 0; }
+FLATSTEP_EXPORT void stand_in_fail_loads(int yes) { stand_in().fails_loads = yes != 0; }
 FLATSTEP_EXPORT int stand_in_launches() { return stand_in().launches; }
 FLATSTEP_EXPORT int stand_in_copies() { return stand_in().copies; }
 FLATSTEP_EXPORT int stand_in_allocations() { return stand_in().allocations; }

@@ -18,12 +18,23 @@ def makers() -> list[object]:
         return []
     from .. import _cuda
 
+    _cuda.devices()  # a driver that is too old says so here
     return [_cuda.maker]
 
 
 def is_apart(device: torch.device) -> bool:
     """Whether it steps on memory of its own, so that the host need not know the numbers that lie there."""
     return device.type == "cuda" and bool(makers())
+
+
+def in_use() -> list[object]:
+    """What steps on such devices, once there can be tensors on them: who has none need not have it work."""
+    return makers() if torch.cuda.is_initialized() else []
+
+
+def is_capturing(device: torch.device) -> bool:
+    """Whether what runs on the device now goes into a graph, to be replayed."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def holds(value: Any) -> bool:

@@ -43,6 +43,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     grad_scale: torch.Tensor | None  # torch.amp.GradScaler sets both for a step, multiplied with a scale that is there
     found_inf: torch.Tensor | None
 
+    _makers: list[object]
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init__(self, params: Any, defaults: Group) -> None:
@@ -83,8 +84,10 @@ class FusedOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             # Groups of a loaded state, perhaps saved beside a GPU, are let be.
-            if group["capturable"] and not all(devices.is_apart(param.device) for param in group["params"]):
-                raise ValueError("capturable=True is for CUDA parameters, which not all of this group are")
+            elsewhere = [param.device for param in group["params"] if not devices.is_apart(param.device)]
+            if group["capturable"] and elsewhere:
+                why = devices.refusal(elsewhere[0]) or "is on the CPU"
+                raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
             checked_dtype("mu_dtype", group["mu_dtype"])
             self._check_numbers(group)
             self._row(group, 1.0)
@@ -238,12 +241,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         return name
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
-        if self._made is None:
+        makers = devices.in_use()
+        if self._made is None or self._makers != makers:
+            self._makers = makers
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
             keys = ["step", *self.state_keys]
             self._made = (
-                _core.TorchStepper(self.rule, keys, plain_types, exchange_api, devices.makers()),
+                _core.TorchStepper(self.rule, keys, plain_types, exchange_api, makers),
                 _core.Exclusive(),
             )
         return self._made

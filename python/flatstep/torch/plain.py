@@ -24,7 +24,7 @@ def scalar_dtype() -> torch.dtype:
 
 def count(updates: Any, param: Tensor) -> Tensor:
     """So many updates of a parameter, as its state counts them: in a 0-d tensor."""
-    return torch.tensor(float(updates), dtype=scalar_dtype(), device=devices.of_count(param))
+    return torch.full((), float(updates), dtype=scalar_dtype(), device=devices.of_count(param))  # waits for no device
 
 
 def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
@@ -59,7 +59,10 @@ class StandIns:
         if param.is_conj() or param.is_neg():
             raise TypeError(f"{what} is a view whose numbers are conjugated or negated when read; pass a copy of it")
         plain = _plain(param, what)
-        state = dict(self._states.get(param) or new_state(param, self._keys, mu_dtype))
+        known = self._states.get(param)
+        if not known and devices.is_capturing(param.device):
+            raise RuntimeError(f"{what} has no state yet, and a graph would make it anew; take a step before capturing")
+        state = dict(known or new_state(param, self._keys, mu_dtype))
         missing = [key for key in ("step", *self._keys) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
@@ -96,7 +99,7 @@ class StandIns:
     def _dense(self, param: Tensor, what: str) -> Tensor:
         if torch._debug_has_internal_overlap(param) == 1:
             raise ValueError(f"{what} has elements that share memory, as expand() makes them; pass a copy of it")
-        if torch.empty_like(param).stride() == param.stride():
+        if torch.empty_like(param, device="meta").stride() == param.stride():
             return param
         return self._copy_of(param, param.contiguous())
 
