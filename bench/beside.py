@@ -22,8 +22,10 @@ from .report import duration, percent
 SIZE = 10**5
 
 
-def measure_beside_numpy(rounds: int, progress: Callable[[], None] = lambda: None) -> dict[str, Spread]:
-    """Times products alone, and products with an AMSGrad step after them.
+def measure_beside_numpy(
+    rounds: int, progress: Callable[[], None] = lambda: None, seconds: float = float("inf")
+) -> dict[str, Spread]:
+    """Times products alone, and products with an AMSGrad step after them, while there is time and once at least.
 
     Not in turns: OpenMP's threads would still spin beside the next one, so they come last.
     """
@@ -33,13 +35,14 @@ def measure_beside_numpy(rounds: int, progress: Callable[[], None] = lambda: Non
         steps["OpenMP's threads"] = _step(on_openmp=True)
     found: dict[str, Spread] = {}
     for name, step in steps.items():
-        seconds = []
-        for _ in range(10 * rounds):
+        timed: list[float] = []
+        end = time.perf_counter() + seconds / len(steps)
+        while len(timed) < 10 * rounds and (not timed or time.perf_counter() < end):
             start = time.perf_counter()
             factor @ factor
             step()
-            seconds.append(time.perf_counter() - start)
-        found[name] = spread(seconds)
+            timed.append(time.perf_counter() - start)
+        found[name] = spread(timed)
         progress()
     return found
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from flatstep.outputs import check_writable
 
 from .beside import measure_beside_numpy, show_beside_numpy
 from .cases import Case, cases
@@ -18,13 +22,19 @@ from .front_ends import FRONT_ENDS
 from .handover import measure_handover, show_handover
 from .layouts import cost_model
 from .machine import machine, versions
-from .report import show_behind, show_cases, show_cost_model, show_fixed_cost
+from .report import show_cases, show_cost_model, show_fixed_cost, show_standing, standing
 from .results import Measured, Results, read, write
 from .runner import Plan, run
+from .shapes import one_array
 from .startup import PROGRAMS, as_json, measure_startup, show_startup
 
 WIDTH = 150  # columns
 EXTRAS = ("handover", "startup", "beside-numpy")
+SHARE = 1 / 8  # of the time, that an extra may have
+STARTS, IMPORTS = 0.3, 2.0  # seconds that a program takes, and one that imports a front end, about
+PICTURES = 5.0  # seconds to draw them in, about
+AFTER_THE_CASES = 2.0  # seconds kept for the extra that comes last
+INTERRUPTED = 130  # exit status, as a shell has it
 T = TypeVar("T")
 
 
@@ -36,45 +46,64 @@ def bench(
     minutes: float | None,
     output: Path | None,
 ) -> int:
-    """Measures, shows, and writes JSON and pictures into the folder ``output``."""
+    """Measures, shows, and writes JSON and pictures into the folder ``output``. What was measured survives a failure.
+
+    ValueError: see ``choose``. CannotWrite: ``output``.
+    """
+    start = time.perf_counter()
     chosen, extras = choose(quick, only, sizes)
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "results.json").open("a").close()  # say now, not after the run, that it cannot be written
+        with _writing(output):  # say now, not after the run, that it cannot be written
+            output.mkdir(parents=True, exist_ok=True)
+            check_writable(output / "results.json")
     rounds = rounds or (5 if quick else 15)
     seconds = 60 * (minutes or (0.5 if quick else 8))
-    settings = dict(quick=quick, only=list(only), rounds=rounds, minutes=seconds / 60, date=time.strftime("%Y-%m-%d"))
+    settings = dict(quick=quick, only=list(only), sizes=list(sizes), rounds=rounds, minutes=seconds / 60)
+    settings["date"] = time.strftime("%Y-%m-%d")
     results = Results(machine(), versions(), settings, absent=_absent(chosen))
-    console = _console()
-    show_cost_model(cost_model(), console)
-    if "handover" in extras:
-        handover = _with_progress("hand-over", rounds, console, lambda step: measure_handover(rounds, step))
-        show_handover(handover, console)
-        results.extras["handover"] = handover.as_json()
-    if "startup" in extras:
-        programs = [program for program in PROGRAMS if not (quick and program.needs)]
-        times = 1 if quick else 3
-        rows = _with_progress("start", times + 1, console, lambda step: measure_startup(times, step, programs))
-        show_startup(rows, console)
-        results.extras["startup"] = as_json(rows)
-    _run_cases(chosen, Plan(rounds, seconds, quick), results, console)
-    if "beside-numpy" in extras:
-        beside = _with_progress("beside NumPy", 3, console, lambda step: measure_beside_numpy(rounds, step))
-        show_beside_numpy(beside, console)
-        results.extras["beside-numpy"] = beside
-    _conclude(results, output, console)
-    return 0
+    kept = AFTER_THE_CASES * ("beside-numpy" in extras) + PICTURES * (output is not None)
+    plan = Plan(rounds, start + seconds - min(kept, seconds / 4), quick)
+    session = _Session(results, plan, output, _console())
+    show_cost_model(cost_model(), session.console)
+    status = 0
+    try:
+        session.measure(chosen, extras)
+    except KeyboardInterrupt:
+        session.console.print("interrupted; what was measured until then:")
+        settings["interrupted"] = True
+        status = INTERRUPTED
+    except Exception:
+        session.conclude()
+        raise
+    session.conclude()
+    return status
 
 
 def choose(quick: bool, only: Sequence[str], sizes: Sequence[int]) -> tuple[list[Case], list[str]]:
-    """The cases of front ends that are here, and the extras. ValueError: ``only`` names nothing that there is."""
+    """The cases of front ends that are here, and the extras; where sizes are given, the cases of arrays of those.
+
+    ValueError: ``only`` names nothing that there is.
+    """
     words = [word for word in only if word not in EXTRAS]
     if away := [word for word in words if word in FRONT_ENDS and not FRONT_ENDS[word].is_here]:
         missing = ", ".join(FRONT_ENDS[away[0]].missing)
         raise ValueError(f"{away[0]} cannot run here, without {missing}")
-    extras = [word for word in EXTRAS if word in only or not only]
-    found = cases(quick, sizes, words) if words or not only else []
-    return [case for case in found if FRONT_ENDS[case.front_end].is_here], extras
+    extras = [word for word in EXTRAS if word in only or not (only or sizes)]
+    if only and not words:
+        return [], extras
+    swept = {one_array(size).name for size in sizes}
+    found = [case for case in cases(quick, sizes, words) if not swept or case.shape.name in swept]
+    if not found:
+        asked = [*words, *(f"--size {size}" for size in sizes)]
+        raise ValueError(f"no case has all of {', '.join(asked)}")
+    here = [case for case in found if FRONT_ENDS[case.front_end].is_here]
+    if not here:
+        raise ValueError(f"no case of {', '.join(words)} is of a front end that can run here")
+    return here, extras
+
+
+class CannotWrite(Exception):
+    """Says what, and why."""
 
 
 def compare(before: Path, after: Path) -> int:
@@ -115,23 +144,136 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=WIDTH)
 
 
-def _run_cases(chosen: Sequence[Case], plan: Plan, results: Results, console: Console) -> None:
-    """The largest come last, so that it is them that a slow machine has no time for; shown as the table has them."""
-    order = sorted(range(len(chosen)), key=lambda index: len(str(chosen[index].shape.elements)))
-    done: dict[int, Measured] = {}
-    with _progress(console) as progress:
-        every = progress.add_task("", total=len(chosen), what="cases")
-        one = progress.add_task("", total=plan.rounds, what="")
+@dataclass
+class _Session:
+    """A run under way. Its results are written after each part, so that they survive whatever befalls the next."""
 
-        def begin(case: Case) -> None:
-            progress.update(every, completed=len(done))
-            progress.reset(one, total=plan.rounds, what=case.name)
+    results: Results
+    plan: Plan
+    output: Path | None
+    console: Console
 
-        cases_in_order = [chosen[index] for index in order]
-        for index, measured in zip(order, run(cases_in_order, plan, begin, lambda: progress.advance(one)), strict=True):
-            done[index] = measured
-    results.cases = [done[index] for index in sorted(done)]
-    show_cases(results.cases, console)
+    def measure(self, chosen: Sequence[Case], extras: Sequence[str]) -> None:
+        share = self.plan.left * (SHARE if chosen else 1 / max(1, len(extras)))
+        if "handover" in extras:
+            self._handover(share)
+        if "startup" in extras:
+            self._startup(share)
+        if chosen:
+            self._cases(chosen)
+        if "beside-numpy" in extras:
+            self._beside_numpy()
+
+    def conclude(self) -> None:
+        """Shows, writes, draws."""
+        console, results = self.console, self.results
+        show_cases(results.cases, console)
+        show_fixed_cost(results, console)
+        if results.absent:
+            console.print(f"not here, so without: {', '.join(results.absent)}")
+        if results.cases:
+            show_standing(standing(results.cases), console)
+        self._save()
+        if self.output is not None and (results.cases or results.extras):
+            from .plots import write_plots
+
+            with _writing(self.output):
+                pictures = write_plots(results, self.output)
+            for path in [self.output / "results.json", *pictures]:
+                console.print(f"wrote {path}")
+
+    def _save(self) -> None:
+        if self.output is not None and (self.results.cases or self.results.extras):
+            with _writing(self.output):
+                write(self.results, self.output / "results.json")
+
+    def _handover(self, seconds: float) -> None:
+        rounds = self.plan.rounds
+        found = self._with_progress("hand-over", rounds, lambda step: measure_handover(rounds, step, seconds))
+        show_handover(found, self.console)
+        self.results.extras["handover"] = found.as_json()
+        self._save()
+
+    def _startup(self, seconds: float) -> None:
+        """As many rounds as there is time for, beside the one that warms up; without front ends if that is none."""
+        most = 1 if self.plan.quick else 3
+        alone = [program for program in PROGRAMS if not program.needs]
+        for programs in [alone] if self.plan.quick else [list(PROGRAMS), alone]:
+            a_round = sum(IMPORTS if program.needs else STARTS for program in programs)
+            if (times := min(most, int(seconds / a_round) - 1)) >= 1:
+                break
+        if times < 1:
+            self.console.print("start-up is left out: no time was left")
+            return
+        rows = self._with_progress("start", times + 1, lambda step: measure_startup(times, step, programs))
+        show_startup(rows, self.console)
+        self.results.extras["startup"] = as_json(rows)
+        self._save()
+
+    def _beside_numpy(self) -> None:
+        rounds, seconds = self.plan.rounds, self.plan.left + AFTER_THE_CASES
+        if seconds <= 0:
+            self.console.print("beside NumPy is left out: no time was left")
+            return
+        found = self._with_progress("beside NumPy", 3, lambda step: measure_beside_numpy(rounds, step, seconds))
+        show_beside_numpy(found, self.console)
+        self.results.extras["beside-numpy"] = found
+        self._save()
+
+    def _cases(self, chosen: Sequence[Case]) -> None:
+        """The largest come last, so that it is them that a slow machine has no time for; kept in the table's order."""
+        order = sorted(range(len(chosen)), key=lambda index: len(str(chosen[index].shape.elements)))
+        done: dict[int, Measured] = {}
+        with _progress(self.console) as progress:
+            every = progress.add_task("", total=len(chosen), what="cases")
+            one = progress.add_task("", total=self.plan.rounds, what="")
+
+            def begin(case: Case) -> None:
+                progress.update(every, completed=len(done))
+                progress.reset(one, total=self.plan.rounds, what=case.name)
+                progress.refresh()
+
+            step = _stepper(progress, one)
+            in_order = [chosen[index] for index in order]
+            for index, measured in zip(order, run(in_order, self.plan, begin, step), strict=True):
+                done[index] = measured
+                self.results.cases = [done[index] for index in sorted(done)]
+                self._save()
+
+    def _with_progress(self, title: str, rounds: int, work: Callable[[Callable[[], None]], T]) -> T:
+        """What the work returns; it calls what it is given after each round."""
+        with _progress(self.console) as progress:
+            return work(_stepper(progress, progress.add_task("", total=rounds, what=title)))
+
+
+def _progress(console: Console) -> Progress:
+    """Drawn when it is told to: a thread that draws would disturb what is being timed."""
+    return Progress(
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[what]}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        auto_refresh=False,
+    )
+
+
+def _stepper(progress: Progress, task: TaskID) -> Callable[[], None]:
+    """Counts one round, and draws."""
+
+    def step() -> None:
+        progress.advance(task)
+        progress.refresh()
+
+    return step
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def _absent(chosen: Sequence[Case]) -> list[str]:
@@ -140,34 +282,3 @@ def _absent(chosen: Sequence[Case]) -> list[str]:
     absent = [need for name in here for need in FRONT_ENDS[name].peers()[1]]
     absent += [need for front_end in FRONT_ENDS.values() for need in front_end.missing]
     return list(dict.fromkeys(absent))
-
-
-def _conclude(results: Results, output: Path | None, console: Console) -> None:
-    show_fixed_cost(results, console)
-    if results.absent:
-        console.print(f"not here, so without: {', '.join(results.absent)}")
-    if results.cases:
-        show_behind(results, console)
-    if output is not None:
-        from .plots import write_plots
-
-        write(results, output / "results.json")
-        for path in [output / "results.json", *write_plots(results, output)]:
-            console.print(f"wrote {path}")
-
-
-def _with_progress(title: str, rounds: int, console: Console, work: Callable[[Callable[[], None]], T]) -> T:
-    """What the work returns; it calls what it is given after each round."""
-    with _progress(console) as progress:
-        task = progress.add_task("", total=rounds, what=title)
-        return work(lambda: progress.advance(task))
-
-
-def _progress(console: Console) -> Progress:
-    return Progress(
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} {task.fields[what]}"),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    )

@@ -62,3 +62,8 @@ class Peer:
 
     def takes(self, task: Task) -> bool:
         return task.rule in self.computes and task.layout in self.layouts and self.is_meant_for(task)
+
+
+def reason(error: Exception) -> str:
+    """Why a peer is left out, in one line."""
+    return (str(error) and f"{type(error).__name__}: {error}".splitlines()[0]) or type(error).__name__

@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 
 import flatstep
 
 from . import device
-from .contender import Contender, Peer, Task
+from .contender import Contender, Peer, Task, reason
 from .limit import as_jax, as_numpy, as_torch, limits
 from .measure import Clock, host_clock
 
@@ -43,15 +44,35 @@ class FrontEnd:
         return not self.missing
 
     def peers(self) -> tuple[list[Peer], list[str]]:
-        """Those that can be imported, ours first; and the names of the modules that cannot."""
+        """Those that can be imported, ours first; and the names of the modules that cannot. Ours must be."""
         peers: list[Peer] = []
         absent: list[str] = []
-        for module, needs in self.modules:
+        for index, (module, needs) in enumerate(self.modules):
             if missing := [need for need in needs if find_spec(need) is None]:
                 absent += missing
                 continue
-            peers += importlib.import_module(f".peers.{module}", __package__).PEERS
+            try:
+                peers += _peers_of(module)
+            except Exception as error:
+                if index == 0:
+                    raise
+                absent.append(f"{module} ({reason(error)})")
         return peers, absent
+
+
+@cache
+def _found(module: str) -> list[Peer] | Exception:
+    """What fails to be imported is not tried for each case anew."""
+    try:
+        return list(importlib.import_module(f".peers.{module}", __package__).PEERS)
+    except Exception as error:
+        return error
+
+
+def _peers_of(module: str) -> list[Peer]:
+    if isinstance(found := _found(module), Exception):
+        raise found
+    return found
 
 
 def _torch_threads() -> None:

@@ -53,11 +53,13 @@ class HandOver:
         }
 
 
-def measure_handover(rounds: int, progress: Callable[[], None] = lambda: None) -> HandOver:
-    """Times a step of each case once a round; ``progress`` is called after each round."""
+def measure_handover(
+    rounds: int, progress: Callable[[], None] = lambda: None, seconds: float = float("inf")
+) -> HandOver:
+    """Times a step of each case once a round, while there is time; ``progress`` is called after each round."""
     params, grads = cases(), cases()
     steps = {case: _step(params[case], grads[case]) for case in params}
-    return HandOver(in_turns(steps, rounds, progress))
+    return HandOver(in_turns(steps, rounds, progress, seconds))
 
 
 def show_handover(handover: HandOver, console: Console) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,8 @@ Clock = Callable[[Run, int], float]
 
 SHORTEST = 2e-3  # seconds that one timing lasts at least: enough for the clock, short enough to take turns
 LONGEST = 0.1  # seconds of a run that is made once only
+PLAINLY_LONG = 1.0  # seconds that no disturbance explains
+TRIES = 3  # timings to find out how often to run for one
 FEWEST = 3  # rounds, however long they take
 
 
@@ -36,37 +39,66 @@ def host_clock(run: Run, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def _raise(name: str, error: Exception) -> None:
+    raise error
+
+
 def in_turns(
     runs: Mapping[str, Run],
     rounds: int,
     progress: Callable[[], None] = lambda: None,
     seconds: float = float("inf"),
     clock: Clock = host_clock,
+    failed: Callable[[str, Exception], None] = _raise,
 ) -> dict[str, list[float]]:
     """Seconds of one run of each, by name, one entry a round; ``progress`` is called after each round.
 
     A turn begins with a run that is not timed, so that caches hold what they would if nobody else had run; long runs
-    leave nothing in them. After ``seconds``, warm-up included, no round begins, but FEWEST are made.
+    leave nothing in them. The order is another in each round, so that nobody always follows the same one. After
+    ``seconds``, warm-up included, no round begins, but FEWEST are made. ``failed`` is told who raised; unless it raises
+    too, the others go on without that one.
     """
     end = time.perf_counter() + seconds
-    repeats = {name: _repeats(run, clock) for name, run in runs.items()}
+    order = Random(0)
+    repeats: dict[str, int] = {}
     timed: dict[str, list[float]] = {name: [] for name in runs}
+
+    def warm_up(name: str) -> None:
+        repeats[name] = _repeats(runs[name], clock)
+
+    def take_turn(name: str) -> None:
+        if repeats[name]:
+            runs[name]()
+        timed[name].append(clock(runs[name], repeats[name] or 1))
+
+    def each(names: Sequence[str], work: Callable[[str], None]) -> None:
+        for name in names:
+            try:
+                work(name)
+            except Exception as error:
+                failed(name, error)
+                del timed[name]
+
+    each(list(runs), warm_up)
     for count in range(rounds):
         if count >= FEWEST and time.perf_counter() > end:
             break
-        for name, run in runs.items():
-            if repeats[name]:
-                run()
-            timed[name].append(clock(run, repeats[name] or 1))
+        each(order.sample(list(timed), len(timed)), take_turn)
         progress()
     return timed
 
 
 def _repeats(run: Run, clock: Clock) -> int:
     """How often to run it for one timing, 0 if it is long; the runs that find out are its warm-up."""
-    if clock(run, 1) > LONGEST:
+    first = clock(run, 1)
+    if first > PLAINLY_LONG or min(first, _fastest(run, 1, clock)) > LONGEST:
         return 0
     repeats = 1
-    while (lasted := clock(run, repeats) * repeats) < SHORTEST:
+    while (lasted := _fastest(run, repeats, clock) * repeats) < SHORTEST:
         repeats = max(2 * repeats, int(repeats * SHORTEST / max(lasted, 1e-9)))
     return repeats
+
+
+def _fastest(run: Run, repeats: int, clock: Clock) -> float:
+    """Of a few timings, so that one that was disturbed decides nothing."""
+    return min(clock(run, repeats) for _ in range(TRIES))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import NamedTuple
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -17,6 +18,8 @@ from .measure import Spread
 from .results import Measured, Results, Row
 
 FIXED = 100  # elements: up to so many, a step's time is what calling it costs
+LARGE = 10**6  # elements: from so many on, a step's time should be what memory allows
+AT_THE_LIMIT = 0.98  # share of the limit, from which on a step is as fast as that
 
 
 def show_cases(cases: Sequence[Measured], console: Console) -> None:
@@ -101,18 +104,55 @@ def show_cost_model(costs: Iterable[Cost], console: Console) -> None:
     console.print(table)
 
 
-def show_behind(results: Results, console: Console) -> None:
-    """The cases in which a peer is faster than ours, beyond the spread."""
-    behind = [
+class Standing(NamedTuple):
+    """Where ours stands: peers that are faster, by more than the spread or within it, and cases short of the limit."""
+
+    cases: int
+    measured: int
+    behind: list[tuple[Measured, Row]]
+    behind_within_spread: list[tuple[Measured, Row]]
+    short_of_limit: list[tuple[Measured, Row]]  # large ones: what small steps cost is not memory's
+
+
+def standing(cases: Sequence[Measured]) -> Standing:
+    measured = [case for case in cases if case.ours is not None]
+    faster = [
         (case, row)
-        for case in results.cases
+        for case in measured
         for row in case.contenders
-        if not row.is_ours and not row.name.startswith("flatstep") and row.times_ours.upper < 1
+        if not row.name.startswith("flatstep") and row.times_ours.median < 1
     ]
-    if not behind:
-        console.print("flatstep is not behind in any case by more than the spread.")
-    for case, row in behind:
-        console.print(f"behind: {', '.join(case.key)}: {row.name} takes {row.times_ours.median:.2f} of flatstep's time")
+    return Standing(
+        len(cases),
+        len(measured),
+        [(case, row) for case, row in faster if row.times_ours.upper < 1],
+        [(case, row) for case, row in faster if row.times_ours.upper >= 1],
+        [
+            (case, case.ours)
+            for case in measured
+            if case.ours is not None and case.elements >= LARGE and case.ours.share.median < AT_THE_LIMIT
+        ],
+    )
+
+
+def show_standing(found: Standing, console: Console) -> None:
+    """One line a loss, and how many cases these are of."""
+    console.print(f"measured: {found.measured} of {found.cases} cases; of those,")
+    console.print(f"flatstep is behind a peer by more than the spread {len(found.behind)} times")
+    for case, row in found.behind:
+        console.print(f"  {_loss(case, row)}")
+    console.print(f"flatstep is behind a peer within the spread {len(found.behind_within_spread)} times")
+    for case, row in found.behind_within_spread:
+        console.print(f"  {_loss(case, row)}")
+    console.print(f"short of {AT_THE_LIMIT} of the limit, from {LARGE:,} elements: {len(found.short_of_limit)}")
+    for case, row in found.short_of_limit:
+        console.print(f"  {', '.join(case.key)}: {row.share.median:.3f} {percent(row.share)}")
+
+
+def _loss(case: Measured, row: Row) -> str:
+    computes = f" ({row.computes})" if row.computes else ""
+    ratio = f"{row.times_ours.median:.3f} {percent(row.times_ours)}"
+    return f"{', '.join(case.key)}: {row.name}{computes} takes {ratio} of flatstep's time"
 
 
 def duration(seconds: float) -> str:

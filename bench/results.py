@@ -84,12 +84,15 @@ class Results:
 
 
 def write(results: Results, path: Path) -> None:
-    """To four digits: the noise begins before that. Lists of numbers take one line."""
+    """To four digits: the noise begins before that. Lists of numbers take one line. All is written, or nothing."""
     found = {"format": FORMAT, **asdict(results)}
     for case in found["cases"]:
         case["rows"] = [{name: value for name, value in row.items() if _says(value)} for row in case["rows"]]
     text = json.dumps(_rounded(found), indent=1)
-    path.write_text(re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
+    text = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text + "\n")
+    part.replace(path)
 
 
 def read(path: Path) -> Results:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from .accuracy import worst_ulp
 from .cases import Case
-from .contender import Contender, Peer, Task
+from .contender import Contender, Peer, Task, reason
 from .data import Data
 from .front_ends import FRONT_ENDS, FrontEnd
 from .layouts import bytes_of, cost
@@ -22,6 +22,8 @@ from .measure import in_turns, spread
 from .results import Measured, Row
 
 COST_OF_A_CASE = 10**7  # elements, whose steps take about as long as all else about a case
+LEAST = 0.05, 3e-8  # seconds that a case takes, and an element of a contender, in as few rounds as there can be
+SPARE = 4  # arrays of the parameters' size, that a peer's intermediate results may need
 
 
 @dataclass
@@ -29,9 +31,14 @@ class Plan:
     """How much may be spent. ``rounds`` are made of each case where the time allows."""
 
     rounds: int
-    seconds: float
+    end: float  # by time.perf_counter(); what cannot be done by then is left out
     quick: bool
     ulps: dict[tuple[str, ...], float | None] = field(default_factory=dict)  # each is found once
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.end - time.perf_counter()
 
 
 def run(
@@ -41,13 +48,12 @@ def run(
 
     What is left of the time is shared among the cases that are left, by their size.
     """
-    end = time.perf_counter() + plan.seconds
     sizes = [COST_OF_A_CASE + case.shape.elements for case in cases]
     for index, case in enumerate(cases):
         begin(case)
-        left = end - time.perf_counter()
-        measured = _measure(case, plan, left * sizes[index] / sum(sizes[index:]), progress)
-        measured.took = left - (end - time.perf_counter())
+        start = time.perf_counter()
+        measured = _measure(case, plan, plan.left * sizes[index] / sum(sizes[index:]), progress)
+        measured.took = time.perf_counter() - start
         yield measured
         gc.collect()  # an optimizer of torch's is held by itself
         give_back_memory()
@@ -59,50 +65,86 @@ def _measure(case: Case, plan: Plan, seconds: float, progress: Callable[[], None
     result = Measured(*case[:2], case.layout.name, case.shape.name, task.arrays, task.elements, moved)
     front_end = FRONT_ENDS[case.front_end]
     front_end.set_threads()
-    peers = [peer for peer in front_end.peers()[0] if peer.takes(task)]
-    if why := _why_not(task, len(peers), seconds):
-        result.left_out = {peer.name: why for peer in peers}
-        return result
-    start = time.perf_counter()
-    with _quiet():
-        made = _contenders(task, front_end, peers, Data(shapes, case.layout), result.left_out)
-        ulps = {peer.name: _ulp(peer, task, front_end, plan) for peer, _ in made}
-        limits = list(front_end.limits(task))
-    contenders = [*limits, *(contender for _, contender in made)]
-    runs = {contender.name: contender.run for contender in contenders}
-    seconds -= time.perf_counter() - start
-    timed = in_turns(runs, plan.rounds, progress, seconds, front_end.clock)
-    result.rows = _rows(contenders, timed, made[0][1].name, ulps)
+    asked = [peer for peer in front_end.peers()[0] if peer.takes(task)]
+    result.left_out = {peer.name: why for peer in asked if (why := peer.left_out(task))}
+    peers = [peer for peer in asked if peer.name not in result.left_out]
+    why = _why_not(task, len(peers), plan.left)
+    if not why:
+        start = time.perf_counter()
+        try:
+            with _quiet():
+                entries = _Entries(task, front_end, plan, result.left_out)
+                entries.make(peers, Data(shapes, case.layout))
+            result.rows = entries.time(seconds - (time.perf_counter() - start), progress)
+        except MemoryError:
+            why = "there was not enough memory"
+    if why:
+        result.left_out |= {peer.name: why for peer in peers}
     return result
 
 
 def _why_not(task: Task, peers: int, seconds: float) -> str:
-    """Why a case cannot be measured at all, or "". Some peers need room for a step's intermediate results."""
-    if seconds <= 0:
+    """Why a case cannot be measured at all, or ""."""
+    of_a_case, of_an_element = LEAST
+    if seconds < of_a_case + of_an_element * task.elements * (1 + peers):
         return "no time was left"
-    needed = bytes_of(task.layout.param) * task.elements * (4 * peers + 16)
+    needed = _bytes_needed(task, peers)
     return f"needs {needed / 1e9:.0f} GB of memory" if needed > free_memory() else ""
 
 
-def _contenders(
-    task: Task, front_end: FrontEnd, peers: Sequence[Peer], data: Data, left_out: dict[str, str]
-) -> list[tuple[Peer, Contender]]:
-    """Ours come first, and raise; a peer that cannot be had is left out."""
-    made: list[tuple[Peer, Contender]] = []
-    for peer in peers:
-        if why := peer.left_out(task):
-            left_out[peer.name] = why
-            continue
-        try:
-            contender = peer.make(task, data)
-            contender.run()  # some set themselves up now
-        except Exception as error:
-            if peer.is_ours:
-                raise
-            left_out[peer.name] = f"{type(error).__name__}: {error}".splitlines()[0]
-        else:
-            made.append((peer, contender))
-    return made
+def _bytes_needed(task: Task, peers: int) -> int:
+    """Parameters and state of each peer and of the limit; gradients once, as they are drawn and as they are stored."""
+    param = bytes_of(task.layout.param)
+    state = sum(map(bytes_of, cost(task.rule, task.layout).slots.values()))
+    drawn = bytes_of("float32")
+    return task.elements * ((param + state) * (peers + 1) + 2 * param + drawn + SPARE * max(param, drawn))
+
+
+@dataclass
+class _Entries:
+    """Who takes part in a case: ours and the limits, which raise, and peers, which are left out where they fail."""
+
+    task: Task
+    front_end: FrontEnd
+    plan: Plan
+    left_out: dict[str, str]
+    contenders: list[Contender] = field(default_factory=list)
+    peers: dict[str, Peer] = field(default_factory=dict)  # by the names of their contenders
+    ulps: dict[str, float | None] = field(default_factory=dict)
+
+    def make(self, peers: Sequence[Peer], data: Data) -> None:
+        """Ours and the limits first; peers while there is time."""
+        self._enter(peers[0], data)
+        self.contenders = [*self.front_end.limits(self.task), *self.contenders]
+        for peer in peers[1:]:
+            if self.plan.left <= 0 and not peer.is_ours:
+                self.left_out[peer.name] = "no time was left"
+                continue
+            try:
+                self._enter(peer, data)
+            except Exception as error:
+                if peer.is_ours:
+                    raise
+                self.left_out[peer.name] = reason(error)
+
+    def time(self, seconds: float, progress: Callable[[], None]) -> list[Row]:
+        runs = {contender.name: contender.run for contender in self.contenders}
+        timed = in_turns(runs, self.plan.rounds, progress, seconds, self.front_end.clock, self._failed)
+        ours = next(name for name, peer in self.peers.items() if peer.is_ours)
+        return _rows([contender for contender in self.contenders if contender.name in timed], timed, ours, self.ulps)
+
+    def _enter(self, peer: Peer, data: Data) -> None:
+        contender = peer.make(self.task, data)
+        contender.run()  # some set themselves up now
+        self.ulps[contender.name] = _ulp(peer, self.task, self.front_end, self.plan)
+        self.contenders.append(contender)
+        self.peers[contender.name] = peer
+
+    def _failed(self, name: str, error: Exception) -> None:
+        peer = self.peers.get(name)
+        if peer is None or peer.is_ours:
+            raise error
+        self.left_out[peer.name] = reason(error)
 
 
 def _ulp(peer: Peer, task: Task, front_end: FrontEnd, plan: Plan) -> float | None:

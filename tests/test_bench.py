@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,14 +18,29 @@ import reference
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
 
-from flatstep.bench import accuracy, cases, command, compare, exact, handover, layouts, measure, results, shapes
+from flatstep.bench import (
+    accuracy,
+    cases,
+    command,
+    compare,
+    exact,
+    handover,
+    layouts,
+    measure,
+    report,
+    results,
+    runner,
+    shapes,
+)
 from flatstep.bench.contender import Contender, Peer, Task
 from flatstep.bench.data import Data
 from flatstep.bench.front_ends import FRONT_ENDS
 from flatstep.bench.layouts import BF16, F32
 from flatstep.bench.measure import Spread
 from flatstep.bench.runner import Plan, run
+from rich.console import Console
 
+from flatstep.__main__ import main
 from flatstep.trees import Tree
 
 HERE = [name for name, front_end in FRONT_ENDS.items() if front_end.is_here]
@@ -44,20 +61,22 @@ def is_sane(spread: Spread) -> bool:
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """A folder with a quick run's files, and what it printed. It may take as long as it takes."""
+    """A folder with a quick run's files, and what it printed. A slow machine leaves out cases, for want of time."""
     folder = tmp_path_factory.mktemp("bench")
-    return folder, bench("--quick", "--minutes", "30", "--rounds", "3", "--output", str(folder))
+    return folder, bench("--quick", "--output", str(folder))
 
 
 def test_a_quick_run_has_every_case(quick):
     found = results.read(quick[0] / "results.json")
     expected = [case for case in cases.cases(quick=True) if case.front_end in HERE]
     assert [case.key for case in found.cases] == [(*case[:2], case.layout.name, case.shape.name) for case in expected]
-    assert {case.front_end for case in found.cases} == set(HERE)
-    for case in found.cases:
+    timed = [case for case in found.cases if case.rows]
+    assert {case.front_end for case in timed} == set(HERE)
+    assert {why for case in found.cases if not case.rows for why in case.left_out.values()} <= {"no time was left"}
+    for case in timed:
         assert case.ours is not None and case.limit is not None
         for row in case.rows:
-            assert row.rounds == 3
+            assert measure.FEWEST <= row.rounds <= 5
             assert all(map(is_sane, (row.seconds, row.share, row.times_ours))), (case.key, row)
         assert case.ours.times_ours == (1, 1, 1)
         assert case.limit.share == (1, 1, 1)
@@ -68,16 +87,25 @@ def test_a_quick_run_has_every_case(quick):
 
 def test_a_quick_run_shows_and_draws(quick):
     folder, shown = quick
-    for name in ("time.png", "speed.png", "rules.png", "models.png"):
+    found = results.read(folder / "results.json")
+    models = ["models.png"] * any(case.rows and case.arrays > 1 for case in found.cases)
+    for name in ("time.png", "speed.png", "rules.png", *models):
         assert (folder / name).read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
         assert (folder / name).stat().st_size > 20_000, f"{name} has next to nothing on it"
     assert (folder / "results.json").stat().st_size < 200_000
-    for words in ("Bytes that a step moves", "us a tensor", "What a call costs", "of limit", "own threads"):
-        assert words in shown
-    extras = results.read(folder / "results.json").extras
+    for words in (
+        "Bytes that a step moves",
+        "us a tensor",
+        "What a call costs",
+        "of limit",
+        "beside NumPy",
+        "measured:",
+    ):
+        assert words.lower() in shown.lower()
+    extras = found.extras
     assert extras["handover"]["many_beside_one"] > 0
     assert all(is_sane(Spread(*seconds)) for seconds in extras["handover"]["seconds"].values())
-    assert all(is_sane(Spread(*seconds)) for seconds in extras["beside-numpy"].values())
+    assert all(is_sane(Spread(*seconds)) for seconds in extras.get("beside-numpy", {}).values())
     assert all(is_sane(Spread(*program["seconds"])) for program in extras["startup"].values())
     assert {"import flatstep", "first step"} <= extras["startup"].keys()
 
@@ -87,22 +115,64 @@ def test_a_run_beside_itself_has_not_moved(quick):
     assert "Moved by more than the spread: 0 of" in bench("compare", folder, folder)
 
 
-def test_what_moved_is_told(quick):
-    """Beyond the quartiles only; and what differs in machine and versions."""
-    before, after = (results.read(quick[0] / "results.json") for _ in range(2))
-    row = before.cases[0].ours
-    upper = row.seconds.upper
-    after.cases[0].rows = [
-        replace(other, seconds=Spread(upper * 1.01, upper * 1.1, upper * 1.2)) if other.is_ours else other
-        for other in after.cases[0].rows
+def made_up(
+    *rows: results.Row, shape: str = "one array of 1,000,000", elements: int = 10**6, front_end: str = "numpy"
+) -> results.Measured:
+    return results.Measured(front_end, "amsgrad", "float32", shape, 1, elements, 36, list(rows))
+
+
+def row(name: str, seconds: float = 1.0, share: float = 1.0, rounds: int = 5, spread: float = 0.1) -> results.Row:
+    """Of a time beside ours, which is 1."""
+    around = [Spread(value - spread, value, value + spread) for value in (seconds, share, seconds)]
+    return results.Row(name, *around, rounds, is_ours=name == "flatstep", is_limit=name == "limit")
+
+
+def made_up_run(*found: results.Measured, **settings: object) -> results.Results:
+    return results.Results({}, {"threads": 1}, settings, list(found))
+
+
+@pytest.mark.parametrize(
+    "seconds, rounds, moved",
+    [(1.0, 5, False), (1.15, 5, False), (1.3, 5, True), (0.7, 5, True), (1.3, 4, False)],
+)
+def test_what_moved_is_told(seconds, rounds, moved):
+    """Beyond the quartiles only, and of enough rounds only."""
+    before, after = (made_up_run(made_up(timed)) for timed in (row("a"), row("a", seconds, rounds=rounds)))
+    (found,) = compare.moves(before, after)
+    assert found.key == (*before.cases[0].key, "a") and found.time_moved == moved and not found.share_moved
+
+
+def shown(show, *arguments) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(*arguments, console)
+    return console.export_text()
+
+
+def test_what_only_one_run_has_is_told():
+    before = made_up_run(made_up(row("flatstep"), row("gone")), made_up(row("flatstep"), front_end="jax"), quick=True)
+    after = made_up_run(made_up(row("flatstep", rounds=3)), made_up(front_end="jax"), quick=False)
+    text = shown(compare.show_compared, before, after)
+    key = "amsgrad, float32, one array of 1,000,000"
+    assert f"only in the first: numpy, {key}, gone; jax, {key}\n" in text
+    assert "only in the second" not in text
+    assert "measured otherwise, run: quick -> full" in text
+    assert "too few rounds, less than 5, to tell: 1 of 1 timings" in text
+
+
+def test_where_ours_stands_is_told():
+    small = dict(shape="one array of 1,000", elements=1000)
+    found = [
+        made_up(row("flatstep", share=0.97), row("faster", 0.8), row("about", 0.95), row("slower", 2.0)),
+        made_up(row("flatstep", share=0.5), row("flatstep, decayed", 0.5), **small),
+        made_up(**small),  # that was not measured
     ]
-    moved = [move for move in compare.moves(before, after) if move.time_moved]
-    assert [move.key for move in moved] == [(*before.cases[0].key, row.name)]
-    after.cases[0].rows = [
-        replace(other, seconds=Spread(upper, upper * 1.1, upper * 1.2)) if other.is_ours else other
-        for other in after.cases[0].rows
-    ]
-    assert not any(move.time_moved for move in compare.moves(before, after))
+    standing = report.standing(found)
+    assert (standing.cases, standing.measured) == (3, 2)
+    assert [row.name for _, row in standing.behind] == ["faster"]
+    assert [row.name for _, row in standing.behind_within_spread] == ["about"]
+    assert [case for case, _ in standing.short_of_limit] == found[:1]
+    text = shown(report.show_standing, standing)
+    assert "measured: 2 of 3 cases" in text and "faster takes 0.800" in text and "about takes 0.950" in text
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no", '{"format": 0}'])
@@ -120,6 +190,9 @@ def test_files_that_are_no_results(tmp_path, text):
         (["--minutes", "0"], "is not a number of minutes"),
         (["--rounds", "0"], "is not a whole number"),
         (["--only", "tensorflow"], "no case is named tensorflow"),
+        (["--only", "jax", "float64"], "no case has all of jax, float64"),
+        (["--quick", "--rounds", "3", "bindings", "--rounds", "2"], "bindings takes no --quick, --rounds before it"),
+        (["--output", "x", "compare", "a", "b"], "compare takes no --output before it"),
     ],
 )
 def test_arguments_that_are_refused(arguments, message):
@@ -149,6 +222,11 @@ def test_extras_can_be_asked_for_alone():
     assert command.choose(True, ["handover"], []) == ([], ["handover"])
     assert command.choose(True, ["numpy", "beside-numpy"], [])[1] == ["beside-numpy"]
     assert command.choose(True, [], [])[1] == [*command.EXTRAS]
+
+
+def test_sizes_are_all_that_is_asked_for():
+    chosen, extras = command.choose(False, [], [77, 1000])
+    assert {case.shape.elements for case in chosen} == {77, 1000} and not extras
 
 
 def test_shapes_are_what_they_are_called():
@@ -240,34 +318,142 @@ def small_case() -> cases.Case:
     return cases.Case("numpy", "amsgrad", F32, shapes.one_array(1000))
 
 
-def measured(monkeypatch, *peers: Peer, seconds: float = 60) -> results.Measured:
+def measured(monkeypatch, *peers: Peer, seconds: float = 60, case: cases.Case | None = None) -> results.Measured:
     front_end = replace(FRONT_ENDS["numpy"], modules=[])
     monkeypatch.setitem(FRONT_ENDS, "numpy", front_end)
-    ours = Peer(
-        "flatstep", lambda task, data: Contender("flatstep", lambda: None), {"amsgrad": ""}, [F32], is_ours=True
-    )
-    monkeypatch.setattr(type(front_end), "peers", lambda self: ([ours, *peers], []))
-    plan = Plan(rounds=3, seconds=seconds, quick=True)
-    return next(run([small_case()], plan, lambda case: None, lambda: None))
+    monkeypatch.setattr(type(front_end), "peers", lambda self: ([OURS, *peers], []))
+    plan = Plan(rounds=3, end=time.perf_counter() + seconds, quick=True)
+    return next(run([case or small_case()], plan, lambda case: None, lambda: None))
 
 
-def test_a_peer_that_fails_is_left_out_by_name(monkeypatch):
-    def fail(task, data):
-        raise RuntimeError("cannot be built\nfor reasons")
+OURS = Peer("flatstep", lambda task, data: Contender("flatstep", lambda: None), {"amsgrad": ""}, [F32], is_ours=True)
 
-    found = measured(monkeypatch, Peer("odd", fail, {"amsgrad": ""}, [F32]))
+
+def odd(run, **what) -> Peer:
+    return Peer("odd", lambda task, data: Contender("odd", run, **what), {"amsgrad": ""}, [F32])
+
+
+def fail(*_):
+    raise RuntimeError("cannot be built\nfor reasons")
+
+
+def fail_later():
+    """At its third step, when it is being timed."""
+    runs = iter(range(2))
+
+    def step():
+        if next(runs, None) is None:
+            fail()
+
+    return step
+
+
+@pytest.mark.parametrize("where", ["make", "step", "accuracy", "timing"])
+def test_a_peer_that_fails_is_left_out_by_name(monkeypatch, where):
+    peer = {
+        "make": lambda: Peer("odd", fail, {"amsgrad": ""}, [F32]),
+        "step": lambda: odd(fail),
+        "accuracy": lambda: odd(lambda: None, params=fail),
+        "timing": lambda: odd(fail_later()),
+    }[where]()
+    found = measured(monkeypatch, peer)
     assert found.left_out == {"odd": "RuntimeError: cannot be built"}
     assert [row.name for row in found.contenders] == ["flatstep"]
 
 
-def test_without_time_a_case_says_so(monkeypatch):
-    found = measured(monkeypatch, seconds=-1.0)
-    assert not found.rows and found.left_out == {"flatstep": "no time was left"}
+@pytest.mark.parametrize("seconds, elements", [(-1.0, 1000), (1.0, 10**10)])
+def test_without_time_a_case_says_so(monkeypatch, seconds, elements):
+    case = cases.Case("numpy", "amsgrad", F32, shapes.one_array(elements))
+    found = measured(monkeypatch, odd(lambda: None), seconds=seconds, case=case)
+    assert not found.rows and found.left_out == dict.fromkeys(["flatstep", "odd"], "no time was left")
+
+
+def test_without_time_a_case_has_ours_and_the_limit(monkeypatch):
+    make = OURS.make
+    late = replace(OURS, make=lambda task, data: (time.sleep(1), make(task, data))[1])
+    monkeypatch.setattr(sys.modules[__name__], "OURS", late)
+    found = measured(monkeypatch, odd(lambda: None), seconds=1)
+    assert found.ours is not None and found.limit is not None
+    assert found.left_out == {"odd": "no time was left"}
 
 
 def test_without_memory_a_case_says_so(monkeypatch):
     monkeypatch.setattr("flatstep.bench.runner.free_memory", lambda: 1.0)
     assert "GB of memory" in measured(monkeypatch).left_out["flatstep"]
+
+
+def test_memory_is_that_of_who_takes_part(monkeypatch):
+    """Who is left out anyway takes none; each takes the parameter and the rule's own slots."""
+    asked = []
+    monkeypatch.setattr("flatstep.bench.runner._bytes_needed", lambda task, peers: asked.append(peers) or 0)
+    found = measured(monkeypatch, replace(odd(lambda: None), left_out=lambda task: "too slow"))
+    assert asked == [1] and found.left_out == {"odd": "too slow"}
+    monkeypatch.undo()
+    for rule, arrays in [("amsgrad", 4), ("adam", 3), ("optimistic_gradient_descent", 2)]:
+        task = Task(rule, F32, 1, 1000)
+        assert runner._bytes_needed(task, 3) - runner._bytes_needed(task, 2) == 4000 * arrays
+
+
+def test_memory_that_runs_out_leaves_a_case_out(monkeypatch):
+    def too_much(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("flatstep.bench.runner.Data", too_much)
+    assert measured(monkeypatch).left_out == {"flatstep": "there was not enough memory"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_was_measured_is_written_and_shown_whatever_befalls_the_next_case(monkeypatch, tmp_path, capsys, error):
+    def one_case_and_then(chosen, *_):
+        yield made_up(row("limit"), row("flatstep"))
+        assert results.read(tmp_path / "results.json").cases
+        raise error("for reasons")
+
+    monkeypatch.setattr(command, "run", one_case_and_then)
+    arguments = True, ["numpy"], [], 3, None, tmp_path
+    if error is KeyboardInterrupt:
+        assert command.bench(*arguments) == command.INTERRUPTED
+    else:
+        with pytest.raises(error, match="for reasons"):
+            command.bench(*arguments)
+    assert "measured: 1 of 1 cases" in capsys.readouterr().out
+    found = results.read(tmp_path / "results.json")
+    assert len(found.cases) == 1 and found.settings.get("interrupted", False) == (error is KeyboardInterrupt)
+
+
+def test_extras_that_there_is_no_time_for_are_left_out(monkeypatch, capsys):
+    assert command.bench(True, ["startup", "beside-numpy"], [], 3, 1e-4, None) == 0
+    assert "start-up is left out: no time was left" in capsys.readouterr().out
+
+
+def test_only_the_output_is_said_not_to_be_writable(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    assert f"cannot write {tmp_path / 'file'}" in bench("--quick", "--output", str(tmp_path / "file"), code=1)
+
+    def lost(*_):
+        raise OSError("of another kind")
+
+    monkeypatch.setattr(command, "run", lost)
+    with pytest.raises(OSError, match="of another kind"):
+        main(["bench", "--quick", "--only", "numpy"])
+
+
+def test_bindings_without_a_compiler_are_one_line(monkeypatch):
+    def not_found(*_):
+        raise RuntimeError("cmake -S . failed:\nCMake Error:\nNo CMAKE_CXX_COMPILER could be found.")
+
+    monkeypatch.setattr(command, "bindings", not_found)
+    with pytest.raises(SystemExit, match="^flatstep: bench bindings needs a C[+][+] compiler[^\n]*$"):
+        main(["bench", "bindings"])
+
+
+def test_a_module_of_peers_that_cannot_be_imported_is_told(monkeypatch):
+    front_end = FRONT_ENDS["numpy"]
+    broken = replace(front_end, modules=[*front_end.modules, ("no_such_peers", ())])
+    peers, absent = broken.peers()
+    assert peers == front_end.peers()[0] and "no_such_peers (ModuleNotFoundError" in absent[0]
+    with pytest.raises(ModuleNotFoundError):
+        replace(front_end, modules=[("no_such_peers", ())]).peers()
 
 
 def test_timings_are_taken_in_turns():
@@ -278,11 +464,37 @@ def test_timings_are_taken_in_turns():
     def clock(run, repeats):
         order.append(f"{repeats} of")
         run()
-        return 1.0 if order[-1] == "b" else measure.SHORTEST / 2
+        return 10.0 if order[-1] == "b" else measure.SHORTEST / 2
 
     timed = measure.in_turns(runs, rounds=9, seconds=0, clock=clock)
-    assert timed == {"a": [measure.SHORTEST / 2] * measure.FEWEST, "b": [1.0] * measure.FEWEST}
-    assert order[-15:] == ["a", "2 of", "a", "1 of", "b"] * measure.FEWEST
+    assert timed == {"a": [measure.SHORTEST / 2] * measure.FEWEST, "b": [10.0] * measure.FEWEST}
+    a, b = ["a", "2 of", "a"], ["1 of", "b"]
+    turns = order[-len(a + b) * measure.FEWEST :]
+    rounds = [turns[first : first + len(a + b)] for first in range(0, len(turns), len(a + b))]
+    assert all(turn in (a + b, b + a) for turn in rounds)
+
+
+def test_nobody_always_follows_the_same_one():
+    order: list[str] = []
+
+    def clock(run, repeats):
+        run()
+        return 10.0
+
+    measure.in_turns({name: lambda name=name: order.append(name) for name in "abc"}, rounds=15, clock=clock)
+    turns = "".join(order)
+    assert min(turns.count(pair) for pair in ("ab", "cb", "ba", "ca", "ac", "bc")) >= 3
+
+
+def test_one_disturbed_run_decides_nothing():
+    calls = iter([0.5, 1e-6, 1e-6, 1e-6])  # a first run that was held up
+    asked: list[int] = []
+
+    def clock(run, repeats):
+        asked.append(repeats)
+        return next(calls, 0.05 if len(asked) % 3 else 1e-6)  # two of three are held up
+
+    assert measure._repeats(lambda: None, clock) >= 1000
 
 
 def test_the_accuracy_is_held_against_what_the_oracle_says():

@@ -62,21 +62,22 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument("--rounds", type=_positive, help="timings of each, at most (15; quick: 5)")
     bench.add_argument("--minutes", type=_minutes, help="time to measure for, about (8; quick: 0.5)")
     bench.add_argument("--output", type=Path, metavar="FOLDER", help="where to write results.json and pictures")
-    bench.set_defaults(run=_bench)
+    bench.set_defaults(run=_bench, refuse=bench.error)
     actions = bench.add_subparsers(metavar="[action]")
     compare = actions.add_parser("compare", help="show what moved between two runs by more than the spread")
     compare.add_argument("before", type=Path, help="a run's results.json, or its folder")
     compare.add_argument("after", type=Path, help="another's")
-    compare.set_defaults(run=_bench_read, read="compare")
+    compare.set_defaults(run=_bench_read, action="compare")
     plot = actions.add_parser("plot", help="draw a run's pictures again")
     plot.add_argument("results", type=Path, help="a run's results.json, or its folder")
-    plot.set_defaults(run=_bench_read, read="plot")
+    plot.set_defaults(run=_bench_read, action="plot")
     bindings = actions.add_parser("bindings", help="show what a call costs through nanobind and through pybind11")
-    bindings.add_argument("--rounds", type=_positive, default=15, help="timings of each (%(default)s)")
-    bindings.add_argument("--output", type=Path, metavar="FILE", help="JSON to write")
-    bindings.set_defaults(run=_bench_bindings)
+    about = "timings of each (%(default)s)"  # names of their own, so that they do not reset those of bench
+    bindings.add_argument("--rounds", dest="calls", metavar="ROUNDS", type=_positive, default=15, help=about)
+    bindings.add_argument("--output", dest="json", metavar="FILE", type=Path, help="JSON to write")
+    bindings.set_defaults(run=_bench_bindings, action="bindings")
     model = actions.add_parser("model", help="show the bytes that a step moves, by rule and layout")
-    model.set_defaults(run=_bench_read, read="model")
+    model.set_defaults(run=_bench_read, action="model")
 
 
 def _positive(text: str) -> int:
@@ -151,30 +152,57 @@ def _bench(arguments: argparse.Namespace) -> int:
             arguments.minutes,
             arguments.output,
         )
-    except OSError as error:
-        raise SystemExit(f"flatstep: cannot write {arguments.output}: {error.strerror}") from None
+    except command.CannotWrite as error:
+        raise SystemExit(f"flatstep: {error}") from None
 
 
 def _bench_read(arguments: argparse.Namespace) -> int:
+    _refuse_options(arguments)
     _require_extra("bench", {"matplotlib": "matplotlib", "rich": "rich"})
     from .bench import command
 
     try:
-        if arguments.read == "compare":
+        if arguments.action == "compare":
             return command.compare(arguments.before, arguments.after)
-        return command.plot(arguments.results) if arguments.read == "plot" else command.model()
+        return command.plot(arguments.results) if arguments.action == "plot" else command.model()
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         raise SystemExit(f"flatstep: {error}") from None
 
 
 def _bench_bindings(arguments: argparse.Namespace) -> int:
+    _refuse_options(arguments)
     _require_extra("bench-bindings", {"rich": "rich", "matplotlib": "matplotlib"})
     from .bench import command
+    from .outputs import check_writable
 
+    output: Path | None = arguments.json
+    if output is not None:
+        try:
+            check_writable(output)
+        except OSError as error:
+            raise SystemExit(f"flatstep: cannot write {output}: {error.strerror}") from None
     try:
-        return command.bindings(arguments.rounds, arguments.output)
-    except OSError as error:
-        raise SystemExit(f"flatstep: cannot write {arguments.output}: {error.strerror}") from None
+        return command.bindings(arguments.calls, output)
+    except RuntimeError as error:
+        raise SystemExit(f"flatstep: {_why_not_built(str(error))}") from None
+
+
+def _why_not_built(message: str) -> str:
+    """One line of what CMake says."""
+    if "CMAKE_CXX_COMPILER" in message:
+        return "bench bindings needs a C++ compiler, and CMake finds none: install one, or name it in CXX"
+    wrong = [line for line in message.splitlines() if "error" in line.lower()]
+    return f"bench bindings could not be built: {(wrong or message.splitlines())[0].strip()}"
+
+
+def _refuse_options(arguments: argparse.Namespace) -> None:
+    """Options of a run say nothing to an action."""
+    given = [name for name in ("quick", "only", "size", "rounds", "minutes", "output") if getattr(arguments, name)]
+    if given:
+        names = ", ".join(f"--{name}" for name in given)
+        arguments.refuse(f"{arguments.action} takes no {names} before it")
 
 
 def _info(arguments: argparse.Namespace) -> int:
