@@ -98,7 +98,6 @@ def test_a_quick_run_shows_and_draws(quick):
         "us a tensor",
         "What a call costs",
         "of limit",
-        "beside NumPy",
         "measured:",
     ):
         assert words.lower() in shown.lower()
