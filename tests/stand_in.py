@@ -29,7 +29,7 @@ def built(target: str, *options: str) -> ctypes.CDLL:
 
 
 @cache
-def library() -> ctypes.CDLL:
+def functions() -> ctypes.CDLL:
     """The stand-in for flatstep.torch."""
     loaded = built("flatstep_stand_in_library")
     loaded.stand_in_maker.restype = ctypes.c_void_p
@@ -39,7 +39,7 @@ def library() -> ctypes.CDLL:
 @cache
 def maker() -> object:
     """The capsule that the core takes a device by."""
-    return _capsule(library().stand_in_maker(), b"flatstep.device_maker")
+    return _capsule(functions().stand_in_maker(), b"flatstep.device_maker")
 
 
 def _capsule(pointer: int, name: bytes | None) -> object:
@@ -59,17 +59,17 @@ def use_for_torch(monkeypatch) -> None:
 
 @contextmanager
 def capturing() -> Iterator[None]:
-    """What is launched meanwhile goes into the graph that ``library().stand_in_replay()`` runs."""
-    library().stand_in_begin_capture()
+    """What is launched meanwhile goes into the graph that ``functions().stand_in_replay()`` runs."""
+    functions().stand_in_begin_capture()
     try:
         yield
     finally:
-        library().stand_in_end_capture()
+        functions().stand_in_end_capture()
 
 
 def asked(what: str) -> int:
     """How many launches, copies, allocations or waits there were so far."""
-    return getattr(library(), f"stand_in_{what}")()
+    return getattr(functions(), f"stand_in_{what}")()
 
 
 class XlaDevice:
@@ -78,10 +78,10 @@ class XlaDevice:
     def __init__(self) -> None:
         import jax
 
-        self.library = built("flatstep_stand_in_xla", f"-DFLATSTEP_XLA_INCLUDE={jax.ffi.include_dir()}")
-        self.library.stand_in_xla_handler.restype = ctypes.c_void_p
-        self.library.stand_in_xla_workspace_bytes.restype = ctypes.c_int64
-        self.xla_handler = _capsule(self.library.stand_in_xla_handler(), None)
+        self.functions = built("flatstep_stand_in_xla", f"-DFLATSTEP_XLA_INCLUDE={jax.ffi.include_dir()}")
+        self.functions.stand_in_xla_handler.restype = ctypes.c_void_p
+        self.functions.stand_in_xla_workspace_bytes.restype = ctypes.c_int64
+        self.xla_handler = _capsule(self.functions.stand_in_xla_handler(), None)
         jax.ffi.register_ffi_target(self.name, self.xla_handler, platform="cpu")
 
     name = "flatstep_step_stand_in"
@@ -89,14 +89,14 @@ class XlaDevice:
     @property
     def launches(self) -> int:
         """So far."""
-        return self.library.stand_in_xla_launches()
+        return self.functions.stand_in_xla_launches()
 
     def fail_launches(self, yes: bool) -> None:
-        self.library.stand_in_xla_fail_launches(yes)
+        self.functions.stand_in_xla_fail_launches(yes)
 
     def xla_workspace_bytes(self, rule, written, grad, state, counts, entries) -> int:
         formats = [name.encode() for name in (written, grad, *state)]
-        return self.library.stand_in_xla_workspace_bytes(
+        return self.functions.stand_in_xla_workspace_bytes(
             rule.encode(),
             (ctypes.c_char_p * len(formats))(*formats),
             len(formats),

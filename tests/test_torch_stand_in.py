@@ -153,7 +153,7 @@ def test_a_graph_follows_its_numbers(case):
         if replays:
             for grad, new in zip(captured, fresh, strict=True):
                 grad.copy_(torch.from_numpy(new))
-            stand_in.library().stand_in_replay()
+            stand_in.functions().stand_in_replay()
         else:
             set_grads(params, fresh)
             opt.step()
@@ -176,7 +176,7 @@ def test_a_graph_needs_capturable():
 def stepped_with_failure(opt, after):
     """Whether a step gets through though the call after so many others fails; if not, nothing must have changed."""
     before = Snapshot(opt)
-    stand_in.library().stand_in_fail_after(after)
+    stand_in.functions().stand_in_fail_after(after)
     try:
         opt.step()
     except RuntimeError as error:
@@ -185,7 +185,7 @@ def stepped_with_failure(opt, after):
             raise
         return False
     finally:
-        stand_in.library().stand_in_fail_after(-1)
+        stand_in.functions().stand_in_fail_after(-1)
     return True
 
 
@@ -210,13 +210,13 @@ def test_a_kernel_that_cannot_be_loaded_changes_nothing():
     params = params_of([np.ones(5, np.float32)])
     opt = CASES[0].make(params)
     set_grads(params, [np.ones(5, np.float32)])
-    stand_in.library().stand_in_fail_loads(1)
+    stand_in.functions().stand_in_fail_loads(1)
     before = Snapshot(opt)
     try:
         with pytest.raises(RuntimeError, match=r"launch of adam on float32 parameters failed on device 0: a planned"):
             opt.step()
     finally:
-        stand_in.library().stand_in_fail_loads(0)
+        stand_in.functions().stand_in_fail_loads(0)
     before.check()
 
 
@@ -224,11 +224,11 @@ def test_a_launch_that_fails_is_named():
     params = params_of([np.ones(5, np.float32)])
     opt = next(case for case in CASES if case.name == "AMSGrad-default").make(params)
     set_grads(params, [np.ones(5, np.float32)])
-    stand_in.library().stand_in_fail_launches(1)
+    stand_in.functions().stand_in_fail_launches(1)
     try:
         with pytest.raises(
             RuntimeError, match=r"launch of amsgrad on float32 parameters failed on device 0: a planned"
         ):
             opt.step()
     finally:
-        stand_in.library().stand_in_fail_launches(0)
+        stand_in.functions().stand_in_fail_launches(0)
