@@ -29,7 +29,7 @@ def is_apart(device: torch.device) -> bool:
 
 def in_use() -> list[object]:
     """What steps on such devices, once there can be tensors on them: who has none need not have it work."""
-    return makers() if torch.cuda.is_initialized() else []
+    return makers() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def is_capturing(device: torch.device) -> bool:
