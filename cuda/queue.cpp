@@ -83,7 +83,8 @@ void Queue::prepare(const DeviceWork& work) {
     if (!loaded_[size_t(part.layout)]) launcher_.load(part.layout);
     loaded_[size_t(part.layout)] = true;
   }
-  if (runtime_.is_capturing(stream_)) {
+  is_captured_ = runtime_.is_capturing(stream_);
+  if (is_captured_) {
     place_for_capture();
   } else {
     place();
@@ -231,7 +232,7 @@ void Queue::launch(const Part& part) {
 }
 
 void Queue::mark_done() {
-  if (!runtime_.is_capturing(stream_)) runtime_.record(done_, stream_);
+  if (!is_captured_) runtime_.record(done_, stream_);
 }
 
 }  // namespace flatstep::device

@@ -61,6 +61,7 @@ class Queue : public DeviceQueue {
   int64_t traced_count_;
   const float* skip_;
   void* stream_;
+  bool is_captured_ = false;
   Tables placed_;
 
   // What lies in the tables; nothing where that is not known.

@@ -209,14 +209,14 @@ class TorchStepper {
   GroupNumbers read_numbers(const nb::tuple& row) {
     constexpr size_t common = 6;
     GroupNumbers numbers;
-    nb::list plain;
+    nb::object plain = row;  // with zeros where tensors are
     for (size_t i = 0; i < row.size(); ++i) {
       const nb::handle item = row[i];
-      const bool is_number = PyFloat_Check(item.ptr()) || PyLong_Check(item.ptr());
-      plain.append(is_number ? nb::borrow(item) : nb::cast(0.0));
-      if (is_number) continue;
+      if (PyFloat_Check(item.ptr()) || PyLong_Check(item.ptr())) continue;
       // A row begins with the count and has no is_initial_step.
       numbers.on_device.push_back({int32_t(i < common ? i - 1 : i), read_number(item)});
+      if (plain.is(row)) plain = nb::list(row);
+      plain[i] = 0.0;
     }
     numbers.scalars = read_scalars(nb::tuple(plain), rules()[size_t(rule_)].hyperparameters.size());
     return numbers;

@@ -136,27 +136,18 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is None and overflow is None:
             self._update(1.0, [])
-        elif self._can_scale_apart(scale, overflow):
-            self._update(1.0, self._scalings(scale, overflow))
+        elif places := self._places_apart(scale, overflow):
+            self._update(1.0, [_moved(place, scale, overflow) for place in places])
         elif overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
             self._update(1.0 if scale is None else 1.0 / _SCALE.check("grad_scale", scale), [])
         return loss
 
-    def _can_scale_apart(self, *numbers: Any) -> bool:
-        """Whether the numbers and all parameters lie where the host need not know them."""
-        params = (param for group in self.param_groups for param in group["params"])
-        return all(number is None or devices.holds(number) for number in numbers) and all(
-            devices.is_apart(param.device) for param in params
-        )
-
-    def _scalings(self, *numbers: torch.Tensor | None) -> list[Scaling]:
-        """The numbers on each device that has parameters."""
+    def _places_apart(self, *numbers: Any) -> set[torch.device]:
+        """The devices of the parameters, if neither they nor the numbers are the host's to know; else none."""
+        if not all(number is None or devices.holds(number) for number in numbers):
+            return set()
         places = {param.device for group in self.param_groups for param in group["params"]}
-
-        def copied(place: torch.device) -> list[torch.Tensor | None]:
-            return [n if n is None else n.to(place, torch.float32, non_blocking=True) for n in numbers]
-
-        return [tuple(copied(place)) for place in places]
+        return places if all(map(devices.is_apart, places)) else set()
 
     def _update(self, grad_scale: float, scalings: list[Scaling]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
@@ -282,6 +273,11 @@ class FusedOptimizer(torch.optim.Optimizer):
             for key in self.defaults.keys() - UNSAID.keys():
                 group.setdefault(key, self.defaults[key])
         loading.take_over(self)
+
+
+def _moved(place: torch.device, *numbers: torch.Tensor | None) -> Scaling:
+    """The numbers on a device; the host does not wait for them."""
+    return tuple(n if n is None else n.to(place, torch.float32, non_blocking=True) for n in numbers)
 
 
 def _rounds(groups: list[Work]) -> list[list[Work]]:
