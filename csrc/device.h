@@ -2,6 +2,7 @@
 // modules beside the core; PODs and one interface, so that neither side links the other.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -43,7 +44,8 @@ struct DeviceWork {
   void* stream;
 };
 
-// The steps of one optimizer on one device, in the order in which they are asked for. Never waits for the device.
+// The steps of one optimizer on one device, in the order in which they are asked for, and memory for its state. Steps
+// never wait for the device.
 class DeviceQueue {
  public:
   virtual ~DeviceQueue() = default;
@@ -53,6 +55,16 @@ class DeviceQueue {
   virtual void launch() = 0;
 
   virtual bool is_capturing(void* stream) = 0;  // into a graph, to be replayed later
+
+  // What a stream is given from now on comes after all that the queue was given.
+  virtual void let_follow(void* stream) = 0;
+
+  // Memory for state, zero at first, in the order of a stream. Whoever releases it is done with it, but for the queue.
+  virtual void* allocate(size_t bytes, void* stream) = 0;
+  virtual void release(void* memory) noexcept = 0;
+
+  // Between the host and the device, after all that the queue and the stream were given. Returns when it is done.
+  virtual void copy(void* to, const void* from, size_t bytes, void* stream) = 0;
 };
 
 // What a module lends to the core. Its version and its build have been compared by whoever makes it.

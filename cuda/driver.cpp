@@ -90,6 +90,17 @@ class CudaRuntime : public Runtime {
           "to copy a step's tables to the device");
   }
 
+  void copy_and_wait(void* to, const void* from, size_t bytes, void* stream) override {
+    const auto own = static_cast<cudaStream_t>(stream);
+    cudaError_t status = cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, own);
+    if (status == cudaSuccess) status = cudaStreamSynchronize(own);
+    check(status, "to copy between the host and the device");
+  }
+
+  void clear(void* memory, size_t bytes, void* stream) override {
+    check(cudaMemsetAsync(memory, 0, bytes, static_cast<cudaStream_t>(stream)), "to clear new state");
+  }
+
   void copy_now(void* to, const void* from, size_t bytes) override {
     const Relaxed mode;
     cudaStream_t stream = nullptr;
@@ -108,6 +119,11 @@ class CudaRuntime : public Runtime {
 
   void record(void* event, void* stream) override {
     check(cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)), "to record an event");
+  }
+
+  void wait_in_stream(void* stream, void* event) override {
+    check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0),
+          "to let a stream wait");
   }
 
   bool is_past(void* event) override {

@@ -75,6 +75,43 @@ bool Queue::is_capturing(void* stream) {
   return runtime_.is_capturing(stream);
 }
 
+void Queue::let_follow(void* stream) {
+  const CurrentDevice current(runtime_, index_);
+  runtime_.wait_in_stream(stream, done_);
+}
+
+void Queue::check_is_eager(void* stream, const char* what) {
+  if (!runtime_.is_capturing(stream)) return;
+  throw std::runtime_error(std::string(what) + " cannot become part of a CUDA graph; do it outside of the capture");
+}
+
+void* Queue::allocate(size_t bytes, void* stream) {
+  const CurrentDevice current(runtime_, index_);
+  check_is_eager(stream, "making an optimizer's state");
+  void* const memory = runtime_.allocate(bytes, stream);
+  try {
+    runtime_.clear(memory, bytes, stream);
+    runtime_.wait_in_stream(stream, done_);  // past once all before is
+    runtime_.record(done_, stream);
+  } catch (...) {
+    runtime_.release(memory, stream);
+    throw;
+  }
+  return memory;
+}
+
+void Queue::release(void* memory) noexcept {
+  runtime_.wait(done_);
+  runtime_.release_lasting(memory);
+}
+
+void Queue::copy(void* to, const void* from, size_t bytes, void* stream) {
+  const CurrentDevice current(runtime_, index_);
+  check_is_eager(stream, "copying an optimizer's arrays");
+  runtime_.wait_in_stream(stream, done_);
+  runtime_.copy_and_wait(to, from, bytes, stream);
+}
+
 void Queue::prepare(const DeviceWork& work) {
   const CurrentDevice current(runtime_, index_);
   gather(work);

@@ -17,6 +17,10 @@ class Queue : public DeviceQueue {
   void prepare(const DeviceWork& work) override;
   void launch() override;
   bool is_capturing(void* stream) override;
+  void let_follow(void* stream) override;
+  void* allocate(size_t bytes, void* stream) override;
+  void release(void* memory) noexcept override;
+  void copy(void* to, const void* from, size_t bytes, void* stream) override;
 
  private:
   // One layout's part of a step. Where its tables begin is counted in bytes, tiles in tiles.
@@ -31,6 +35,7 @@ class Queue : public DeviceQueue {
     char *tensors, *tiles, *step, *coefficients;
   };
 
+  void check_is_eager(void* stream, const char* what);
   void gather(const DeviceWork& work);
   void add_part(const Job& job, const DeviceWork& work);
   void add_rest(const DeviceWork& work);

@@ -29,10 +29,14 @@ class Runtime {
   virtual void release_pinned(void* memory) noexcept = 0;
 
   virtual void copy(void* to, const void* from_pinned, size_t bytes, void* stream) = 0;
+  // Between the host and the device, in the order of a stream; returns when it is done.
+  virtual void copy_and_wait(void* to, const void* from, size_t bytes, void* stream) = 0;
+  virtual void clear(void* memory, size_t bytes, void* stream) = 0;     // to zero
   virtual void copy_now(void* to, const void* from, size_t bytes) = 0;  // beside every stream; returns when it is done
 
   virtual void* make_event() = 0;
   virtual void record(void* event, void* stream) = 0;
+  virtual void wait_in_stream(void* stream, void* event) = 0;  // what the stream is given from now on does
   virtual bool is_past(void* event) = 0;
   virtual void wait(void* event) noexcept = 0;
   virtual void release_event(void* event) noexcept = 0;

@@ -32,7 +32,7 @@ def built(target: str, *options: str) -> ctypes.CDLL:
 def functions() -> ctypes.CDLL:
     """The stand-in for flatstep.torch."""
     loaded = built("flatstep_stand_in_library")
-    loaded.stand_in_maker.restype = ctypes.c_void_p
+    loaded.stand_in_maker.restype = loaded.stand_in_cuda_maker.restype = ctypes.c_void_p
     return loaded
 
 
@@ -40,6 +40,19 @@ def functions() -> ctypes.CDLL:
 def maker() -> object:
     """The capsule that the core takes a device by."""
     return _capsule(functions().stand_in_maker(), b"flatstep.device_maker")
+
+
+@cache
+def cuda_maker() -> object:
+    """Likewise, for arrays that say that they are a CUDA device's."""
+    return _capsule(functions().stand_in_cuda_maker(), b"flatstep.device_maker")
+
+
+def use_for_arrays(monkeypatch) -> None:
+    """From here on flatstep's own optimizers step tests/foreign.py's arrays."""
+    from flatstep import devices
+
+    monkeypatch.setattr(devices, "makers", lambda: [cuda_maker()])
 
 
 def _capsule(pointer: int, name: bytes | None) -> object:

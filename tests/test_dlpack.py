@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import flatstep
+import foreign
 from cases import DEFAULTS, assert_same_bits, numbers
+from flatstep import devices
 
 
 @pytest.fixture
@@ -144,15 +146,8 @@ def test_jax_arrays():
     assert np.all(np.asarray(array) == 1)
 
 
-def test_arrays_on_a_device_are_sent_to_the_front_end_that_steps_them():
+def test_arrays_on_a_device_need_its_target(monkeypatch):
     """CuPy's, say."""
-
-    class OnDevice:
-        def __dlpack_device__(self):
-            return 2, 0
-
-        def __dlpack__(self, **_):
-            raise BufferError("unsupported device")
-
-    with pytest.raises(TypeError, match=r"params\['w'\] is a .*OnDevice on a CUDA device; flatstep.torch steps those"):
-        flatstep.Adam({"w": OnDevice()}, 0.1)
+    monkeypatch.setattr(devices, "makers", list)
+    with pytest.raises(TypeError, match=r"params\['w'\] is a foreign.Array on a CUDA device, but .* no cuda target"):
+        flatstep.Adam({"w": foreign.Array(np.ones(3))}, 0.1)

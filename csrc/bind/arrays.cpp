@@ -32,7 +32,15 @@ bool is_plain_array(nb::handle object) {
   return object.type().ptr() == plain;
 }
 
-// "module.Type", and the dtype of what has one.
+// Whether this NumPy's from_dlpack can ask for the memory itself.
+bool can_refuse_copies(const nb::module_& numpy) {
+  static const bool can =
+      nb::cast<bool>(numpy.attr("lib").attr("NumpyVersion")(numpy.attr("__version__")).attr("__ge__")("2.1.0"));
+  return can;
+}
+
+}  // namespace
+
 std::string full_type_name(nb::handle object) {
   const nb::object type = nb::borrow(object.type());
   const nb::object module = type.attr("__module__"), qualified = type.attr("__qualname__");
@@ -42,12 +50,10 @@ std::string full_type_name(nb::handle object) {
   return name + " of dtype " + nb::str(dtype).c_str();
 }
 
-// Whether a pending or caught Python error says that an object will not do, rather than that everything must stop.
 bool is_refusal(const nb::python_error& error) {
   return error.matches(PyExc_Exception) && !error.matches(PyExc_MemoryError);
 }
 
-// Why a torch tensor's memory is not what the tensor is; empty where it is, and for other objects.
 std::string hidden_meaning(nb::handle object) {
   if (!nb::hasattr(object, "__torch_function__")) return {};
   const std::string name = full_type_name(object);
@@ -56,15 +62,6 @@ std::string hidden_meaning(nb::handle object) {
   if (nb::cast<bool>(object.attr("is_neg")())) return "its numbers are negated when read; pass x.resolve_neg()";
   return {};
 }
-
-// Whether this NumPy's from_dlpack can ask for the memory itself.
-bool can_refuse_copies(const nb::module_& numpy) {
-  static const bool can =
-      nb::cast<bool>(numpy.attr("lib").attr("NumpyVersion")(numpy.attr("__version__")).attr("__ge__")("2.1.0"));
-  return can;
-}
-
-}  // namespace
 
 nb::object share(nb::handle object, bool may_be_copy) {
   if (const std::string why = hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());

@@ -29,11 +29,21 @@ class Buffer {
   std::string unusual_;  // the dtype's name where it is none that arrays.cpp knows
 };
 
+// "module.Type", and the dtype of what has one.
+std::string full_type_name(nb::handle object);
+
+// Whether a pending or caught Python error says that an object will not do, rather than that everything must stop.
+bool is_refusal(const nb::python_error& error);
+
+// Why a torch tensor's memory is not what the tensor is; empty where it is, and for other objects.
+std::string hidden_meaning(nb::handle object);
+
 // A NumPy array over another library's memory, by DLPack. Raises TypeError where that memory is not what it means. To
 // what may be a copy, nobody should write.
 nb::object share(nb::handle object, bool may_be_copy);
 
 void bind_catalog(nb::module_& module);
+void bind_device_memory(nb::module_& module);
 void bind_limit(nb::module_& module);
 void bind_step(nb::module_& module);
 void bind_torch(nb::module_& module);

@@ -17,6 +17,7 @@ NB_MODULE(_core, module) {
   // Whoever is alive when the interpreter ends is held by somebody else: a hook of torch, say.
   flatstep::nb::set_leak_warnings(false);
   flatstep::bind_catalog(module);
+  flatstep::bind_device_memory(module);
   flatstep::bind_limit(module);
   flatstep::bind_step(module);
   flatstep::bind_torch(module);

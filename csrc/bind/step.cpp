@@ -5,16 +5,16 @@
 #include <nanobind/stl/vector.h>
 
 #include <atomic>
+#include <deque>
 
 #include "bind.h"
 #include "describe.h"
+#include "leaf_group.h"
 #include "running.h"
 
 namespace flatstep {
 
 namespace {
-
-using Rows = std::optional<std::vector<int64_t>>;
 
 // One thread at a time, and no waiting: `with` raises RuntimeError while somebody is inside. Unlike a Python lock
 // around which a signal can strike, it is never left closed; but of whoever is inside during a fork, the child has only
@@ -42,43 +42,62 @@ class Exclusive {
 
 class Stepper {
  public:
-  Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name, bool on_openmp)
+  // `params` are arrays of NumPy's, or DeviceMemory; `devices` are capsules of DeviceMakers, for the latter.
+  Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name, bool on_openmp,
+          nb::list devices)
       : rule_(find_rule(rule)),
         params_(std::move(params)),
         name_(std::move(name)),
+        devices_(std::move(devices)),
         target_(&chosen_target()),
         team_(on_openmp ? Team::openmp : Team::own) {
     if (rule_ < 0) throw nb::key_error("no such rule");
     naming([&] {
-      std::vector<Buffer> buffers;
-      std::vector<Array> arrays;
-      for (size_t i = 0; i < params_.size(); ++i) buffers.emplace_back(params_[i], Stream::param, int64_t(i));
-      for (const Buffer& buffer : buffers) arrays.push_back(buffer.array());
-      plan_.emplace(rule_, arrays, first_moment);
+      for (size_t i = 0; i < params_.size(); ++i) {
+        const DeviceMemory* memory = nullptr;
+        nb::try_cast(params_[i], memory);
+        group_on(memory ? memory->device() : Device{dlpack::cpu, 0}).add(int64_t(i), params_[i]);
+      }
+      for (LeafGroup& group : groups_) group.make_plan(first_moment);
     });
   }
 
-  // (each leaf's offset in the buffer of a slot, the buffer's length), in bytes
-  nb::tuple state_layout(int slot) const {
-    const Plan::StateLayout placed = plan_->state_layout(slot);
+  Stepper(const Stepper&) = delete;
+  Stepper& operator=(const Stepper&) = delete;
+
+  // A group is the leaves of one device: (whether it is the processor, its leaves).
+  nb::list groups() const {
+    nb::list described;
+    for (const LeafGroup& group : groups_) described.append(nb::make_tuple(group.is_processor(), group.leaves()));
+    return described;
+  }
+
+  // (each leaf's offset in the buffer of a slot of a group, the buffer's length), in bytes
+  nb::tuple state_layout(size_t group, int slot) const {
+    const Plan::StateLayout placed = groups_.at(group).state_layout(slot);
     return nb::make_tuple(placed.offsets, placed.bytes);
   }
 
   // `buffer` is kept alive by the stepper.
-  void place_state(int slot, nb::object buffer) {
-    Buffer view(buffer, Stream::param, 0);
-    const Array array = view.array();
-    if (array.read_only || array.axes != 1 || array.item_bytes != 1)
-      throw nb::value_error("a state buffer is a writable array of bytes");
-    plan_->place_state(slot, array.data, array.shape[0]);
+  void place_state(size_t group, int slot, nb::object buffer) {
+    groups_.at(group).place_state(slot, buffer);
     state_.append(buffer);
+  }
+
+  // The buffer of a slot of a group on a device.
+  nb::object allocate_state(size_t group, int slot) {
+    nb::object made = nb::cast(groups_.at(group).allocate_state(slot));
+    state_.append(made);
+    return made;
   }
 
   // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first. `progress` becomes the
   // stepper's with the step itself: no signal can strike between the two.
   void step(nb::list grads, nb::list scalars, const Rows& rows, nb::object progress) {
-    with_jobs(grads, scalars, rows,
-              [this](const std::vector<Job>& jobs) { run(jobs.data(), int64_t(jobs.size()), team_); });
+    with_jobs(grads, scalars, rows, [this](const std::vector<Scalars>& table) {
+      for (LeafGroup& group : groups_) group.prepare(table);
+      for (LeafGroup& group : groups_) group.carry_out(team_);
+    });
     progress_ = std::move(progress);
   }
 
@@ -86,18 +105,29 @@ class Stepper {
   nb::object progress() const { return progress_; }
   void set_progress(nb::object progress) { progress_ = std::move(progress); }
 
-  // The part of a step that falls to the elements first <= i < last of each job. For tests of what kernels do far out,
-  // where a whole step would touch more memory than a machine has.
+  // The part of a step that falls to the elements first <= i < last of each job of the processor's. For tests of what
+  // kernels do far out, where a whole step would touch more memory than a machine has.
   void step_range(nb::list grads, nb::list scalars, const Rows& rows, int64_t first, int64_t last) {
-    with_jobs(grads, scalars, rows, [=](const std::vector<Job>& jobs) {
-      for (const Job& job : jobs) {
-        if (first < 0 || last > job.elements) throw std::out_of_range("elements outside of the step");
-        job.kernel(*job.call, first, last);
+    with_jobs(grads, scalars, rows, [=, this](const std::vector<Scalars>&) {
+      for (const LeafGroup& group : groups_) {
+        for (const Job& job : group.jobs()) {
+          if (first < 0 || last > job.elements || !group.is_processor())
+            throw std::out_of_range("elements outside of the step");
+          job.kernel(*job.call, first, last);
+        }
       }
     });
   }
 
-  std::string_view target() const { return target_->name; }
+  // Who carries out the steps: the processor's target, the devices, or both.
+  std::string target() const {
+    std::string names;
+    for (const LeafGroup& group : groups_) {
+      const std::string_view name = group.is_processor() ? target_->name : "cuda";
+      if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + std::string(name);
+    }
+    return names.empty() ? target_->name : names;
+  }
 
   // For the garbage collector: whatever here may lead back to the optimizer.
   int visit(visitproc visit, void* argument) {
@@ -107,6 +137,7 @@ class Stepper {
     return 0;
   }
   void forget() {
+    groups_.clear();
     params_.reset();
     state_.reset();
     progress_.reset();
@@ -114,7 +145,33 @@ class Stepper {
   }
 
  private:
-  // Checks and assembles a step, and hands its jobs to `carry_out` with the interpreter unlocked.
+  LeafGroup& group_on(const Device& device) {
+    for (LeafGroup& group : groups_) {
+      if (group.device() == device) return group;
+    }
+    std::shared_ptr<DeviceQueue> queue;
+    if (device.type != dlpack::cpu) queue = maker_of(device).make(rule_, device.index);
+    return groups_.emplace_back(rule_, device, std::move(queue));
+  }
+
+  const DeviceMaker& maker_of(const Device& device) const {
+    for (nb::handle capsule : devices_) {
+      const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
+      if (!maker) throw nb::python_error();
+      if (static_cast<const DeviceMaker*>(maker)->type == device.type) return *static_cast<const DeviceMaker*>(maker);
+    }
+    throw nb::type_error("there is nobody to step on that device");
+  }
+
+  // Whatever happens, a step leaves no references behind.
+  struct Forgetting {
+    Stepper& stepper;
+    ~Forgetting() {
+      for (LeafGroup& group : stepper.groups_) group.end();
+    }
+  };
+
+  // Checks and assembles a step, and has it carried out with the interpreter unlocked.
   template <class F>
   void with_jobs(const nb::list& grads, const nb::list& scalars, const Rows& rows, F&& carry_out) {
     if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
@@ -124,21 +181,26 @@ class Stepper {
     for (const int64_t row : rows ? *rows : std::vector<int64_t>{0}) {
       if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
     }
+    const Forgetting at_the_end{*this};
     naming([&] {
-      std::vector<Buffer> held;  // gradients stay put until the step is done; parameters are arrays that we own
-      std::vector<std::optional<Array>> arrays(params_.size());
-      held.reserve(params_.size());
-      for (size_t i = 0; i < params_.size(); ++i) {
-        const nb::handle grad = grads[i];
-        if (!grad.is_none()) arrays[i] = held.emplace_back(grad, Stream::grad, int64_t(i)).array();
+      for (LeafGroup& group : groups_) take_grads(group, grads);
+      // Only now: taking another library's arrays runs its code, which may do anything.
+      for (const bool by_dlpack : {true, false}) {
+        for (LeafGroup& group : groups_) {
+          if (group.is_processor() != by_dlpack) group.check_params();
+        }
       }
-      // Only now: taking another library's gradient runs its code, which may do anything.
-      for (size_t i = 0; i < params_.size(); ++i) {
-        if (arrays[i]) plan_->check_unchanged(int64_t(i), Buffer(params_[i], Stream::param, int64_t(i)).array());
-      }
-      const std::vector<Job>& jobs = plan_->assemble(arrays, table, rows ? &*rows : nullptr, *target_);
-      unlocked([&] { carry_out(jobs); });
+      for (LeafGroup& group : groups_) group.assemble(table, rows, *target_);
+      unlocked([&] { carry_out(table); });
     });
+  }
+
+  static void take_grads(LeafGroup& group, const nb::list& grads) {
+    group.begin();
+    for (size_t position = 0; position < group.leaves().size(); ++position) {
+      const nb::handle grad = grads[size_t(group.leaves()[position])];
+      if (!grad.is_none()) group.take_grad(position, grad);
+    }
   }
 
   // Carries out f; a refusal becomes a Python error that names the leaf.
@@ -155,9 +217,10 @@ class Stepper {
   nb::list params_, state_;
   nb::object progress_ = nb::none();
   nb::callable name_;
+  nb::list devices_;  // keeps the makers
   const Target* target_;
   Team team_;
-  std::optional<Plan> plan_;
+  std::deque<LeafGroup> groups_;  // in the order in which their devices were met
 };
 
 int traverse_stepper(PyObject* self, visitproc visit, void* arg) {
@@ -184,13 +247,16 @@ void bind_step(nb::module_& module) {
       .def("__enter__", &Exclusive::enter)
       .def("__exit__", &Exclusive::exit, nb::sig("def __exit__(self, *raised: object) -> None"));
   nb::class_<Stepper>(module, "Stepper", nb::type_slots(stepper_slots))
-      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool>(), nb::arg("rule"),
-           nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"),
+      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool, nb::list>(), nb::arg("rule"),
+           nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"), nb::arg("devices"),
            nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "
-                   "name: collections.abc.Callable[[int], str], on_openmp: bool) -> None"))
-      .def("state_layout", &Stepper::state_layout, nb::arg("slot"),
-           nb::sig("def state_layout(self, slot: int) -> tuple[list[int], int]"))
-      .def("place_state", &Stepper::place_state, nb::arg("slot"), nb::arg("buffer"))
+                   "name: collections.abc.Callable[[int], str], on_openmp: bool, devices: list[object]) -> None"))
+      .def("groups", &Stepper::groups, nb::sig("def groups(self) -> list[tuple[bool, list[int]]]"))
+      .def("state_layout", &Stepper::state_layout, nb::arg("group"), nb::arg("slot"),
+           nb::sig("def state_layout(self, group: int, slot: int) -> tuple[list[int], int]"))
+      .def("place_state", &Stepper::place_state, nb::arg("group"), nb::arg("slot"), nb::arg("buffer"))
+      .def("allocate_state", &Stepper::allocate_state, nb::arg("group"), nb::arg("slot"),
+           nb::sig("def allocate_state(self, group: int, slot: int) -> DeviceMemory"))
       .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
            nb::arg("progress").none(),
            nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "

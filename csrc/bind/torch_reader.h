@@ -8,6 +8,7 @@
 
 #include "bind.h"
 #include "exchange.h"
+#include "streams.h"
 #include "tensors.h"
 
 namespace flatstep {
@@ -95,12 +96,8 @@ class Reader {
   // `exchange_api` may be None.
   Reader(nb::tuple plain_types, nb::handle exchange_api) : plain_types_(std::move(plain_types)) {
     if (exchange_api.is_none()) return;
-    const void* const table = PyCapsule_GetPointer(exchange_api.ptr(), "dlpack_exchange_api");
-    if (!table) throw nb::python_error();
-    const auto* header = static_cast<const dlpack::Header*>(table);
-    while (header && header->major != dlpack::known_major_version) header = header->previous;
-    if (!header) return;
-    const auto* const api = reinterpret_cast<const dlpack::ExchangeAPI*>(header);
+    const dlpack::ExchangeAPI* const api = dlpack::known_version_of(exchange_api);
+    if (!api) return;
     describe_ = api->describe;
     current_stream_ = api->current_stream;
   }

@@ -6,7 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, aligned_zeros, take_params
+from .arrays import Array, aligned_zeros
+from .device_arrays import DeviceArray
+from .leaves import Leaf, take_params
 from .trees import Tree
 
 
@@ -45,7 +47,7 @@ def flatten(params: Any) -> Flat:
         array([-0.5, -0.5])
     """
     tree = Tree(params)
-    leaves = take_params(tree)
+    leaves = [_in_host_memory(leaf, tree, i) for i, leaf in enumerate(take_params(tree))]
     dtype = leaves[0].dtype if leaves else np.dtype(np.float32)
     for index, leaf in enumerate(leaves):
         if leaf.dtype != dtype:
@@ -61,3 +63,12 @@ def flatten(params: Any) -> Flat:
         views.append(view)
         end += leaf.size
     return Flat(buffer, tree.build(views))
+
+
+def _in_host_memory(leaf: Leaf, tree: Tree, index: int) -> Array:
+    if isinstance(leaf, DeviceArray):
+        raise TypeError(
+            f"params{tree.path(index)} is on a CUDA device, expected an array in the host's memory; a step takes many "
+            "arrays as fast as one there, so pass the optimizer these"
+        )
+    return leaf

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ._core import DeviceMemory
+from .device_arrays import DeviceArray
 from .state import Past
 from .trees import Tree
 
@@ -91,7 +93,8 @@ class Loaded:
 
     def params(self, params: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Each parameter with the array that it is to take over; a file's state_dict has them."""
-        mine = [param.view(np.ndarray) for param in params]  # so that nobody makes one read-only from here on
+        # Views, so that nobody makes one read-only from here on.
+        mine = [param if isinstance(param, DeviceArray) else param.view(np.ndarray) for param in params]
         return self._pairs("state_dict['params']", self.get("params"), mine)
 
     def _pairs(self, name: str, structure: Any, into: Sequence[Any]) -> list[tuple[Any, Any]]:
@@ -107,7 +110,7 @@ class Loaded:
                     f"{name}{self._paths[leaf]} has shape {array.shape} and dtype {array.dtype}, expected "
                     f"{view.shape} and {view.dtype}"
                 )
-            if not view.flags.writeable:
+            if not (isinstance(view, DeviceArray) or view.flags.writeable):
                 raise ValueError(
                     f"{name}{self._paths[leaf]} is for an array that has become read-only; make it writable again"
                 )
@@ -130,7 +133,10 @@ def change_at_once(copies: Sequence[tuple[Any, Any]], attributes: Sequence[Chang
     """Copies each second array into the first, which has its shape and dtype, and sets attributes.
 
     All of it is done or, whatever signal strikes, nothing: what a signal's handler raises comes between two of Python's
-    own instructions, and here is but one. The rest is C code, as long as the arrays are plain ones of NumPy's.
+    own instructions, and here is but one. The rest is C code, as long as the arrays are plain ones of NumPy's. What is
+    on devices, where a copy may fail, comes first.
     """
-    items = [(into, ..., array) for into, array in copies]
-    deque(chain(starmap(setitem, items), starmap(setattr, attributes)), maxlen=0)
+    there = [(into.memory, into.bytes_of(array)) for into, array in copies if isinstance(into, DeviceArray)]
+    here = [(into, ..., array) for into, array in copies if not isinstance(into, DeviceArray)]
+    changes = chain(starmap(DeviceMemory.store, there), starmap(setitem, here), starmap(setattr, attributes))
+    deque(changes, maxlen=0)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from . import _core, files
-from .arrays import check_same_memory, largest_number, take_params
+from . import _core, devices, files
+from .arrays import Array
+from .device_arrays import DeviceArray
+from .leaves import check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, declared, finite
 from .state import History, Progress, State, number_off
@@ -67,7 +69,10 @@ class Optimizer:
         self._remembered = [name.removeprefix(_PREVIOUS) for name in names if name.startswith(_PREVIOUS)]
         self._names = names[: len(names) - len(self._remembered)]
         first_moment = self._options.get("mu_dtype") or ""
-        self._stepper = _core.Stepper(rule, leaves, first_moment, self._tree.path, self._on_openmp)
+        there = [leaf for leaf in leaves if isinstance(leaf, DeviceArray)]
+        arrays = [leaf.memory if isinstance(leaf, DeviceArray) else leaf for leaf in leaves]
+        makers = devices.makers() if there else []
+        self._stepper = _core.Stepper(rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
         self._state = State(rule, leaves, first_moment, self._stepper)
         self._settled: _Settled | None = None
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
@@ -186,9 +191,11 @@ class Optimizer:
     def state(self) -> dict[str, Any]:
         """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
 
-        The dicts and lists around them are made for each caller: write ``opt.state["mu"]["w"][...] = 0``.
+        The dicts and lists around them are made for each caller: write ``opt.state["mu"]["w"][...] = 0``. What is on a
+        device comes as arrays of the parameter's own library.
         """
-        return {slot: self._tree.build(self._state.views(slot)) for slot in self._state.slots}
+        lent = {slot: map(_lent, self._state.views(slot)) for slot in self._state.slots}
+        return {slot: self._tree.build(views) for slot, views in lent.items()}
 
     @property
     def target(self) -> str:
@@ -201,16 +208,21 @@ class Optimizer:
         return f"{type(self).__name__}({', '.join(parts)})"
 
     def state_dict(self) -> dict[str, Any]:
-        """All that is needed to go on bit for bit: state, counts, options and numbers, as copies.
+        """All that is needed to go on bit for bit: state, counts, options and numbers, as copies in the host's memory.
 
         Parameters are not in it, nor are schedules.
         """
         with self._exclusive:
-            state = {
-                slot: self._tree.build([view.copy(order="K") for view in self._state.views(slot)])
-                for slot in self._state.slots
-            }
-            return {**self._described(), "state": state}
+            return {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
+
+    def _in_host_memory(self, take: Callable[[Array], Array]) -> dict[str, Any]:
+        """The state by slot, in which ``take`` says what becomes of views of the host's memory; the rest is copied."""
+        return {
+            slot: self._tree.build(
+                [view.to_host() if isinstance(view, DeviceArray) else take(view) for view in self._state.views(slot)]
+            )
+            for slot in self._state.slots
+        }
 
     def _described(self) -> dict[str, Any]:
         """The state_dict but for its arrays."""
@@ -276,8 +288,9 @@ class Optimizer:
         """
         with self._exclusive:
             self._check_params()
-            params = self._tree.build(self._state.params)
-            files.write(path, self._tree, {**self._described(), "params": params, "state": self.state})
+            params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._state.params]
+            state = self._in_host_memory(lambda view: view)
+            files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
 
     def load(self, path: files.FilePath) -> None:
         """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
@@ -325,7 +338,7 @@ class Optimizer:
         progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check_one)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
-        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.buffers):
+        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.host_buffers()):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
         held = self._numbers.loaded(numbers)
         change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])
@@ -335,3 +348,7 @@ class Optimizer:
             f"{type(self).__name__} cannot be copied or pickled; make another one over the other parameters, and let "
             "it load_state_dict(opt.state_dict())"
         )
+
+
+def _lent(view: Any) -> Any:
+    return view.lent() if isinstance(view, DeviceArray) else view

@@ -1,4 +1,4 @@
-"""What an optimizer remembers: one flat buffer a slot, and how often each leaf was updated.
+"""What an optimizer remembers: a flat buffer a slot and device, and how often each leaf was updated.
 
 For the package's own use.
 """
@@ -11,45 +11,77 @@ from functools import cache
 from itertools import repeat
 from typing import Any, TypeVar
 
+import numpy as np
+
 from . import _core
-from .arrays import Array, aligned_zeros, view
+from .arrays import Array, aligned_zeros, dtype_of, view
+from .device_arrays import DeviceArray
+from .leaves import Leaf
 
 _slot_dtypes = cache(_core.slot_dtypes)
+_Place = tuple[Array | _core.DeviceMemory, int]  # a buffer, and the offset in it
+_NOWHERE: _Place = np.empty(0, np.uint8), 0
 
 
 class State:
-    """The slots of a rule for some parameters: a flat, aligned buffer each, zero at first, one view a parameter.
+    """The slots of a rule for some parameters: flat, aligned buffers, zero at first, one view a parameter.
 
-    Places each slot where the stepper wants it, and keeps it alive.
+    Each device has a buffer a slot. Places it where the stepper wants it, and keeps it alive.
     """
 
-    def __init__(self, rule: str, params: Sequence[Array], first_moment: str, stepper: _core.Stepper) -> None:
+    def __init__(self, rule: str, params: Sequence[Leaf], first_moment: str, stepper: _core.Stepper) -> None:
         self.params = params
         # As the parameters are now: whoever reshapes one later is refused, and its state stays whole.
         self._forms = [_form(param) for param in params]
         self._shapes = [(p.shape, tuple([s // p.itemsize for s in p.strides])) for p in params]
         self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
-        self._offsets: list[list[int]] = []
-        self.buffers: list[Array] = []
         self.slots = _core.slots(rule)
-        for slot in range(len(self.slots)):
-            offsets, length = stepper.state_layout(slot)
-            self._offsets.append(offsets)
-            self.buffers.append(aligned_zeros(length))
-            stepper.place_state(slot, self.buffers[slot])
+        self._places: dict[str, list[_Place]] = {slot: [_NOWHERE] * len(params) for slot in self.slots}
+        for group, (is_processor, leaves) in enumerate(stepper.groups()):
+            for index, slot in enumerate(self.slots):
+                offsets, length = stepper.state_layout(group, index)
+                buffer: Array | _core.DeviceMemory
+                if is_processor:
+                    buffer = aligned_zeros(length)
+                    stepper.place_state(group, index, buffer)
+                else:
+                    buffer = stepper.allocate_state(group, index)
+                for leaf, offset in zip(leaves, offsets, strict=True):
+                    self._places[slot][leaf] = buffer, offset
 
     def first_changed(self) -> int | None:
         """The first parameter that has another form by now; a step asks the compiled core instead."""
         return next((i for i, param in enumerate(self.params) if _form(param) != self._forms[i]), None)
 
-    def views(self, slot: str) -> list[Array]:
-        """The slot's part of each parameter, as arrays over the buffer."""
-        index = self.slots.index(slot)
-        rows = zip(self._shapes, self._offsets[index], self._dtypes, strict=True)
-        return [view(shape, self.buffers[index], offset, dtypes[index]) for shape, offset, dtypes in rows]
+    def views(self, slot: str) -> list[Leaf]:
+        """The slot's part of each parameter, as arrays over the buffers."""
+        dtypes = [own[self.slots.index(slot)] for own in self._dtypes]
+        rows = zip(self.params, self._shapes, self._places[slot], dtypes, strict=True)
+        return [_view(param, shape, *place, dtype) for param, shape, place, dtype in rows]
+
+    def host_buffers(self) -> list[Array]:
+        """Those in the host's memory."""
+        buffers = {id(buffer): buffer for places in self._places.values() for buffer, _ in places}
+        return [buffer for buffer in buffers.values() if isinstance(buffer, np.ndarray)]
 
 
-def _form(param: Array) -> tuple[Any, ...]:
+def _view(
+    param: Leaf,
+    shape: tuple[tuple[int, ...], tuple[int, ...]],
+    buffer: Array | _core.DeviceMemory,
+    offset: int,
+    dtype: str,
+) -> Leaf:
+    if isinstance(buffer, np.ndarray):
+        return view(shape, buffer, offset, dtype)
+    assert isinstance(param, DeviceArray)
+    lengths, strides = shape
+    item = dtype_of(dtype).itemsize
+    in_bytes = [stride * item for stride in strides]
+    return DeviceArray(buffer.part(offset, list(lengths), in_bytes, dtype, item, param.memory.source))
+
+
+def _form(param: Leaf) -> tuple[Any, ...]:
     return param.shape, param.strides, param.dtype
 
 

@@ -15,6 +15,12 @@ namespace {
 
 StandIn* active;
 
+// As a device gives it: well aligned.
+void* new_memory(size_t bytes) {
+  constexpr size_t alignment = 256;
+  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
 // Past once the last recording is.
 struct Event {
   int recorded = 0, reached = 0;
@@ -132,7 +138,7 @@ void* StandIn::allocate(size_t bytes, void*) {
   if (is_captured_) throw std::logic_error("a graph must not allocate");
   may_fail("allocate");
   ++allocations;
-  return std::malloc(bytes);
+  return new_memory(bytes);
 }
 
 void StandIn::release(void* memory, void*) noexcept {
@@ -143,7 +149,7 @@ void StandIn::release(void* memory, void*) noexcept {
 void* StandIn::allocate_lasting(size_t bytes) {
   may_fail("allocate_lasting");
   ++allocations;
-  return std::malloc(bytes);
+  return new_memory(bytes);
 }
 
 void StandIn::release_lasting(void* memory) noexcept { std::free(memory); }
@@ -163,6 +169,19 @@ void StandIn::copy(void* to, const void* from, size_t bytes, void*) {
   stream_.push_back([=] { std::memcpy(to, from, bytes); });
   if (!is_lazy) synchronize();
 }
+
+void StandIn::copy_and_wait(void* to, const void* from, size_t bytes, void* stream) {
+  copy(to, from, bytes, stream);
+  synchronize();
+}
+
+void StandIn::clear(void* memory, size_t bytes, void*) {
+  may_fail("clear");
+  stream_.push_back([=] { std::memset(memory, 0, bytes); });
+  if (!is_lazy) synchronize();
+}
+
+void StandIn::wait_in_stream(void*, void*) {}  // there is but one
 
 void StandIn::copy_now(void* to, const void* from, size_t bytes) {
   may_fail("copy_now");

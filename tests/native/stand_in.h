@@ -48,9 +48,12 @@ class StandIn : public device::Runtime {
   void* allocate_pinned(size_t bytes) override;
   void release_pinned(void* memory) noexcept override;
   void copy(void* to, const void* from, size_t bytes, void* stream) override;
+  void copy_and_wait(void* to, const void* from, size_t bytes, void* stream) override;
+  void clear(void* memory, size_t bytes, void* stream) override;
   void copy_now(void* to, const void* from, size_t bytes) override;
   void* make_event() override;
   void record(void* event, void* stream) override;
+  void wait_in_stream(void* stream, void* event) override;
   bool is_past(void* event) override;
   void wait(void* event) noexcept override;
   void release_event(void* event) noexcept override;

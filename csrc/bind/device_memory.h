@@ -1,0 +1,75 @@
+// Arrays in a device's memory: other libraries', taken by DLPack, and parts of our own state, offered by it. For
+// csrc/bind only.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "bind.h"
+#include "device.h"
+#include "exchange.h"
+#include "tensors.h"
+
+namespace flatstep {
+
+// Whose memory an array is, as DLPack numbers devices, but for CUDA's two kinds, which are one. Raises where it does
+// not say.
+Device device_of(nb::handle object);
+
+class DeviceMemory {
+ public:
+  // Another library's array, after whose pending work a stream goes on, as DLPack numbers them. Raises whatever that
+  // library does.
+  DeviceMemory(nb::handle object, int64_t stream);
+
+  // So many bytes of state on the device of a queue, zero at first, for parameters like `source`.
+  DeviceMemory(std::shared_ptr<DeviceQueue> queue, const Device& device, int64_t bytes, nb::handle source);
+
+  // A part of this memory, as an array of its own, for the parameter `source`. Strides are in bytes.
+  DeviceMemory part(int64_t offset, std::vector<int64_t> shape, std::vector<int64_t> strides, std::string dtype,
+                    int item_bytes, nb::object source) const;
+
+  Array array() const;
+  const Device& device() const { return device_; }
+  void* data() const { return data_; }
+  const std::vector<int64_t>& shape() const { return shape_; }
+  const std::vector<int64_t>& strides() const { return strides_; }
+  const std::string& dtype() const { return dtype_; }
+  int item_bytes() const { return item_bytes_; }
+  nb::object source() const { return source_; }
+
+  // The bytes from the first on, as many as a buffer has, to and from the host. After what is pending on the stream of
+  // the source's library; returns when it is done.
+  void fetch(nb::handle into) const;
+  void store(nb::handle from) const;
+
+  // Who copies; the one who steps the array.
+  void set_queue(std::shared_ptr<DeviceQueue> queue) { queue_ = std::move(queue); }
+
+  // For another library: a capsule with the memory, after whose pending work `stream` goes on.
+  nb::object lend(int64_t stream, bool is_versioned) const;
+
+  // For the garbage collector.
+  int visit(visitproc visit, void* argument) const;
+  void forget() { source_.reset(); }
+
+ private:
+  DeviceMemory() = default;
+  void take(nb::handle capsule);
+  void describe(const dlpack::TensorView& view);
+  void copy(void* to, const void* from, int64_t bytes) const;
+
+  nb::object source_;
+  std::shared_ptr<void> owner_;  // of the memory
+  std::shared_ptr<DeviceQueue> queue_;
+  Device device_{};
+  char* data_ = nullptr;
+  std::string dtype_;
+  int item_bytes_ = 1;
+  std::vector<int64_t> shape_, strides_;
+  bool read_only_ = false;
+};
+
+}  // namespace flatstep

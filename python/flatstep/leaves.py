@@ -1,0 +1,86 @@
+"""What comes in as parameters: NumPy's arrays, and other libraries' by DLPack. For the package's own use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _core, devices
+from .arrays import Array
+from .device_arrays import DeviceArray
+from .trees import Tree
+
+_CUDA = (2, 13)  # in DLPack's numbering of devices: their own memory, and what they share with the processor
+Leaf = Array | DeviceArray
+
+
+def take_params(tree: Tree) -> list[Leaf]:
+    """The tree's leaves as arrays over the same memory; TypeError where that cannot be.
+
+    Their dtype, layout and memory are the compiled core's to check.
+    """
+    return [leaf if type(leaf) is np.ndarray else _take(leaf, tree, i) for i, leaf in enumerate(tree.leaves)]
+
+
+def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
+    name, kind = f"params{tree.path(index)}", f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+    if isinstance(leaf, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass its .data")
+    if isinstance(leaf, np.ndarray):
+        return leaf
+    if kind.startswith(("jax.", "jaxlib.")):
+        raise TypeError(f"{name} is a {kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
+    if getattr(leaf, "requires_grad", False) or _is_torch_parameter(leaf):
+        raise TypeError(f"{name} is a {kind}, which is autograd's; use flatstep.torch, or pass x.detach()")
+    if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
+        raise TypeError(f"{name} is a {kind}, expected a NumPy array")
+    is_on_device = _device_type(leaf) in _CUDA
+    steps_there = is_on_device and bool(devices.makers())
+    try:
+        taken: Leaf = DeviceArray(_core.borrow(leaf)) if steps_there else _core.share(leaf, may_be_copy=False)
+    except Exception as error:  # whatever the library at the other end raises
+        if is_on_device and not steps_there:
+            mend = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
+            raise TypeError(f"{name} is a {kind} on a CUDA device, but {mend}") from None
+        raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
+    return taken
+
+
+def _device_type(leaf: Any) -> int | None:
+    """Whose memory it is, as DLPack numbers devices; None where it does not say."""
+    try:
+        return int(leaf.__dlpack_device__()[0])
+    except Exception:  # whatever the library at the other end raises
+        return None
+
+
+def _is_torch_parameter(leaf: Any) -> bool:
+    """Also one that is frozen for now: torch's own checks know it by its type, and so can we without importing it."""
+    return any((cls.__module__, cls.__name__) == ("torch.nn.parameter", "Parameter") for cls in type(leaf).__mro__)
+
+
+def largest_number(params: Sequence[Leaf]) -> float:
+    """The largest of the type in which steps on all of these compute: float64 for float64, else float32."""
+    computed = np.float64 if all(param.dtype == np.float64 for param in params) else np.float32
+    return float(np.finfo(computed).max)
+
+
+def check_same_memory(tree: Tree, arrays: Sequence[Leaf]) -> None:
+    """ValueError where another library has moved what it shared with NumPy, which would go on at the old place.
+
+    What is on a device the compiled core looks at anew.
+    """
+    for index, (leaf, array) in enumerate(zip(tree.leaves, arrays, strict=True)):
+        if leaf is array or isinstance(array, DeviceArray):
+            continue
+        now = _take(leaf, tree, index)
+        if isinstance(now, DeviceArray) or _place(now) != _place(array):
+            raise ValueError(
+                f"params{tree.path(index)} has another shape, dtype or place in memory than when the optimizer was made"
+            )
+
+
+def _place(array: Array) -> tuple[Any, ...]:
+    return array.ctypes.data, array.shape, array.strides, array.dtype, array.flags.writeable

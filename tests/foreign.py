@@ -1,0 +1,78 @@
+"""A library with arrays on a device, for tests: its memory is the processor's, and DLPack says otherwise."""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+CPU, CUDA, CUDA_MANAGED = 1, 2, 13
+LEGACY_STREAM = 1
+
+
+class Array:
+    """Over the memory of a NumPy array."""
+
+    stream: int | None = None  # on which the library works now, if it says so
+
+    def __init__(self, data, device: tuple[int, int] = (CUDA, 0), read_only: bool = False, versioned: bool = True):
+        self.data, self.device, self.read_only, self.versioned = np.asarray(data), device, read_only, versioned
+        self.waited_for: list[int] = []  # by these streams
+
+    def __dlpack_device__(self):
+        return self.device
+
+    def __dlpack__(self, **asked):
+        if not self.versioned and "max_version" in asked:
+            raise TypeError("__dlpack__() got an unexpected keyword argument 'max_version'")
+        self.waited_for.append(asked["stream"])
+        capsule = self.data.__dlpack__(**({"max_version": (1, 0)} if self.versioned else {}))
+        relabel(capsule, self.device, read_only=self.read_only)
+        return capsule
+
+    def __array_namespace__(self):
+        return SimpleNamespace(from_dlpack=from_dlpack)
+
+    @property
+    def __cuda_array_interface__(self):
+        return {"stream": self.stream}
+
+
+def from_dlpack(lender: Any) -> Array:
+    """As a consumer that works on the default stream takes it."""
+    device, is_brain = lender.__dlpack_device__(), False
+
+    class OnTheProcessor:
+        def __dlpack_device__(self):
+            return CPU, 0
+
+        def __dlpack__(self, **_):
+            nonlocal is_brain
+            capsule = lender.__dlpack__(stream=LEGACY_STREAM, max_version=(1, 0))
+            is_brain = relabel(capsule, (CPU, 0), hides_bfloat16=True)
+            return capsule
+
+    taken = np.from_dlpack(OnTheProcessor())
+    return Array(taken.view("bfloat16") if is_brain else taken, device)
+
+
+def relabel(capsule: object, device: tuple[int, int], *, read_only: bool = False, hides_bfloat16: bool = False) -> bool:
+    """Says that the memory in a DLPack capsule is of another device. Whether it was of bfloat16, unknown to NumPy."""
+    is_versioned = bool(_is_valid(capsule, b"dltensor_versioned"))
+    begin = _pointer(capsule, b"dltensor_versioned" if is_versioned else b"dltensor")
+    view = begin + 32 if is_versioned else begin
+    ctypes.c_int32.from_address(view + 8).value, ctypes.c_int32.from_address(view + 12).value = device
+    if is_versioned and read_only:
+        ctypes.c_uint64.from_address(begin + 24).value |= 1
+    code = ctypes.c_uint8.from_address(view + 20)
+    is_brain = code.value == 4
+    if is_brain and hides_bfloat16:
+        code.value = 1
+    return is_brain
+
+
+_is_valid, _pointer = ctypes.pythonapi.PyCapsule_IsValid, ctypes.pythonapi.PyCapsule_GetPointer
+_is_valid.restype, _is_valid.argtypes = ctypes.c_int, [ctypes.py_object, ctypes.c_char_p]
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]

@@ -1,0 +1,321 @@
+"""Other libraries' arrays on a device, played by the processor: stepped where they are, to the bits of NumPy's."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import flatstep
+import stand_in
+from cases import CASES, DEFAULTS, assert_same_bits, numbers
+from flatstep.device_arrays import DeviceArray
+from foreign import CUDA, CUDA_MANAGED, LEGACY_STREAM, Array, from_dlpack
+
+by_name = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+defaults = pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
+SHAPES = [(130,), (), (3, 5, 7), (0, 4), (64,), (2100,)]
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch):
+    stand_in.use_for_arrays(monkeypatch)
+
+
+def some(rng, dtype=np.float32):
+    return [numbers(rng, shape, dtype) for shape in SHAPES]
+
+
+def on_device(arrays):
+    return [Array(array.copy(order="K")) for array in arrays]
+
+
+def same_state(ours, theirs):
+    for slot, views in theirs.state.items():
+        for own, view in zip(ours.state[slot], views, strict=True):
+            assert_same_bits(getattr(own, "data", own) if isinstance(own, Array) else own, view, slot)
+
+
+@by_name
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_the_same_bits(case, dtype):
+    """With gradients that lie otherwise, that are missing, and beside arrays of NumPy's."""
+    rng = np.random.default_rng(0)
+    arrays = some(rng, dtype)
+    mixed = [array.copy() if i % 3 == 2 else Array(array.copy()) for i, array in enumerate(arrays)]
+    mine, twin = case.make(mixed), case.make(arrays)
+    for count in range(5):
+        grads = [None if (count + i) % 4 == 3 else grad for i, grad in enumerate(some(rng, dtype))]
+        if grads[2] is not None:
+            grads[2] = np.asfortranarray(grads[2])
+        twin.step(grads)
+        mine.step([grad if grad is None or i % 3 == 2 else Array(grad) for i, grad in enumerate(grads)])
+    for own, array in zip(mixed, arrays, strict=True):
+        assert_same_bits(own.data if isinstance(own, Array) else own, array)
+    same_state(mine, twin)
+    assert mine.count == twin.count
+
+
+def test_layouts_in_memory():
+    rng = np.random.default_rng(1)
+    array = np.asfortranarray(numbers(rng, (6, 70), np.float32))
+    mine, twin = [Array(array.copy(order="K"))], [array]
+    opt, other = flatstep.AMSGrad(mine, 0.05), flatstep.AMSGrad(twin, 0.05)
+    for grad in (numbers(rng, (6, 70), np.float32), np.asfortranarray(numbers(rng, (6, 70), np.float32))):
+        opt.step([Array(grad)])
+        other.step([grad])
+    assert_same_bits(mine[0].data, array)
+    same_state(opt, other)
+    assert opt.state["mu"][0].data.strides == array.strides
+    assert opt.state_dict()["state"]["mu"][0].strides == array.strides
+
+
+def test_bfloat16_moments():
+    pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(2)
+    array, grads = numbers(rng, 300, np.float32), [numbers(rng, 300, np.float32) for _ in range(3)]
+    mine = Array(array.copy())
+    opt, other = (flatstep.Adam(p, 0.05, mu_dtype="bfloat16") for p in (mine, array))
+    for grad in grads:
+        opt.step(Array(grad))
+        other.step(grad)
+    assert_same_bits(mine.data, array)
+    mu, twin = (each.state_dict()["state"]["mu"] for each in (opt, other))
+    assert mu.dtype == twin.dtype and mu.tobytes() == twin.tobytes()
+
+
+@defaults
+def test_state_crosses_over(case, tmp_path):
+    """A state_dict and a file of one are the other's too, and both go on with the same bits."""
+    rng = np.random.default_rng(3)
+    arrays = some(rng)
+    mine, twin = on_device(arrays), [array.copy() for array in arrays]
+    opt, other = case.make(mine), case.make(twin)
+    grads = [some(rng) for _ in range(4)]
+    for grad in grads[:2]:
+        opt.step([Array(g) for g in grad])
+        other.step(grad)
+    opt.save(tmp_path / "mine")
+    other.save(tmp_path / "twin")
+    assert (tmp_path / "mine").read_bytes() == (tmp_path / "twin").read_bytes()
+    saved = [opt.state_dict(), other.state_dict()]
+    for grad in grads[2:]:
+        opt.step([Array(g) for g in grad])
+        other.step(grad)
+
+    fresh, host = on_device(arrays), [array.copy() for array in arrays]
+    again, on_host = case.make(fresh), case.make(host)
+    again.load(tmp_path / "twin")
+    on_host.load(tmp_path / "mine")
+    again.load_state_dict(saved[1])
+    on_host.load_state_dict(saved[0])
+    for grad in grads[2:]:
+        again.step([Array(g) for g in grad])
+        on_host.step(grad)
+    for parts in zip(mine, twin, fresh, host, strict=True):
+        for part in parts:
+            assert_same_bits(part.data if isinstance(part, Array) else part, parts[1])
+    same_state(again, on_host)
+
+
+def test_a_file_that_does_not_fit_changes_nothing(tmp_path):
+    opt = flatstep.Adam([Array(np.ones(3)), Array(np.ones(2))], 0.1)
+    opt.step([Array(np.ones(3)), Array(np.ones(2))])
+    flatstep.Adam([np.zeros(3), np.zeros(5)], 0.1).save(tmp_path / "other")
+    before = opt.state_dict(), [param.data.copy() for param in opt.params]
+    with pytest.raises(ValueError, match=r"params'\]\[1\] has shape \(5,\)"):
+        opt.load(tmp_path / "other")
+    for param, array in zip(opt.params, before[1], strict=True):
+        assert_same_bits(param.data, array)
+    assert opt.state_dict()["count"] == before[0]["count"] == 1
+
+
+def test_state_is_the_librarys_own():
+    """Arrays of the parameter's library over the state itself, for as long as one of them is there."""
+    opt = flatstep.Adam({"w": Array(np.ones(3, np.float32))}, 0.1, b1=0.5)
+    opt.step({"w": Array(np.ones(3, np.float32))})
+    mu = opt.state["mu"]["w"]
+    assert isinstance(mu, Array) and mu.device == (CUDA, 0)
+    assert mu.data.tolist() == [0.5] * 3
+    mu.data[...] = 2
+    assert opt.state_dict()["state"]["mu"]["w"].tolist() == [2.0] * 3
+    del opt
+    gc.collect()
+    assert mu.data.tolist() == [2.0] * 3
+
+
+def test_a_library_without_from_dlpack_gets_what_offers_it():
+    class Plain(Array):
+        __module__ = "reference"
+
+        def __getattribute__(self, name):
+            if name == "__array_namespace__":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    opt = flatstep.Adam(Plain(np.ones(3, np.float32)), 0.1)
+    mu = opt.state["mu"]
+    assert isinstance(mu, DeviceArray) and mu.shape == (3,) and mu.dtype == np.float32
+    assert_same_bits(from_dlpack(mu).data, np.zeros(3, np.float32))
+    assert mu.__dlpack_device__() == (CUDA, 0)
+    with pytest.raises(BufferError, match="not as a copy"):
+        mu.__dlpack__(copy=True)
+    with pytest.raises(BufferError, match="lent where it is"):
+        mu.__dlpack__(dl_device=(1, 0))
+    with pytest.raises(ValueError, match="stream 0"):
+        mu.__dlpack__(stream=0)
+    assert "dltensor_versioned" in repr(mu.__dlpack__(max_version=(1, 1)))
+    assert '"dltensor"' in repr(mu.__dlpack__())
+
+
+def test_nothing_is_kept():
+    """Gradients are given back when a step returns, and also when it raises; parameters with the optimizer."""
+    param, grad = Array(np.ones(3)), Array(np.ones(3))
+    opt = flatstep.Adam([param, Array(np.ones(2))], 0.1)
+    with pytest.raises(ValueError, match="shape"):
+        opt.step([grad, Array(np.ones(1))])
+    opt.step([grad, None])
+    gone = [weakref.ref(grad.data), weakref.ref(grad), weakref.ref(param.data), weakref.ref(param)]
+    del grad
+    gc.collect()
+    assert [ref() is None for ref in gone] == [True, True, False, False]
+    del param, opt
+    gc.collect()
+    assert [ref() is None for ref in gone] == [True] * 4
+
+
+@pytest.mark.parametrize("versioned", [True, False])
+@pytest.mark.parametrize("kind", [CUDA, CUDA_MANAGED])
+def test_kinds_of_capsules_and_memory(versioned, kind):
+    """DLPack's older capsules, and memory that is the processor's too."""
+    param = Array(np.ones(3), (kind, 0), versioned=versioned)
+    opt = flatstep.Adam(param, 0.1)
+    opt.step(Array(np.ones(3), versioned=not versioned))
+    assert opt.target == "cuda"
+    assert_same_bits(param.data.round(6), np.full(3, 0.9))
+
+
+def test_launches_and_streams():
+    """One preparation and one sweep, no wait; each array is made to wait for the stream of the first one's library."""
+    params = [Array(np.ones(i % 5 + 1, np.float32)) for i in range(100)]
+    grads = [Array(np.ones(i % 5 + 1, np.float32)) for i in range(100)]
+    opt = flatstep.AMSGrad(params, 0.1)
+    opt.step(grads)
+    before = {what: stand_in.asked(what) for what in ("launches", "copies", "allocations", "waits")}
+    for array in (*params, *grads):
+        array.waited_for.clear()
+    opt.step(grads)
+    changes = {what: stand_in.asked(what) - count for what, count in before.items()}
+    assert changes == {"launches": 2, "copies": 1, "allocations": 0, "waits": 0}  # the count goes up
+    assert {stream for array in (*params, *grads) for stream in array.waited_for} == {LEGACY_STREAM}
+    assert opt.target == "cuda"
+
+
+REFUSED = {
+    "of the host's": (lambda: np.ones(3), r"grads\['w'\] is a numpy.ndarray .*on the CPU, expected one on cuda:0"),
+    "elsewhere": (lambda: Array(np.ones(3), (CUDA, 1)), r"is a foreign.Array on cuda:1, expected one on cuda:0; move"),
+    "no array": (lambda: [1.0, 1.0, 1.0], r"grads\['w'\] is a builtins.list, expected an array on a device"),
+    "wrong shape": (lambda: Array(np.ones(2)), r"grads\['w'\] has shape \(2,\), expected \(3,\)"),
+    "wrong dtype": (lambda: Array(np.ones(3, np.float32)), r"grads\['w'\] has dtype float32, expected float64"),
+    "odd dtype": (lambda: Array(np.ones(3, np.int16)), r"grads\['w'\] has dtype int16, expected float64"),
+}
+
+
+@pytest.mark.parametrize("make, message", REFUSED.values(), ids=REFUSED)
+def test_gradients_that_are_refused(make, message):
+    param, host = Array(np.ones(3)), np.ones(3)
+    opt = flatstep.Adam({"h": host, "w": param}, 0.1)
+    with pytest.raises((TypeError, ValueError), match=message):
+        opt.step({"h": np.ones(3), "w": make()})
+    assert (host == 1).all() and (param.data == 1).all() and opt.count == 0
+    opt.step({"h": np.ones(3), "w": Array(np.ones(3))})
+    assert_same_bits(param.data, host)
+    assert opt.target == f"{flatstep.targets()[0]}, cuda"
+
+
+def test_gradients_on_a_device_for_parameters_that_are_not():
+    with pytest.raises(TypeError, match="grads is a foreign.Array, expected a NumPy array of numbers"):
+        flatstep.Adam(np.ones(3), 0.1).step(Array(np.ones(3)))
+
+
+def test_parameters_that_are_refused():
+    for param, message in (
+        (Array(np.ones(3, np.int16)), "params has dtype int16, expected float32 or float64"),
+        (Array(np.ones(3), read_only=True), "params is read-only"),
+        (Array(np.ones((4, 4))[:, ::2]), "params has gaps"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            flatstep.Adam(param, 0.1)
+    both = Array(np.ones(4))
+    with pytest.raises(ValueError, match=r"params\[1\] shares memory with params\[0\]"):
+        flatstep.Adam([both, Array(both.data[2:])], 0.1)
+    with pytest.raises(TypeError, match="params is on a CUDA device, expected an array in the host's memory"):
+        flatstep.flatten(both)
+
+
+def test_parameters_that_have_moved_are_refused():
+    param = Array(np.ones(3))
+    opt = flatstep.Adam({"w": param}, 0.1)
+    before, param.data = param.data, np.ones(3)
+    with pytest.raises(ValueError, match=r"params\['w'\] has another shape, dtype or place in memory"):
+        opt.step({"w": Array(np.ones(3))})
+    assert (before == 1).all() and (param.data == 1).all() and opt.count == 0
+
+
+def test_state_as_a_gradient_is_refused():
+    param = Array(np.ones(3))
+    opt = flatstep.Adam(param, 0.1)
+    with pytest.raises(ValueError, match="grads shares memory with the optimizer's state"):
+        opt.step(opt.state["mu"])
+    with pytest.raises(ValueError, match="grads shares memory with params"):
+        opt.step(param)
+
+
+def test_captures_are_refused():
+    param = Array(np.ones(3))
+    opt = flatstep.Adam(param, 0.1)
+    with stand_in.capturing():
+        with pytest.raises(RuntimeError, match="part of a CUDA graph, whose replays would not be counted"):
+            opt.step(Array(np.ones(3)))
+        with pytest.raises(RuntimeError, match="cannot become part of a CUDA graph"):
+            opt.state_dict()
+        with pytest.raises(RuntimeError, match="making an optimizer's state cannot"):
+            flatstep.Adam(Array(np.ones(3)), 0.1)
+    assert (param.data == 1).all() and opt.count == 0
+
+
+def test_failures_change_nothing():
+    """Whichever call fails, when making an optimizer and in its step."""
+
+    def attempt(after, act):
+        stand_in.functions().stand_in_fail_after(after)
+        try:
+            act()
+        except (MemoryError, RuntimeError) as error:
+            if "planned: out of memory" not in str(error):
+                raise
+            return False
+        finally:
+            stand_in.functions().stand_in_fail_after(-1)
+        return True
+
+    def until_it_works(act, check=lambda: None):
+        failures = 0
+        while not attempt(failures, act):
+            failures += 1
+            check()
+        assert failures > 2
+
+    param, host = Array(np.ones(300)), np.ones(300)
+    made = []
+    until_it_works(lambda: made.append(flatstep.AMSGrad([host, param], 0.1)))
+    (opt,) = made
+
+    def unchanged():
+        assert (param.data == 1).all() and (host == 1).all() and opt.count == 0
+
+    until_it_works(lambda: opt.step([np.ones(300), Array(np.ones(300))]), unchanged)
+    assert_same_bits(param.data, host)
+    assert opt.count == 1
