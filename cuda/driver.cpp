@@ -110,6 +110,11 @@ class CudaRuntime : public Runtime {
     check(cudaEventRecord(static_cast<cudaEvent_t>(event), static_cast<cudaStream_t>(stream)), "to record an event");
   }
 
+  void wait_in_stream(void* stream, void* event) override {
+    check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0),
+          "to let a stream wait for another");
+  }
+
   bool is_past(void* event) override {
     const Relaxed mode;  // asking is held to disturb the captures of other threads
     const cudaError_t status = cudaEventQuery(static_cast<cudaEvent_t>(event));
