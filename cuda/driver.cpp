@@ -123,7 +123,7 @@ class CudaRuntime : public Runtime {
 
   void wait_in_stream(void* stream, void* event) override {
     check(cudaStreamWaitEvent(static_cast<cudaStream_t>(stream), static_cast<cudaEvent_t>(event), 0),
-          "to let a stream wait");
+          "to let a stream wait for another");
   }
 
   bool is_past(void* event) override {

@@ -123,8 +123,13 @@ void Queue::prepare(const DeviceWork& work) {
   is_captured_ = runtime_.is_capturing(stream_);
   if (is_captured_) {
     place_for_capture();
-  } else {
+    return;
+  }
+  try {
     place();
+  } catch (...) {
+    mark_done();  // some memory may be on its way
+    throw;
   }
 }
 

@@ -36,7 +36,7 @@ class Runtime {
 
   virtual void* make_event() = 0;
   virtual void record(void* event, void* stream) = 0;
-  virtual void wait_in_stream(void* stream, void* event) = 0;  // what the stream is given from now on does
+  virtual void wait_in_stream(void* stream, void* event) = 0;  // for its last recording; the host goes on
   virtual bool is_past(void* event) = 0;
   virtual void wait(void* event) noexcept = 0;
   virtual void release_event(void* event) noexcept = 0;

@@ -145,10 +145,10 @@ void a_replay_reads_its_numbers() {
   Leaves here(rule, 0, {1000, 3, 5000}, 3, 1), there(rule, 0, {1000, 3, 5000}, 3, 1);
   runtime.begin_capture();
   there.step_there(runtime);
-  runtime.end_capture();
+  const StandIn::Graph graph = runtime.end_capture();
   for (int step = 0; step < 4; ++step) {
     here.step_here();
-    runtime.replay();
+    runtime.replay(graph);
     runtime.synchronize();
     check(here.images() == there.images(), "a replay has the bits of the baseline with the numbers of the moment");
     here.change_numbers();

@@ -14,7 +14,9 @@ using device::Queue;
 // Waits are counted for the test's own Queue until it goes.
 class Watched {
  public:
-  Watched(StandIn& runtime, int rule) : runtime_(runtime), queue_(runtime, StandIn::kernels, rule, 1) {}
+  Watched(StandIn& runtime, int rule) : runtime_(runtime), queue_(runtime, StandIn::kernels, rule, 1) {
+    runtime.use(1);
+  }
   ~Watched() noexcept(false) {
     const bool has_waited = runtime_.waits > 0, is_restored = runtime_.current_device() == 0;
     if (std::uncaught_exceptions() > 0) return;
@@ -141,11 +143,11 @@ void replays_go_on_where_eager_steps_leave_off() {
     check(queue->is_capturing(nullptr), "a capture is seen");
     twins.prepare_there(queue, captured);
     queue->launch();
-    runtime.end_capture();
+    const StandIn::Graph graph = runtime.end_capture();
     if (!captured.there.empty()) check(runtime.copies > copies, "a graph has tables of its own");
     for (int i = 0; i < 30; ++i) {
       if (random.chance(50)) {
-        runtime.replay();
+        runtime.replay(graph);
         twins.step_here(captured);
       } else {
         if (random.chance(50)) twins.renew_gradients();

@@ -1,6 +1,8 @@
 // See stand_in.h. Compiled with the kernels' flags, which say how arithmetic rounds.
 #include "stand_in.h"
 
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
@@ -16,16 +18,21 @@ namespace {
 StandIn* active;
 
 // As a device gives it: well aligned.
-void* new_memory(size_t bytes) {
+char* new_memory(size_t bytes) {
   constexpr size_t alignment = 256;
-  return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  return static_cast<char*>(std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment));
 }
 
-// Past once the last recording is.
-struct Event {
-  int recorded = 0, reached = 0;
-  bool is_past() const { return reached == recorded; }
-};
+// Calls that cannot throw end the test instead.
+template <class F>
+void or_abort(F&& f) {
+  try {
+    f();
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%s\n", error.what());
+    std::abort();
+  }
+}
 
 }  // namespace
 
@@ -39,8 +46,8 @@ void for_each_thread(int64_t threads, F&& thread) {
   for (int64_t i = device::blocks_for(threads) * device::block_threads; i-- > 0;) thread(i);
 }
 
-void launch_tables(const device::Batch& batch, const device::Tables& tables, void*) {
-  testing::active->enqueue_launch([batch, tables] {
+void launch_tables(const device::Batch& batch, const device::Tables& tables, void* stream) {
+  testing::active->enqueue_launch(stream, {tables.rows, tables.tiles}, [batch, tables] {
     for_each_thread(device::threads_of(batch), [&](int64_t thread) { lay_out(batch, tables, thread); });
   });
 }
@@ -51,15 +58,15 @@ void load() {
 }
 
 template <class R, class T>
-void launch_preparation(const device::Preparation& preparation, void*) {
-  testing::active->enqueue_launch([preparation] {
+void launch_preparation(const device::Preparation& p, void* stream) {
+  testing::active->enqueue_launch(stream, {p.rows, p.scalars, p.coefficients}, [preparation = p] {
     for_each_thread(preparation.row_count, [&](int64_t thread) { prepare_row<R, T>(preparation, thread); });
   });
 }
 
 template <class R, class L>
-void launch_sweep(const device::Sweep& sweep, void*) {
-  testing::active->enqueue_launch([sweep] {
+void launch_sweep(const device::Sweep& s, void* stream) {
+  testing::active->enqueue_launch(stream, {s.tiles, s.segments, s.gradients, s.coefficients}, [sweep = s] {
     for_each_thread(sweep.tile_count * device::lanes, [&](int64_t thread) {
       sweep_lane<R, L>(sweep, thread / device::lanes, int(thread % device::lanes));
     });
@@ -75,7 +82,7 @@ namespace flatstep::testing {
 const device::LayOut StandIn::lay_out = &launch_tables;
 const device::Kernels StandIn::kernels = Table<Rules>::rows;
 
-StandIn::StandIn() {
+StandIn::StandIn() : now_(&find(0, nullptr)) {
   if (active) throw std::logic_error("there is a stand-in already");
   active = this;
 }
@@ -85,36 +92,118 @@ StandIn::~StandIn() {
   active = nullptr;
 }
 
+// Of a device's own stream there is always one; like CUDA's it has two handles.
+StandIn::Stream& StandIn::find(int device, void* handle) {
+  if (handle == reinterpret_cast<void*>(legacy_stream)) handle = nullptr;
+  for (Stream& stream : streams_) {
+    if (stream.handle == handle && !stream.is_destroyed && (handle || stream.device == device)) return stream;
+  }
+  if (handle) throw std::logic_error("there is no such stream");
+  return streams_.emplace_back(Stream{device, nullptr});
+}
+
+void* StandIn::make_stream(int device) {
+  for (uintptr_t number = legacy_stream + 2;; ++number) {
+    auto* const handle = reinterpret_cast<void*>(number);
+    const auto has_it = [&](const Stream& stream) { return stream.handle == handle && !stream.is_destroyed; };
+    if (std::any_of(streams_.begin(), streams_.end(), has_it)) continue;
+    streams_.push_back({device, handle});
+    return handle;
+  }
+}
+
+void StandIn::destroy_stream(void* handle) { find(0, handle).is_destroyed = true; }
+
+void StandIn::use(int device, void* handle) { now_ = &find(device, handle); }
+
+void StandIn::run(std::function<void()> kernel) { push(*now_, {std::move(kernel)}); }
+
+void StandIn::go_on() {
+  while (now_->can_go_on()) do_first(*now_);
+}
+
 void StandIn::synchronize() {
-  while (!stream_.empty()) do_one();
+  while (do_one()) continue;
 }
 
-void StandIn::do_one() {
-  const std::function<void()> work = std::move(stream_.front());
-  stream_.pop_front();
-  work();
+void StandIn::begin_capture() { now_->captured.emplace(); }
+
+StandIn::Graph StandIn::end_capture() {
+  Graph graph = std::move(*now_->captured);
+  now_->captured.reset();
+  return graph;
 }
 
-void StandIn::run(std::function<void()> kernel) {
-  stream_.push_back(std::move(kernel));
+void StandIn::replay(const Graph& graph) {
+  for (const auto& kernel : graph) push(*now_, {kernel});
+}
+
+// As given by a caller, who should have the stream's device current.
+StandIn::Stream& StandIn::own(void* handle) {
+  Stream& stream = find(device_, handle);
+  if (stream.device != device_) throw std::logic_error("another device is current than that of the stream");
+  return stream;
+}
+
+StandIn::Stream& StandIn::eager(void* handle, const char* what) {
+  Stream& stream = own(handle);
+  if (stream.captured) throw std::logic_error(std::string("a graph must not ") + what);
+  return stream;
+}
+
+void StandIn::push(Stream& stream, Work work) {
+  stream.work.push_back(std::move(work));
   if (!is_lazy) synchronize();
 }
 
-void StandIn::begin_capture() {
-  graph_.clear();
-  is_captured_ = true;
+// Any stream that can goes on; false where none can.
+bool StandIn::do_one() {
+  std::vector<Stream*> ready;
+  for (Stream& stream : streams_) {
+    if (stream.can_go_on()) ready.push_back(&stream);
+  }
+  if (ready.empty()) return false;
+  do_first(*choice_.pick(ready));
+  return true;
 }
 
-void StandIn::replay() { stream_.insert(stream_.end(), graph_.begin(), graph_.end()); }
+void StandIn::do_first(Stream& stream) {
+  const Work work = std::move(stream.work.front());
+  stream.work.pop_front();
+  work.act();
+}
 
-void StandIn::enqueue_launch(std::function<void()> kernel) {
+// Null where it is none of a device's, but a test's own.
+StandIn::Memory* StandIn::memory_at(const void* address) {
+  const auto* const byte = static_cast<const char*>(address);
+  auto after = memory_.upper_bound(byte);
+  if (after == memory_.begin()) return nullptr;
+  auto& [begin, memory] = *--after;
+  return byte < begin + memory.bytes ? &memory : nullptr;
+}
+
+void StandIn::check_access(const void* address, int device) {
+  const Memory* const memory = memory_at(address);
+  if (!memory) return;
+  if (memory->device != device) throw std::logic_error("the memory is another device's");
+  if (!memory->is_there) throw std::logic_error("nobody has waited for the memory to be there");
+}
+
+void StandIn::enqueue_launch(void* handle, const std::vector<const void*>& tables, std::function<void()> kernel) {
   ++launches;
+  Stream& stream = own(handle);
   if (fails_launches) {
     launch_failed_ = true;
-  } else if (is_captured_) {
-    graph_.push_back(std::move(kernel));
+    return;
+  }
+  auto checked = [this, device = stream.device, tables, own = std::move(kernel)] {
+    for (const void* table : tables) check_access(table, device);
+    own();
+  };
+  if (stream.captured) {
+    stream.captured->push_back(std::move(checked));
   } else {
-    run(std::move(kernel));
+    push(stream, {std::move(checked)});
   }
 }
 
@@ -134,25 +223,43 @@ void StandIn::may_fail(const char* what) {
   throw std::runtime_error(std::string("planned: out of memory in ") + what);
 }
 
-void* StandIn::allocate(size_t bytes, void*) {
-  if (is_captured_) throw std::logic_error("a graph must not allocate");
+void* StandIn::allocate(size_t bytes, void* handle) {
+  Stream& stream = eager(handle, "allocate");
   may_fail("allocate");
   ++allocations;
-  return new_memory(bytes);
+  char* const begin = new_memory(bytes);
+  memory_[begin] = {bytes, stream.device, false};
+  push(stream, {[this, begin] { memory_.at(begin).is_there = true; }});
+  return begin;
 }
 
-void StandIn::release(void* memory, void*) noexcept {
-  if (is_captured_) std::abort();  // a graph must not release
-  stream_.push_back([memory] { std::free(memory); });
+void StandIn::release(void* memory, void* handle) noexcept {
+  or_abort([&] {
+    Stream& stream = eager(handle, "release");
+    auto* const begin = static_cast<char*>(memory);
+    push(stream, {[this, begin, device = stream.device] {
+           check_access(begin, device);
+           memory_.erase(begin);
+           std::free(begin);
+         }});
+  });
 }
 
 void* StandIn::allocate_lasting(size_t bytes) {
   may_fail("allocate_lasting");
   ++allocations;
-  return new_memory(bytes);
+  char* const begin = new_memory(bytes);
+  memory_[begin] = {bytes, device_, true};
+  return begin;
 }
 
-void StandIn::release_lasting(void* memory) noexcept { std::free(memory); }
+void StandIn::release_lasting(void* memory) noexcept {
+  or_abort([&] {
+    check_access(memory, memory_.at(static_cast<char*>(memory)).device);
+    memory_.erase(static_cast<char*>(memory));
+    std::free(memory);
+  });
+}
 
 void* StandIn::allocate_pinned(size_t bytes) {
   may_fail("allocate_pinned");
@@ -162,57 +269,79 @@ void* StandIn::allocate_pinned(size_t bytes) {
 
 void StandIn::release_pinned(void* memory) noexcept { std::free(memory); }
 
-void StandIn::copy(void* to, const void* from, size_t bytes, void*) {
-  if (is_captured_) throw std::logic_error("a graph must not copy from memory that will be written again");
+void StandIn::copy(void* to, const void* from, size_t bytes, void* handle) {
+  Stream& stream = eager(handle, "copy from memory that will be written again");
   may_fail("copy");
   ++copies;
-  stream_.push_back([=] { std::memcpy(to, from, bytes); });
-  if (!is_lazy) synchronize();
+  push(stream, {[=, this, device = stream.device] {
+         check_access(to, device);
+         std::memcpy(to, from, bytes);
+       }});
 }
 
-void StandIn::copy_and_wait(void* to, const void* from, size_t bytes, void* stream) {
-  copy(to, from, bytes, stream);
-  synchronize();
+void StandIn::copy_and_wait(void* to, const void* from, size_t bytes, void* handle) {
+  Stream& stream = eager(handle, "wait");
+  may_fail("copy_and_wait");
+  ++copies;
+  bool is_done = false;
+  push(stream, {[&, device = stream.device] {
+         check_access(to, device);
+         check_access(from, device);
+         std::memcpy(to, from, bytes);
+         is_done = true;
+       }});
+  while (!is_done && do_one()) continue;
 }
 
-void StandIn::clear(void* memory, size_t bytes, void*) {
+void StandIn::clear(void* memory, size_t bytes, void* handle) {
+  Stream& stream = eager(handle, "clear what is new");
   may_fail("clear");
-  stream_.push_back([=] { std::memset(memory, 0, bytes); });
-  if (!is_lazy) synchronize();
+  push(stream, {[=, this, device = stream.device] {
+         check_access(memory, device);
+         std::memset(memory, 0, bytes);
+       }});
 }
-
-void StandIn::wait_in_stream(void*, void*) {}  // there is but one
 
 void StandIn::copy_now(void* to, const void* from, size_t bytes) {
   may_fail("copy_now");
   ++copies;
+  check_access(to, device_);
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 void* StandIn::make_event() {
   may_fail("make_event");
-  return new Event;
+  return new std::shared_ptr<Event>(new Event{device_, {}});
 }
 
-void StandIn::record(void* event, void*) {
-  if (is_captured_) throw std::logic_error("a graph must not record what others wait for");
-  auto* const own = static_cast<Event*>(event);
-  ++own->recorded;
-  stream_.push_back([own] { ++own->reached; });
-  if (!is_lazy) synchronize();
+void StandIn::record(void* event, void* handle) {
+  Stream& stream = eager(handle, "record what others wait for");
+  const std::shared_ptr<Event> own = event_of(event);
+  if (own->device != stream.device) throw std::logic_error("the event is another device's");
+  own->reached.push_back(false);
+  push(stream, {[own, recording = own->reached.size() - 1] { own->reached[recording] = true; }});
 }
 
-// The device goes on a little whenever somebody asks.
+void StandIn::wait_in_stream(void* handle, void* event) {
+  Stream& stream = eager(handle, "wait for what is not part of it");
+  may_fail("wait_in_stream");
+  const std::shared_ptr<Event>& own = event_of(event);
+  if (!own->reached.empty()) push(stream, {[] {}, own, own->reached.size() - 1});
+}
+
+// The devices go on a little whenever somebody asks.
 bool StandIn::is_past(void* event) {
-  if (!stream_.empty()) do_one();
-  return static_cast<Event*>(event)->is_past();
+  do_one();
+  return event_of(event)->is_past();
 }
 
 void StandIn::wait(void* event) noexcept {
   ++waits;
-  while (!static_cast<Event*>(event)->is_past()) do_one();
+  or_abort([&] {
+    while (!event_of(event)->is_past()) do_one();
+  });
 }
 
-void StandIn::release_event(void* event) noexcept { delete static_cast<Event*>(event); }
+void StandIn::release_event(void* event) noexcept { delete static_cast<std::shared_ptr<Event>*>(event); }
 
 }  // namespace flatstep::testing

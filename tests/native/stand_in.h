@@ -1,31 +1,43 @@
-// A device that the host plays: kernels carried out thread by thread, late, in the order of a stream, so that whoever
-// reuses memory too early is found out. For tests only.
+// Devices that the host plays: kernels carried out thread by thread, late, in the order of their stream, while any
+// other stream may go on first, so that whoever reuses memory too early is found out, and so is whoever has another
+// device current than he should. For tests only.
 #pragma once
 
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels.h"
 #include "runtime.h"
+#include "testing.h"
 
 namespace flatstep::testing {
 
 class StandIn : public device::Runtime {
  public:
+  using Graph = std::vector<std::function<void()>>;
+
   StandIn();
   ~StandIn() override;
 
   static const device::LayOut lay_out;
   static const device::Kernels kernels;  // they run on the stand-in that is there; there is one at a time
 
-  // What a program does with a device.
-  void synchronize();                      // the stream's work is done
+  // What a program does with devices. It works on one stream at a time, at first on device 0's own: the handle of a
+  // device's own stream is null.
+  void* make_stream(int device);
+  void destroy_stream(void* handle);  // its work goes on; the next stream that is made may get the handle
+  void use(int device, void* handle = nullptr);
+  void* stream() const { return now_->handle; }
   void run(std::function<void()> kernel);  // one of the program's own
-  void begin_capture();                    // launches go into a new graph from here on
-  void end_capture() { is_captured_ = false; }
-  void replay();  // in the stream
+  void go_on();                            // the stream alone, as far as it can
+  void synchronize();                      // the work of all streams is done
+  void begin_capture();                    // launches into the stream go into a new graph from here on
+  Graph end_capture();
+  void replay(const Graph& graph);
 
   // The call with this number from now on that may fail does; -1: none.
   int fails_after = -1;
@@ -35,12 +47,13 @@ class StandIn : public device::Runtime {
   // What it was asked for.
   int loads = 0, launches = 0, copies = 0, allocations = 0, waits = 0;
 
+  // For kernels: `tables` is the device memory that the kernel begins with.
   void load();
-  void enqueue_launch(std::function<void()> kernel);
+  void enqueue_launch(void* stream, const std::vector<const void*>& tables, std::function<void()> kernel);
 
   int current_device() override { return device_; }
   void set_device(int index) override { device_ = index; }
-  bool is_capturing(void*) override { return is_captured_; }
+  bool is_capturing(void* stream) override { return own(stream).captured.has_value(); }
   void* allocate(size_t bytes, void* stream) override;
   void release(void* memory, void* stream) noexcept override;
   void* allocate_lasting(size_t bytes) override;
@@ -60,13 +73,53 @@ class StandIn : public device::Runtime {
   std::string launch_failure() override;
 
  private:
+  struct Event {
+    int device;
+    std::vector<bool> reached;  // by recording
+    bool is_past() const { return reached.empty() || reached.back(); }
+  };
+
+  struct Work {
+    std::function<void()> act;
+    std::shared_ptr<Event> awaited = nullptr;  // in this of its recordings; null: nothing is
+    size_t recording = 0;
+    bool can_begin() const { return !awaited || awaited->reached[recording]; }
+  };
+
+  struct Stream {
+    int device;
+    void* handle;
+    bool is_destroyed = false;
+    std::optional<Graph> captured = std::nullopt;
+    std::deque<Work> work = {};
+    bool can_go_on() const { return !work.empty() && work.front().can_begin(); }
+  };
+
+  struct Memory {
+    size_t bytes;
+    int device;
+    bool is_there;  // the stream in whose order it was allocated has come so far
+  };
+
+  static constexpr uintptr_t legacy_stream = 1;
+
+  static const std::shared_ptr<Event>& event_of(void* handle) { return *static_cast<std::shared_ptr<Event>*>(handle); }
   void may_fail(const char* what);
-  void do_one();
+  Stream& find(int device, void* handle);
+  Stream& own(void* handle);
+  Stream& eager(void* handle, const char* what);
+  void push(Stream& stream, Work work);
+  bool do_one();
+  static void do_first(Stream& stream);
+  Memory* memory_at(const void* address);
+  void check_access(const void* address, int device);
 
   int device_ = 0;
-  bool is_captured_ = false, launch_failed_ = false;
-  std::deque<std::function<void()>> stream_;
-  std::vector<std::function<void()>> graph_;
+  bool launch_failed_ = false;
+  Random choice_{1};
+  std::deque<Stream> streams_;
+  Stream* now_;
+  std::map<const char*, Memory> memory_;  // the devices'
 };
 
 }  // namespace flatstep::testing

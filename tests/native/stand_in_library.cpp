@@ -19,6 +19,8 @@ std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
   return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index);
 }
 
+StandIn::Graph graph;
+
 constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue}, cuda_maker = {dlpack_cuda, &make_queue};
 
 }  // namespace
@@ -28,9 +30,9 @@ constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue}, cuda_maker = 
 FLATSTEP_EXPORT const void* stand_in_maker() { return &maker; }
 FLATSTEP_EXPORT const void* stand_in_cuda_maker() { return &cuda_maker; }
 FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }
-FLATSTEP_EXPORT void stand_in_end_capture() { stand_in().end_capture(); }
+FLATSTEP_EXPORT void stand_in_end_capture() { graph = stand_in().end_capture(); }
 FLATSTEP_EXPORT void stand_in_replay() {
-  stand_in().replay();
+  stand_in().replay(graph);
   stand_in().synchronize();
 }
 FLATSTEP_EXPORT void stand_in_fail_after(int calls) { stand_in().fails_after = calls; }

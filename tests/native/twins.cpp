@@ -95,9 +95,9 @@ LateNumber& Numbers::keep_skip() {
   return *skip_;
 }
 
-DeviceWork Numbers::work(const std::vector<Job>& jobs, const std::vector<Scalars>& given) const {
+DeviceWork Numbers::work(const std::vector<Job>& jobs, const std::vector<Scalars>& given, void* stream) const {
   const void* const skip = skip_ ? skip_->memory.data() : nullptr;
-  return {jobs, rows_, given, traced_, static_cast<const float*>(skip), nullptr};
+  return {jobs, rows_, given, traced_, static_cast<const float*>(skip), stream};
 }
 
 std::optional<std::vector<Scalars>> Numbers::step(const std::vector<Scalars>& given) {
@@ -166,7 +166,7 @@ void Twins::prepare_there(device::Queue& queue, const Step& step) {
     calls.push_back(call_of(part, step.scalars));
     jobs.push_back({part.layout, nullptr, &calls.back(), elements_of(part)});
   }
-  queue.prepare(numbers.work(jobs, step.scalars));
+  queue.prepare(numbers.work(jobs, step.scalars, runtime_.stream()));
 }
 
 void Twins::step(device::Queue& queue, const Step& step) {

@@ -35,7 +35,7 @@ class Numbers {
   LateNumber& keep_skip();
   LateNumber* count(int64_t row) { return counts_[size_t(row)].get(); }
 
-  DeviceWork work(const std::vector<Job>& jobs, const std::vector<Scalars>& given) const;
+  DeviceWork work(const std::vector<Job>& jobs, const std::vector<Scalars>& given, void* stream) const;
 
   // What the host makes of a step: each row's numbers, its count moved, whether or not a tensor has elements for it.
   // Nothing where it is skipped.
