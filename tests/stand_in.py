@@ -6,7 +6,7 @@ import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -32,6 +32,7 @@ def built(target: str, *options: str) -> ctypes.CDLL:
 def functions() -> ctypes.CDLL:
     """The stand-in for flatstep.torch."""
     loaded = built("flatstep_stand_in_library")
+    loaded.stand_in_make_stream.restype = loaded.stand_in_last_stream.restype = ctypes.c_void_p
     loaded.stand_in_maker.restype = loaded.stand_in_cuda_maker.restype = ctypes.c_void_p
     return loaded
 
@@ -78,6 +79,37 @@ def capturing() -> Iterator[None]:
         yield
     finally:
         functions().stand_in_end_capture()
+
+
+def make_stream(device: int = 0) -> int:
+    """The handle of a new one."""
+    return functions().stand_in_make_stream(device)
+
+
+def last_stream() -> int:
+    """That of the last launch, as DLPack numbers them."""
+    return functions().stand_in_last_stream() or 1
+
+
+@contextmanager
+def late() -> Iterator[None]:
+    """What is launched meanwhile is done at the end, streams in any order but for what makes them wait."""
+    functions().stand_in_be_lazy(1)
+    try:
+        yield
+    finally:
+        functions().stand_in_synchronize()
+        functions().stand_in_be_lazy(0)
+
+
+def run(stream: int, kernel: Callable[[], None]) -> None:
+    """Work of the program's own on a stream of device 0."""
+    made = ctypes.CFUNCTYPE(None)(kernel)
+    _kept.append(made)  # until the stream has come so far
+    functions().stand_in_run(ctypes.c_void_p(stream), made)
+
+
+_kept: list[object] = []
 
 
 def asked(what: str) -> int:

@@ -213,6 +213,80 @@ def test_launches_and_streams():
     assert opt.target == "cuda"
 
 
+class Other(Array):
+    """Of a second library, on the same device."""
+
+
+@pytest.fixture
+def streams(monkeypatch):
+    """Those on which each of the two libraries works now."""
+    own, other = stand_in.make_stream(), stand_in.make_stream()
+    monkeypatch.setattr(Array, "stream", own)
+    monkeypatch.setattr(Other, "stream", other)
+    return own, other
+
+
+def test_a_librarys_own_stream_is_used(streams):
+    """As its arrays name it, anew at each step."""
+    param, grad = Array(np.ones(3)), Array(np.ones(3))
+    opt = flatstep.Adam(param, 0.1)
+    opt.step(grad)
+    assert stand_in.last_stream() == streams[0]
+    param.stream, grad.stream = streams[::-1]
+    opt.step(grad)
+    assert stand_in.last_stream() == streams[1]
+    assert grad.waited_for == list(streams)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_libraries_go_on_after_the_step(streams, seed):
+    """The one whose stream it takes, and the one that only gave the gradients; who reads state, too."""
+    size = 300 + seed
+    param, grad = Array(np.ones(size)), Other(np.ones(size))
+    opt = flatstep.Adam(param, 0.1, b1=0.5)
+    seen = {}
+    with stand_in.late():
+        opt.step(grad)
+        for stream in streams:
+            stand_in.run(stream, lambda stream=stream: seen.update({stream: param.data.copy()}))
+        third = stand_in.make_stream()
+        mu = opt._state.views("mu")[0]
+        capsule = mu.__dlpack__(stream=third)
+        stand_in.run(third, lambda: seen.update({third: from_dlpack(mu).data.copy()}))
+    expected = {streams[0]: 0.9, streams[1]: 0.9, third: 0.5}
+    assert {stream: array.round(6).tolist() for stream, array in seen.items()} == {
+        stream: [value] * size for stream, value in expected.items()
+    }
+    del capsule
+
+
+def test_several_devices():
+    """One launch each, together with the processor's part; what is refused on one is done on none."""
+    rng = np.random.default_rng(4)
+    arrays = [numbers(rng, 100 + i, np.float32) for i in range(6)]
+    mine = [Array(a.copy(), (CUDA, i % 3)) if i % 3 < 2 else a.copy() for i, a in enumerate(arrays)]
+    opt, other = flatstep.AMSGrad(mine, 0.1), flatstep.AMSGrad(arrays, 0.1)
+    launches = stand_in.asked("launches")
+
+    def there(grads):
+        return [Array(g, (CUDA, i % 3)) if i % 3 < 2 else g for i, g in enumerate(grads)]
+
+    for step in range(3):
+        grads = [numbers(rng, 100 + i, np.float32) for i in range(6)]
+        before = [np.array(getattr(p, "data", p)) for p in mine]
+        with pytest.raises(ValueError, match=r"grads\[4\] has shape"):
+            opt.step(there([*grads[:4], grads[3], grads[5]]))
+        for param, array in zip(mine, before, strict=True):
+            assert_same_bits(param.data if isinstance(param, Array) else param, array)
+        opt.step(there(grads))
+        other.step(grads)
+        assert stand_in.asked("launches") - launches == 4 * (step + 1)
+    for param, array in zip(mine, arrays, strict=True):
+        assert_same_bits(param.data if isinstance(param, Array) else param, array)
+    same_state(opt, other)
+    assert opt.state["mu"][1].device == (CUDA, 1)
+
+
 REFUSED = {
     "of the host's": (lambda: np.ones(3), r"grads\['w'\] is a numpy.ndarray .*on the CPU, expected one on cuda:0"),
     "elsewhere": (lambda: Array(np.ones(3), (CUDA, 1)), r"is a foreign.Array on cuda:1, expected one on cuda:0; move"),

@@ -191,6 +191,7 @@ void StandIn::check_access(const void* address, int device) {
 
 void StandIn::enqueue_launch(void* handle, const std::vector<const void*>& tables, std::function<void()> kernel) {
   ++launches;
+  last_stream = handle;
   Stream& stream = own(handle);
   if (fails_launches) {
     launch_failed_ = true;

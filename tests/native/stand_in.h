@@ -46,6 +46,7 @@ class StandIn : public device::Runtime {
 
   // What it was asked for.
   int loads = 0, launches = 0, copies = 0, allocations = 0, waits = 0;
+  void* last_stream = nullptr;  // that a launch went to
 
   // For kernels: `tables` is the device memory that the kernel begins with.
   void load();

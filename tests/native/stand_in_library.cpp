@@ -9,9 +9,12 @@ using flatstep::testing::StandIn;
 
 constexpr int32_t dlpack_cpu = 1, dlpack_cuda = 2;
 
+struct AtOnce : StandIn {
+  AtOnce() { is_lazy = false; }
+};
+
 StandIn& stand_in() {
-  static StandIn device;
-  device.is_lazy = false;
+  static AtOnce device;
   return device;
 }
 
@@ -38,6 +41,15 @@ FLATSTEP_EXPORT void stand_in_replay() {
 FLATSTEP_EXPORT void stand_in_fail_after(int calls) { stand_in().fails_after = calls; }
 FLATSTEP_EXPORT void stand_in_fail_launches(int yes) { stand_in().fails_launches = yes != 0; }
 FLATSTEP_EXPORT void stand_in_fail_loads(int yes) { stand_in().fails_loads = yes != 0; }
+FLATSTEP_EXPORT void* stand_in_make_stream(int device) { return stand_in().make_stream(device); }
+FLATSTEP_EXPORT void* stand_in_last_stream() { return stand_in().last_stream; }
+FLATSTEP_EXPORT void stand_in_be_lazy(int yes) { stand_in().is_lazy = yes != 0; }
+FLATSTEP_EXPORT void stand_in_run(void* stream, void (*kernel)()) {
+  stand_in().use(0, stream);
+  stand_in().run(kernel);
+  stand_in().use(0);
+}
+FLATSTEP_EXPORT void stand_in_synchronize() { stand_in().synchronize(); }
 FLATSTEP_EXPORT int stand_in_launches() { return stand_in().launches; }
 FLATSTEP_EXPORT int stand_in_copies() { return stand_in().copies; }
 FLATSTEP_EXPORT int stand_in_allocations() { return stand_in().allocations; }

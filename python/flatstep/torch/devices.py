@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from .. import devices
+
 CPU = torch.device("cpu")
 
 
-@cache
 def makers() -> list[object]:
     """What the core steps on such devices with; empty where there are none."""
-    if torch.version.cuda is None or find_spec("flatstep._cuda") is None:
-        return []
-    from .. import _cuda
-
-    _cuda.devices()  # a driver that is too old says so here
-    return [_cuda.maker]
+    return [] if torch.version.cuda is None else devices.makers()
 
 
 def is_apart(device: torch.device) -> bool:
