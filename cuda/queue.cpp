@@ -88,6 +88,7 @@ void Queue::prepare(const DeviceWork& work) {
     place_for_capture();
     return;
   }
+  go_over_to(stream_);
   try {
     place();
   } catch (...) {
@@ -181,6 +182,16 @@ Bytes Queue::tiles() const {
   Bytes bytes;
   append(bytes, tiles);
   return bytes;
+}
+
+// Nobody else orders the steps of two streams that have no tensor in common: the tables are the queue's own. What was
+// prepared and never launched is past with its uploads.
+void Queue::go_over_to(void* stream) {
+  const uint64_t id = runtime_.stream_id(stream);
+  if (id == stream_id_) return;
+  runtime_.wait_in_stream(stream, done_);
+  ring_.wait_in_stream(stream);
+  stream_id_ = id;
 }
 
 void Queue::place() {
