@@ -32,7 +32,7 @@ def built(target: str, *options: str) -> ctypes.CDLL:
 def functions() -> ctypes.CDLL:
     """The stand-in for flatstep.torch."""
     loaded = built("flatstep_stand_in_library")
-    loaded.stand_in_maker.restype = ctypes.c_void_p
+    loaded.stand_in_maker.restype = loaded.stand_in_cuda_maker.restype = ctypes.c_void_p
     return loaded
 
 
@@ -40,6 +40,12 @@ def functions() -> ctypes.CDLL:
 def maker() -> object:
     """The capsule that the core takes a device by."""
     return _capsule(functions().stand_in_maker(), b"flatstep.device_maker")
+
+
+@cache
+def cuda_maker() -> object:
+    """The same for tensors that say that they are on CUDA devices."""
+    return _capsule(functions().stand_in_cuda_maker(), b"flatstep.device_maker")
 
 
 def _capsule(pointer: int, name: bytes | None) -> object:
@@ -58,13 +64,16 @@ def use_for_torch(monkeypatch) -> None:
 
 
 @contextmanager
-def capturing() -> Iterator[None]:
-    """What is launched meanwhile goes into the graph that ``functions().stand_in_replay()`` runs."""
+def capturing(device: int = 0) -> Iterator[None]:
+    """What is launched meanwhile on a device goes into the graph that ``functions().stand_in_replay()`` runs."""
+    functions().stand_in_use(device)
     functions().stand_in_begin_capture()
     try:
         yield
     finally:
+        functions().stand_in_use(device)
         functions().stand_in_end_capture()
+        functions().stand_in_use(0)
 
 
 def asked(what: str) -> int:

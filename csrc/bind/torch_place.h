@@ -40,6 +40,9 @@ class Place {
 
   const Device& device() const { return device_; }
   bool is_processor() const { return !queue_; }
+  bool is_idle() const { return rows_.empty() && counters_.empty(); }  // in this step
+  bool is_captured(void* stream) const { return queue_ && queue_->is_capturing(stream); }
+  std::string name() const { return is_processor() ? "the CPU" : "cuda:" + std::to_string(device_.index); }
 
   void clear() {
     step_.clear();
@@ -72,7 +75,7 @@ class Place {
   void prepare(const Target& target, const Scaling& scaling, bool capturable, void* stream) {
     jobs_ = &step_.jobs(scalars_, target);
     if (!queue_) return;
-    if (!capturable && queue_->is_capturing(stream)) {
+    if (!capturable && is_captured(stream)) {
       throw std::runtime_error(
           "this step would become part of a CUDA graph, but the optimizer has capturable=False: its numbers would stay "
           "as they are now; make it with capturable=True, and with lr in a tensor on the device if it is to change");

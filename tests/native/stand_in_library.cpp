@@ -7,7 +7,7 @@ namespace {
 
 using flatstep::testing::StandIn;
 
-constexpr int32_t dlpack_cpu = 1;
+constexpr int32_t dlpack_cpu = 1, dlpack_cuda = 2;
 
 StandIn& stand_in() {
   static StandIn device;
@@ -21,13 +21,15 @@ std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
 
 StandIn::Graph graph;
 
-constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue};
+constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue}, cuda_maker = {dlpack_cuda, &make_queue};
 
 }  // namespace
 
 #define FLATSTEP_EXPORT extern "C" __attribute__((visibility("default")))
 
 FLATSTEP_EXPORT const void* stand_in_maker() { return &maker; }
+FLATSTEP_EXPORT const void* stand_in_cuda_maker() { return &cuda_maker; }
+FLATSTEP_EXPORT void stand_in_use(int device) { stand_in().use(device); }
 FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }
 FLATSTEP_EXPORT void stand_in_end_capture() { graph = stand_in().end_capture(); }
 FLATSTEP_EXPORT void stand_in_replay() {
