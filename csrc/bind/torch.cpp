@@ -110,6 +110,7 @@ class TorchStepper {
       }
       if (wanting_.size() > 0) return;
       for (Place& place : places_) place.check_overlap();
+      for (Place& place : places_) place.check_counts();
     } catch (const Refusal& refusal) {
       raise_for(refusal, name);
     }
