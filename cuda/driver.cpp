@@ -51,6 +51,12 @@ class CudaRuntime : public Runtime {
     return status != cudaStreamCaptureStatusNone;
   }
 
+  uint64_t stream_id(void* stream) override {
+    unsigned long long id = 0;
+    check(cudaStreamGetId(static_cast<cudaStream_t>(stream), &id), "to ask which stream it is");
+    return id;
+  }
+
   void* allocate(size_t bytes, void* stream) override {
     void* memory = nullptr;
     check(cudaMallocAsync(&memory, bytes, static_cast<cudaStream_t>(stream)), allocating(bytes, "device"));

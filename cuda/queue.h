@@ -42,6 +42,7 @@ class Queue : public DeviceQueue {
   void reserve_coefficients(Part& part);
   Row row_of(size_t index, const DeviceWork& work);
   Bytes tiles() const;
+  void go_over_to(void* stream);
   void place();
   void place_for_capture();
   void launch(const Part& part);
@@ -51,7 +52,8 @@ class Queue : public DeviceQueue {
   Launcher launcher_;
   std::vector<bool> loaded_;  // by layout
   int index_;
-  void* done_ = nullptr;  // an event: past once the device is done with what nobody captured
+  void* done_ = nullptr;    // an event: past once the device is done with what nobody captured
+  uint64_t stream_id_ = 0;  // in the order of which stream the tables are written and read
 
   PinnedRing ring_;
   Table tensor_table_, tile_table_, step_table_, coefficient_table_;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace flatstep::device {
@@ -14,6 +15,7 @@ class Runtime {
   virtual int current_device() = 0;
   virtual void set_device(int index) = 0;
   virtual bool is_capturing(void* stream) = 0;
+  virtual uint64_t stream_id(void* stream) = 0;  // that no other stream has, not even a later one with its handle
 
   // Device memory in the order of a stream: what the stream was given before `release` may still use it. Without a
   // stream to say so, as with `release_lasting`, nobody uses it any more.

@@ -42,6 +42,10 @@ void PinnedRing::wait() {
   for (const Slot& slot : slots_) runtime_.wait(slot.event);
 }
 
+void PinnedRing::wait_in_stream(void* stream) {
+  for (const Slot& slot : slots_) runtime_.wait_in_stream(stream, slot.event);
+}
+
 Table::~Table() {
   if (memory_) runtime_.release_lasting(memory_);
 }

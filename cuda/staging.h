@@ -21,7 +21,8 @@ class PinnedRing {
   ~PinnedRing();
 
   void upload(void* to, const Bytes& bytes, void* stream);
-  void wait();  // for all copies
+  void wait();                        // for all copies
+  void wait_in_stream(void* stream);  // likewise, but only the stream does
 
  private:
   struct Slot {

@@ -72,13 +72,16 @@ def use_for_torch(monkeypatch) -> None:
 
 
 @contextmanager
-def capturing() -> Iterator[None]:
-    """What is launched meanwhile goes into the graph that ``functions().stand_in_replay()`` runs."""
+def capturing(device: int = 0) -> Iterator[None]:
+    """What is launched meanwhile on a device goes into the graph that ``functions().stand_in_replay()`` runs."""
+    functions().stand_in_use(device)
     functions().stand_in_begin_capture()
     try:
         yield
     finally:
+        functions().stand_in_use(device)
         functions().stand_in_end_capture()
+        functions().stand_in_use(0)
 
 
 def make_stream(device: int = 0) -> int:

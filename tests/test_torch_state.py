@@ -151,6 +151,33 @@ def test_loading_copies(case):
 
 
 @defaults
+def test_counts_in_one_tensor(case):
+    """Are refused: a step would count up twice, as torch does. Loaded, as FSDP unflattens them, each has its own."""
+    params, others = twins(SHAPES)
+    opt, other = case.make(params), case.make(others)
+    run([(opt, params), (other, others)], 2)
+    saved = opt.state_dict()
+    for state in saved["state"].values():
+        state["step"] = saved["state"][0]["step"]
+    opt.load_state_dict(saved)
+    run([(opt, params), (other, others)], 1, first=2)
+    same_bits(params, others)
+    steps = [opt.state[param]["step"] for param in params]
+    assert [step.item() for step in steps] == [3] * len(SHAPES)
+    for at in range(1, len(SHAPES)):
+        opt.state[params[at]]["step"] = steps[0]
+        before = Snapshot(opt)
+        with pytest.raises(
+            ValueError, match=f"param {at} of group 0 has its state 'step' in .* param 0 of group 0, .*"
+        ):
+            opt.step()
+        before.check()
+        opt.state[params[at]]["step"] = steps[at]
+        run([(opt, params), (other, others)], 1, first=2 + at)
+    same_bits(params, others)
+
+
+@defaults
 def test_counts_of_old_checkpoints(case):
     """Python numbers once; they become torch's tensors, and steps go on from them."""
     for kind in (int, float, lambda step: torch.tensor([step]), lambda step: torch.tensor(int(step))):

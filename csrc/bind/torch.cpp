@@ -64,13 +64,15 @@ class TorchStepper {
     gather(groups, state, stand_ins, name);
     nb::list stepped;
     if (wanting_.size() == 0) {
-      std::vector<std::pair<Scaling, void*>> of_place;
-      for (const Place& place : places_)
-        of_place.emplace_back(scaling_on(place, scalings),
-                              place.is_processor() ? nullptr : reader_.current_stream(place.device()));
+      std::vector<Scaling> scaling;
+      std::vector<void*> streams;
+      for (const Place& place : places_) {
+        scaling.push_back(scaling_on(place, scalings));
+        streams.push_back(place.is_processor() ? nullptr : reader_.current_stream(place.device()));
+      }
       unlocked([&] {
-        for (size_t i = 0; i < places_.size(); ++i)
-          places_[i].prepare(*target_, of_place[i].first, capturable, of_place[i].second);
+        check_captures(streams);
+        for (size_t i = 0; i < places_.size(); ++i) places_[i].prepare(*target_, scaling[i], capturable, streams[i]);
         for (Place& place : places_) place.carry_out(threads);
       });
       for (const nb::object& param : stepped_) stepped.append(param);
@@ -108,6 +110,7 @@ class TorchStepper {
       }
       if (wanting_.size() > 0) return;
       for (Place& place : places_) place.check_overlap();
+      for (Place& place : places_) place.check_counts();
     } catch (const Refusal& refusal) {
       raise_for(refusal, name);
     }
@@ -249,6 +252,22 @@ class TorchStepper {
     }
     if (found.overflow && found.overflow->item_bytes != 4) throw nb::type_error("found_inf is not float32");
     return found;
+  }
+
+  // A graph holds a whole step or nothing of it.
+  void check_captures(const std::vector<void*>& streams) const {
+    const Place *captured = nullptr, *other = nullptr;
+    if (places_.size() < 2) return;
+    for (size_t i = 0; i < places_.size(); ++i) {
+      if (!places_[i].is_idle()) (places_[i].is_captured(streams[i]) ? captured : other) = &places_[i];
+    }
+    if (!captured || !other) return;
+    throw std::runtime_error(
+        "this step would become part of a CUDA graph on " + captured->name() + ", but not what it does on " +
+        other->name() + ", which would be done now and never by a replay; " +
+        (other->is_processor() ? "make an optimizer of their own for the parameters on the CPU"
+                               : "capture the current stream of " + other->name() +
+                                     " too, or make an optimizer of their own for the parameters there"));
   }
 
   // Raises a refusal as a Python error that names the parameter.

@@ -2,11 +2,13 @@
 // bind/torch.cpp.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "device.h"
@@ -40,11 +42,15 @@ class Place {
 
   const Device& device() const { return device_; }
   bool is_processor() const { return !queue_; }
+  bool is_idle() const { return rows_.empty() && counters_.empty(); }  // in this step
+  bool is_captured(void* stream) const { return queue_ && queue_->is_capturing(stream); }
+  std::string name() const { return is_processor() ? "the CPU" : "cuda:" + std::to_string(device_.index); }
 
   void clear() {
     step_.clear();
     scalars_.clear();
     counters_.clear();
+    counts_.clear();
     rows_.clear();
     traced_.clear();
     group_begins_ = true;
@@ -63,16 +69,31 @@ class Place {
     } else {
       counters_.push_back(Counter(count));
     }
+    counts_.push_back({count.data, leaf.index});
     return true;
   }
 
   void check_overlap() { step_.check_overlap(); }
 
+  // Throws Refusal where two parameters count in one tensor, which a step would count up twice. They seldom move.
+  void check_counts() {
+    if (counts_ == checked_counts_) return;
+    std::vector<Count> sorted = counts_;
+    std::sort(sorted.begin(), sorted.end());
+    for (size_t i = 1; i < sorted.size(); ++i) {
+      if (sorted[i].first != sorted[i - 1].first) continue;
+      throw Refusal{Stream::param, sorted[i].second,
+                    "has its state 'step' in one tensor with {other}, which a step would count up twice; clone it",
+                    sorted[i - 1].second};
+    }
+    checked_counts_ = counts_;
+  }
+
   // All that can fail.
   void prepare(const Target& target, const Scaling& scaling, bool capturable, void* stream) {
     jobs_ = &step_.jobs(scalars_, target);
     if (!queue_) return;
-    if (!capturable && queue_->is_capturing(stream)) {
+    if (!capturable && is_captured(stream)) {
       throw std::runtime_error(
           "this step would become part of a CUDA graph, but the optimizer has capturable=False: its numbers would stay "
           "as they are now; make it with capturable=True, and with lr in a tensor on the device if it is to change");
@@ -96,6 +117,8 @@ class Place {
 
  private:
   static constexpr int32_t grad_scale_number = 1;
+
+  using Count = std::pair<const void*, int64_t>;  // where a parameter's updates are counted, and its leaf
 
   // A 0-d tensor in which torch counts a parameter's updates.
   struct Counter {
@@ -158,6 +181,7 @@ class Place {
   bool group_begins_ = true;
   std::vector<Scalars> scalars_;
   std::vector<Counter> counters_;
+  std::vector<Count> counts_, checked_counts_;  // of the step under way, and of the last one that was checked
   std::vector<Row> rows_;
   std::vector<Traced> traced_;
   const std::vector<Job>* jobs_ = nullptr;

@@ -82,12 +82,114 @@ void misuse_is_found_out() {
   runtime.release_event(event);
 }
 
+// Parts of a model, which take turns on two streams that nobody orders: both late, the second one first.
+class Turns {
+ public:
+  explicit Turns(uint64_t seed)
+      : twins_(runtime, rule_, {0, 2}, 4, 3, seed), queue_(runtime, StandIn::kernels, rule_, 1) {
+    const Step all = twins_.take();
+    for (size_t i = 0; i < 2; ++i) parts_.push_back({{all.here[i]}, {all.there[i]}, all.scalars});
+  }
+
+  StandIn runtime;
+
+  void prepare(size_t part) { twins_.prepare_there(queue_, parts_[part]); }
+  void step(size_t part) { twins_.step(queue_, parts_[part]); }
+  void capture_step(size_t part) {
+    runtime.use(1, runtime.make_stream(1));
+    runtime.begin_capture();
+    prepare(part);
+    queue_.launch();
+    runtime.end_capture();
+  }
+
+  // The tables are as the other stream was told, whatever the first one does later.
+  void finish_on(void* second) {
+    runtime.use(1, second);
+    step(1);
+    runtime.go_on();
+    runtime.synchronize();
+    step(1);
+    twins_.check_alike();
+    const int waits = runtime.waits_in_stream;
+    step(1);
+    check(runtime.waits_in_stream == waits && runtime.waits == 0, "who stays on a stream waits for nothing");
+    twins_.check_alike();
+  }
+
+ private:
+  int rule_ = find_rule("amsgrad");
+  Twins twins_;
+  device::Queue queue_;
+  std::vector<Step> parts_;
+};
+
+void another_stream_waits_for_the_tables() {
+  const std::vector<std::function<void(Turns&)>> firsts = {
+      [](Turns& turns) { turns.step(0); },
+      [](Turns& turns) { turns.prepare(0); },  // and gives up
+      [](Turns& turns) {
+        turns.step(0);
+        turns.prepare(1);
+      },
+      [](Turns& turns) {
+        turns.step(0);
+        turns.capture_step(1);
+      },
+  };
+  for (const auto& first : firsts) {
+    for (const bool is_warm : {false, true}) {
+      for (const bool is_destroyed : {false, true}) {
+        Turns turns(5);
+        void* const handle = turns.runtime.make_stream(1);
+        turns.runtime.use(1, handle);
+        if (is_warm) turns.step(1);
+        first(turns);
+        if (is_destroyed) turns.runtime.destroy_stream(handle);
+        void* const second = turns.runtime.make_stream(1);
+        check((second == handle) == is_destroyed, "a handle may come again");
+        turns.finish_on(second);
+      }
+    }
+  }
+}
+
+// Whether the call with number n failed, on the first stream or on the second one.
+bool fails_at(int n, bool on_second) {
+  Turns turns(6);
+  void* const streams[] = {turns.runtime.make_stream(1), turns.runtime.make_stream(1)};
+  turns.runtime.use(1, streams[0]);
+  if (on_second) {
+    turns.step(0);
+    turns.runtime.use(1, streams[1]);
+  }
+  turns.runtime.fails_after = n;
+  try {
+    turns.prepare(1);
+  } catch (const std::runtime_error&) {
+  }
+  const bool has_failed = turns.runtime.fails_after < 0;
+  turns.runtime.fails_after = -1;
+  turns.finish_on(streams[1]);
+  return has_failed;
+}
+
+void what_failed_on_one_stream_is_done_on_another() {
+  for (const bool on_second : {false, true}) {
+    int n = 0;
+    while (fails_at(n, on_second)) ++n;
+    check(n > 6, "several calls may fail");
+  }
+}
+
 }  // namespace
 
 }  // namespace flatstep::testing
 
 int main() {
   using namespace flatstep::testing;
-  return run_parts(
-      {{"streams go on by themselves", streams_go_on_by_themselves}, {"misuse is found out", misuse_is_found_out}});
+  return run_parts({{"streams go on by themselves", streams_go_on_by_themselves},
+                    {"misuse is found out", misuse_is_found_out},
+                    {"another stream waits for the tables", another_stream_waits_for_the_tables},
+                    {"what failed on one stream is done on another", what_failed_on_one_stream_is_done_on_another}});
 }

@@ -99,7 +99,7 @@ StandIn::Stream& StandIn::find(int device, void* handle) {
     if (stream.handle == handle && !stream.is_destroyed && (handle || stream.device == device)) return stream;
   }
   if (handle) throw std::logic_error("there is no such stream");
-  return streams_.emplace_back(Stream{device, nullptr});
+  return streams_.emplace_back(Stream{device, nullptr, streams_.size() + 1});
 }
 
 void* StandIn::make_stream(int device) {
@@ -107,7 +107,7 @@ void* StandIn::make_stream(int device) {
     auto* const handle = reinterpret_cast<void*>(number);
     const auto has_it = [&](const Stream& stream) { return stream.handle == handle && !stream.is_destroyed; };
     if (std::any_of(streams_.begin(), streams_.end(), has_it)) continue;
-    streams_.push_back({device, handle});
+    streams_.push_back({device, handle, streams_.size() + 1});
     return handle;
   }
 }
@@ -312,7 +312,7 @@ void StandIn::copy_now(void* to, const void* from, size_t bytes) {
 
 void* StandIn::make_event() {
   may_fail("make_event");
-  return new std::shared_ptr<Event>(new Event{device_, {}});
+  return new std::shared_ptr<Event>(new Event{device_});
 }
 
 void StandIn::record(void* event, void* handle) {
@@ -320,19 +320,22 @@ void StandIn::record(void* event, void* handle) {
   const std::shared_ptr<Event> own = event_of(event);
   if (own->device != stream.device) throw std::logic_error("the event is another device's");
   own->reached.push_back(false);
+  own->last = &stream;
   push(stream, {[own, recording = own->reached.size() - 1] { own->reached[recording] = true; }});
 }
 
 void StandIn::wait_in_stream(void* handle, void* event) {
   Stream& stream = eager(handle, "wait for what is not part of it");
   may_fail("wait_in_stream");
+  ++waits_in_stream;
   const std::shared_ptr<Event>& own = event_of(event);
   if (!own->reached.empty()) push(stream, {[] {}, own, own->reached.size() - 1});
 }
 
-// The devices go on a little whenever somebody asks.
+// The stream that somebody asks for goes on a little.
 bool StandIn::is_past(void* event) {
-  do_one();
+  Stream* const stream = event_of(event)->last;
+  if (stream && stream->can_go_on()) do_first(*stream);
   return event_of(event)->is_past();
 }
 

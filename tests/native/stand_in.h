@@ -45,7 +45,7 @@ class StandIn : public device::Runtime {
   bool is_lazy = true;  // nothing is done before somebody waits, or asks in vain a few times
 
   // What it was asked for.
-  int loads = 0, launches = 0, copies = 0, allocations = 0, waits = 0;
+  int loads = 0, launches = 0, copies = 0, allocations = 0, waits = 0, waits_in_stream = 0;
   void* last_stream = nullptr;  // that a launch went to
 
   // For kernels: `tables` is the device memory that the kernel begins with.
@@ -55,6 +55,7 @@ class StandIn : public device::Runtime {
   int current_device() override { return device_; }
   void set_device(int index) override { device_ = index; }
   bool is_capturing(void* stream) override { return own(stream).captured.has_value(); }
+  uint64_t stream_id(void* stream) override { return own(stream).id; }
   void* allocate(size_t bytes, void* stream) override;
   void release(void* memory, void* stream) noexcept override;
   void* allocate_lasting(size_t bytes) override;
@@ -74,9 +75,12 @@ class StandIn : public device::Runtime {
   std::string launch_failure() override;
 
  private:
+  struct Stream;
+
   struct Event {
     int device;
-    std::vector<bool> reached;  // by recording
+    std::vector<bool> reached = {};  // by recording
+    Stream* last = nullptr;          // into which it was recorded
     bool is_past() const { return reached.empty() || reached.back(); }
   };
 
@@ -90,6 +94,7 @@ class StandIn : public device::Runtime {
   struct Stream {
     int device;
     void* handle;
+    uint64_t id;
     bool is_destroyed = false;
     std::optional<Graph> captured = std::nullopt;
     std::deque<Work> work = {};

@@ -32,6 +32,7 @@ constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue}, cuda_maker = 
 
 FLATSTEP_EXPORT const void* stand_in_maker() { return &maker; }
 FLATSTEP_EXPORT const void* stand_in_cuda_maker() { return &cuda_maker; }
+FLATSTEP_EXPORT void stand_in_use(int device) { stand_in().use(device); }
 FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }
 FLATSTEP_EXPORT void stand_in_end_capture() { graph = stand_in().end_capture(); }
 FLATSTEP_EXPORT void stand_in_replay() {

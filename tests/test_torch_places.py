@@ -1,0 +1,120 @@
+"""One step of flatstep.torch's core over parameters on several devices: played by the processor, or the processor."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import stand_in
+from cases import assert_same_bits, numbers
+from flatstep import _core
+from torch_cases import torch
+
+KEYS = ["step", "exp_avg", "exp_avg_sq"]
+
+
+class Tensor:
+    """What the core asks of tensors where torch has no exchange API. The memory is the processor's all the same."""
+
+    def __init__(self, array: np.ndarray, device: str) -> None:
+        self._tensor = torch.from_numpy(array.copy())
+        self.device = torch.device(device)
+        self.grad: Tensor | None = None
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._tensor, name)
+
+
+class Model:
+    """A parameter on each of the devices, and what steps them."""
+
+    def __init__(self, *devices: str) -> None:
+        rng = np.random.default_rng(3)
+        self.params = [Tensor(numbers(rng, (200,), np.float32), device) for device in devices]
+        self.state = {}
+        for param, device in zip(self.params, devices, strict=True):
+            param.grad = Tensor(numbers(rng, (200,), np.float32), device)
+            slots = {key: Tensor(np.zeros(200, np.float32), device) for key in KEYS[1:]}
+            self.state[param] = {"step": Tensor(np.zeros((), np.float32), device), **slots}
+        self.stepper = _core.TorchStepper("adam", KEYS, (Tensor,), None, [stand_in.cuda_maker()])
+
+    def step(self, capturable: bool = True) -> None:
+        row = 0, 0.1, 1.0, 0.0, 0.0, 0.0, *[{"b1": 0.9, "b2": 0.99}.get(name, 0.0) for name in HYPERPARAMETERS]
+        wanting, stepped = self.stepper.step([(self.params, row)], self.state, {}, [], capturable, str, 1)
+        assert not wanting
+        assert stepped == self.params
+
+    def values(self) -> list[np.ndarray]:
+        return [tensor.numpy().copy() for p in self.params for tensor in (p, *self.state[p].values())]
+
+
+HYPERPARAMETERS = _core.hyperparameters("adam")
+
+
+@pytest.fixture(autouse=True)
+def streams(monkeypatch):
+    """Each device's own."""
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=0))
+
+
+def same(ours, theirs):
+    for own, other in zip(ours, theirs, strict=True):
+        assert_same_bits(own, other)
+
+
+def test_each_device_steps_what_it_has():
+    """With the bits of the processor: tables lie on each device, and each device's kernels run there."""
+    apart, here = Model("cuda:0", "cuda:1", "cpu"), Model("cpu", "cpu", "cpu")
+    before = stand_in.asked("launches")
+    for _ in range(3):
+        apart.step()
+        here.step()
+    same(apart.values(), here.values())
+    assert stand_in.asked("launches") - before == 3 * 2 * 2
+
+
+CAPTURES = {
+    "another device": (["cuda:0", "cuda:1"], [0], "on cuda:0, but not what it does on cuda:1.*capture the current str"),
+    "the first device": (["cuda:0", "cuda:1"], [1], "on cuda:1, but not what it does on cuda:0.*capture the current s"),
+    "the processor": (["cuda:0", "cpu"], [0], "on cuda:0, but not what it does on the CPU.*own for the parameters on"),
+    "the processor, first": (["cpu", "cuda:1"], [1], "on cuda:1, but not what it does on the CPU"),
+}
+
+
+@pytest.mark.parametrize("capturable", [True, False])
+@pytest.mark.parametrize(("devices", "captured", "message"), CAPTURES.values(), ids=CAPTURES)
+def test_a_graph_of_half_a_step_is_refused(devices, captured, message, capturable):
+    model = Model(*devices)
+    model.step()
+    before = model.values()
+    with stand_in.capturing(*captured), pytest.raises(RuntimeError, match=message):
+        model.step(capturable)
+    same(model.values(), before)
+    stand_in.functions().stand_in_replay()
+    same(model.values(), before)
+    model.step()
+
+
+def test_a_graph_of_all_devices_is_not():
+    model = Model("cuda:0", "cuda:1")
+    model.step()
+    before = model.values()
+    with ExitStack() as stack:
+        for device in (0, 1):
+            stack.enter_context(stand_in.capturing(device))
+        model.step()
+    same(model.values(), before)
+
+
+def test_devices_without_a_part_are_not_asked():
+    """A step that this time has nothing to do on the device whose stream is not captured."""
+    model = Model("cuda:0", "cuda:1")
+    model.step()
+    before = model.values()
+    model.params.pop()
+    with stand_in.capturing(0):
+        model.step()
+    same([tensor.numpy() for p in model.state for tensor in (p, *model.state[p].values())], before)
