@@ -81,6 +81,10 @@ class Optimizer:
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
         """Updates the parameters in place from their gradients.
 
+        What is on a CUDA device is launched there, on the stream that is current for the library of the first parameter
+        on it: behind all that its arrays, and those of other libraries, still wait for, and before what these libraries
+        are given next. The step does not wait for it.
+
         Args:
             grads: gradients in the structure of ``params``, dicts matched by key; each has the shape and dtype of its
                 parameter and any strides. A leaf whose gradient is None is left as it is and does not count.
@@ -90,7 +94,8 @@ class Optimizer:
         Raises:
             TypeError, ValueError: a gradient does not fit its parameter, or a number or schedule is out of bounds. Then
                 parameters, state and counts are as before.
-            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule.
+            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule; or a stream
+                is being captured into a CUDA graph, whose replays would not be counted (flatstep.torch's are).
 
         Example:
             >>> import numpy as np, flatstep

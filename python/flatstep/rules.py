@@ -32,7 +32,7 @@ class Adam(_AdamFamily):
 
     Args:
         params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
-            place.
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
@@ -175,7 +175,7 @@ class AMSGrad(_AdamFamily):
 
     Args:
         params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
-            place.
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
@@ -259,7 +259,7 @@ class AMSGrad(_AdamFamily):
 
 def _stored_as_computed(params: Any, mu_dtype: Any) -> bool:
     """Whether nothing of the state is rounded when it is stored."""
-    wide = (getattr(getattr(leaf, "dtype", None), "itemsize", 8) >= 4 for leaf in Tree(params).leaves)
+    wide = (getattr(getattr(leaf, "dtype", None), "itemsize", 0) >= 4 for leaf in Tree(params).leaves)
     return mu_dtype is None and all(wide)
 
 
@@ -279,7 +279,7 @@ class OptimisticAdam(_AdamFamily):
 
     Args:
         params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
-            place.
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         alpha: weight of the direction. Default 1.0.
@@ -357,7 +357,7 @@ class OptimisticGradientDescent(Optimizer):
 
     Args:
         params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
-            place.
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
         learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
             params. Every number here is an attribute that may be set between steps, to a number or a schedule.
         alpha: weight of the gradient. Default 1.0.
