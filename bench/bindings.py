@@ -50,7 +50,8 @@ class Way:
 
 WAYS = (
     Way("nanobind, ndarray", "by_nanobind", "step"),
-    Way("nanobind, buffer protocol, as flatstep", "by_nanobind", "step_by_buffers"),
+    Way("nanobind, buffer protocol", "by_nanobind", "step_by_buffers"),
+    Way("nanobind, NumPy's struct, as flatstep", "by_nanobind", "step_by_struct"),
     Way("pybind11, array_t", "by_pybind11", "step"),
 )
 

@@ -21,6 +21,10 @@ class Array:
         self.data, self.device, self.read_only, self.versioned = np.asarray(data), device, read_only, versioned
         self.waited_for: list[int] = []  # by these streams
 
+    @property
+    def dtype(self):
+        return self.data.dtype
+
     def __dlpack_device__(self):
         return self.device
 

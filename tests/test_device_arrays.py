@@ -289,7 +289,7 @@ def test_several_devices():
 
 REFUSED = {
     "of the host's": (lambda: np.ones(3), r"grads\['w'\] is a numpy.ndarray .*on the CPU, expected one on cuda:0"),
-    "elsewhere": (lambda: Array(np.ones(3), (CUDA, 1)), r"is a foreign.Array on cuda:1, expected one on cuda:0; move"),
+    "elsewhere": (lambda: Array(np.ones(3), (CUDA, 1)), r"is a foreign.Array of dtype float64 on cuda:1, expected one on cuda:0; move"),
     "no array": (lambda: [1.0, 1.0, 1.0], r"grads\['w'\] is a builtins.list, expected an array on a device"),
     "wrong shape": (lambda: Array(np.ones(2)), r"grads\['w'\] has shape \(2,\), expected \(3,\)"),
     "wrong dtype": (lambda: Array(np.ones(3, np.float32)), r"grads\['w'\] has dtype float32, expected float64"),
@@ -310,7 +310,7 @@ def test_gradients_that_are_refused(make, message):
 
 
 def test_gradients_on_a_device_for_parameters_that_are_not():
-    with pytest.raises(TypeError, match="grads is a foreign.Array, expected a NumPy array of numbers"):
+    with pytest.raises(TypeError, match="grads is a foreign.Array of dtype float64, expected a NumPy array of numbers"):
         flatstep.Adam(np.ones(3), 0.1).step(Array(np.ones(3)))
 
 

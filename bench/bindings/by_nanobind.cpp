@@ -1,4 +1,5 @@
-// The entry point by nanobind: arrays by its ndarray, and by Python's buffer protocol, as flatstep itself takes them.
+// The entry point by nanobind: arrays by its ndarray, by Python's buffer protocol, and, as flatstep itself takes
+// NumPy's, as they lie in memory.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
@@ -26,6 +27,24 @@ View view_buffer(nb::handle object) {
   return view;
 }
 
+// How NumPy's array objects begin.
+struct PlainArray {
+  PyObject head;
+  float* data;
+  int axes;
+  const Py_ssize_t *shape, *strides;
+  PyObject *base, *dtype;
+};
+
+View view_struct(nb::handle object) {
+  static PyObject* const type = nb::object(nb::module_::import_("numpy").attr("ndarray")).release().ptr();
+  static PyObject* const dtype = nb::object(nb::module_::import_("numpy").attr("dtype")("float32")).release().ptr();
+  const auto* const array = reinterpret_cast<const PlainArray*>(object.ptr());
+  if (object.type().ptr() != type || array->dtype != dtype || array->axes != 1 || array->strides[0] != sizeof(float))
+    throw nb::type_error(wrong_array);
+  return {array->data, size_t(array->shape[0])};
+}
+
 template <View (*view)(nb::handle)>
 void take(nb::list arrays, nb::tuple numbers) {
   std::vector<View> views;
@@ -41,5 +60,6 @@ NB_MODULE(by_nanobind, module) {
   module.def("nothing", &nothing);
   module.def("step", &take<view_ndarray>);
   module.def("step_by_buffers", &take<view_buffer>);
+  module.def("step_by_struct", &take<view_struct>);
   module.def("seen", [] { return nb::make_tuple(seen().elements, seen().sum); });
 }

@@ -1,8 +1,9 @@
-// Python arrays -> descriptors, by the buffer protocol, the cheapest way into a NumPy array, or else by DLPack. See
-// bind.h.
+// Python arrays -> descriptors: NumPy's as they lie in memory, others by the buffer protocol or DLPack. See bind.h.
+#include <algorithm>
 #include <bit>
 
 #include "bind.h"
+#include "plain_array.h"
 
 namespace flatstep {
 
@@ -24,12 +25,6 @@ std::string_view dtype_name(const Py_buffer& view) {
   if (format == "Zf"sv) return "complex64"sv;
   if (format == "Zd"sv) return "complex128"sv;
   return {};
-}
-
-// The type of NumPy arrays proper, which have no surprises.
-bool is_plain_array(nb::handle object) {
-  static PyObject* const plain = nb::object(nb::module_::import_("numpy").attr("ndarray")).release().ptr();
-  return object.type().ptr() == plain;
 }
 
 // Whether this NumPy's from_dlpack can ask for the memory itself.
@@ -71,6 +66,7 @@ nb::object share(nb::handle object, bool may_be_copy) {
 }
 
 Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
+  if (read_plain(object)) return;
   constexpr int flags = PyBUF_STRIDES | PyBUF_FORMAT;
   const auto refuse = [&](const std::string& what) {
     throw Refusal{stream, leaf, "is a " + full_type_name(object) + what, -1, true};
@@ -117,9 +113,29 @@ void Buffer::describe(nb::handle object) {
   }
 }
 
+// The common case. False where it is another one.
+bool Buffer::read_plain(nb::handle object) {
+  const PlainArray* const array = as_plain_array(object);
+  if (!array || array->axes > most_axes) return false;
+  dtype_ = name_of_numpy_dtype(array->dtype);
+  if (dtype_.empty()) return false;
+  plain_ = nb::borrow(object);
+  view_ = {};
+  view_.buf = array->data;
+  view_.itemsize = dtype_ == "float64"sv ? 8 : dtype_ == "float32"sv ? 4 : 2;
+  view_.ndim = array->axes;
+  view_.readonly = !array->is_writable();
+  // Copies: somebody may reshape the array while we look at others.
+  std::copy_n(array->shape, array->axes, shape_);
+  std::copy_n(array->strides, array->axes, strides_);
+  return true;
+}
+
 Buffer::Buffer(Buffer&& other) noexcept
-    : view_(other.view_), dtype_(other.dtype_), unusual_(std::move(other.unusual_)) {
+    : plain_(std::move(other.plain_)), view_(other.view_), dtype_(other.dtype_), unusual_(std::move(other.unusual_)) {
   other.view_.obj = nullptr;
+  std::copy(std::begin(other.shape_), std::end(other.shape_), shape_);
+  std::copy(std::begin(other.strides_), std::end(other.strides_), strides_);
 }
 
 Buffer::~Buffer() {
@@ -132,8 +148,8 @@ Array Buffer::array() const {
           dtype_.empty() ? std::string_view(unusual_) : dtype_,
           int(view_.itemsize),
           view_.ndim,
-          reinterpret_cast<const int64_t*>(view_.shape),
-          reinterpret_cast<const int64_t*>(view_.strides),
+          reinterpret_cast<const int64_t*>(plain_.is_valid() ? shape_ : view_.shape),
+          reinterpret_cast<const int64_t*>(plain_.is_valid() ? strides_ : view_.strides),
           view_.readonly != 0};
 }
 

@@ -9,7 +9,7 @@ namespace flatstep {
 
 namespace nb = nanobind;
 
-// A borrowed view of an object's memory, by the buffer protocol or DLPack; released on destruction.
+// A borrowed view of an object's memory, released on destruction. What `array` returns points into it.
 class Buffer {
  public:
   // Throws Refusal where the object offers neither.
@@ -22,8 +22,13 @@ class Buffer {
   Array array() const;
 
  private:
+  static constexpr int most_axes = 8;  // of what is read in the shortest way
+
+  bool read_plain(nb::handle object);
   void describe(nb::handle object);
 
+  nb::object plain_;                                  // an array of NumPy's, held instead of what `view_` would
+  Py_ssize_t shape_[most_axes], strides_[most_axes];  // of `plain_`
   Py_buffer view_;
   std::string_view dtype_;
   std::string unusual_;  // the dtype's name where it is none that arrays.cpp knows
