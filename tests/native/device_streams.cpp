@@ -166,6 +166,7 @@ bool fails_at(int n, bool on_second) {
   turns.runtime.fails_after = n;
   try {
     turns.prepare(1);
+  } catch (const OutOfDeviceMemory&) {
   } catch (const std::runtime_error&) {
   }
   const bool has_failed = turns.runtime.fails_after < 0;
