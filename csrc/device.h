@@ -4,6 +4,9 @@
 
 #include <cstddef>
 #include <memory>
+#include <new>
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "work.h"
@@ -44,13 +47,24 @@ struct DeviceWork {
   void* stream;
 };
 
+// A device has no memory for what it was asked, and nothing has changed.
+class OutOfDeviceMemory : public std::bad_alloc {
+ public:
+  explicit OutOfDeviceMemory(const std::string& what) : text_(what) {}
+  const char* what() const noexcept override { return text_.what(); }
+
+ private:
+  std::runtime_error text_;  // can be copied without fail, as exceptions should
+};
+
 // The steps of one optimizer on one device, in the order in which they are asked for, and memory for its state. Steps
 // never wait for the device.
 class DeviceQueue {
  public:
   virtual ~DeviceQueue() = default;
 
-  // All that can fail for want of memory. What it got ready is launched by `launch`, or replaced by the next call.
+  // All that can fail for want of memory, and then throws OutOfDeviceMemory. What it got ready is launched by `launch`,
+  // or replaced by the next call.
   virtual void prepare(const DeviceWork& work) = 0;
   virtual void launch() = 0;
 

@@ -6,13 +6,14 @@
 #include <stdexcept>
 #include <string>
 
+#include "device.h"
+
 namespace flatstep::device {
 
 namespace {
 
 std::string text(cudaError_t status) {
   std::string what = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
-  if (status == cudaErrorMemoryAllocation) what += "; parameters and state are as before; free memory of other owners";
   if (status == cudaErrorNoKernelImageForDevice)
     what += "; this was built for " FLATSTEP_CUDA_ARCHITECTURES ", set FLATSTEP_CUDA_ARCHITECTURES and install it anew";
   return what;
@@ -22,6 +23,14 @@ void check(cudaError_t status, const std::string& what) {
   if (status == cudaSuccess) return;
   cudaGetLastError();  // what is known by now need not fail the next call too
   throw std::runtime_error("flatstep failed " + what + " on CUDA: " + text(status));
+}
+
+// The same where something is made, before anything has changed.
+void check_room(cudaError_t status, const std::string& what) {
+  if (status != cudaErrorMemoryAllocation) return check(status, what);
+  cudaGetLastError();
+  throw OutOfDeviceMemory("flatstep failed " + what + " on CUDA: " + text(status) +
+                          "; parameters and state are as before; free memory of other owners");
 }
 
 std::string allocating(size_t bytes, const char* where) {
@@ -59,7 +68,7 @@ class CudaRuntime : public Runtime {
 
   void* allocate(size_t bytes, void* stream) override {
     void* memory = nullptr;
-    check(cudaMallocAsync(&memory, bytes, static_cast<cudaStream_t>(stream)), allocating(bytes, "device"));
+    check_room(cudaMallocAsync(&memory, bytes, static_cast<cudaStream_t>(stream)), allocating(bytes, "device"));
     return memory;
   }
 
@@ -70,7 +79,7 @@ class CudaRuntime : public Runtime {
   void* allocate_lasting(size_t bytes) override {
     const Relaxed mode;
     void* memory = nullptr;
-    check(cudaMalloc(&memory, bytes), allocating(bytes, "device"));
+    check_room(cudaMalloc(&memory, bytes), allocating(bytes, "device"));
     return memory;
   }
 
@@ -82,7 +91,7 @@ class CudaRuntime : public Runtime {
   void* allocate_pinned(size_t bytes) override {
     const Relaxed mode;
     void* memory = nullptr;
-    check(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault), allocating(bytes, "pinned host"));
+    check_room(cudaHostAlloc(&memory, bytes, cudaHostAllocDefault), allocating(bytes, "pinned host"));
     return memory;
   }
 
@@ -119,7 +128,7 @@ class CudaRuntime : public Runtime {
 
   void* make_event() override {
     cudaEvent_t event = nullptr;
-    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "to make an event");
+    check_room(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "to make an event");
     return event;
   }
 
@@ -152,9 +161,10 @@ class CudaRuntime : public Runtime {
     if (cudaEventDestroy(static_cast<cudaEvent_t>(event)) != cudaSuccess) cudaGetLastError();
   }
 
-  std::string launch_failure() override {
+  Failure launch_failure() override {
     const cudaError_t status = cudaGetLastError();
-    return status == cudaSuccess ? "" : text(status);
+    if (status == cudaSuccess) return {};
+    return {text(status), status == cudaErrorMemoryAllocation};
   }
 };
 

@@ -4,12 +4,15 @@
 #include <stdexcept>
 
 #include "describe.h"
+#include "device.h"
 
 namespace flatstep::device {
 
 void Launcher::load(int layout) const {
   kernels_[layout].load();
-  check(layout);
+  const Runtime::Failure failure = runtime_.launch_failure();
+  if (failure.is_for_want_of_memory) throw OutOfDeviceMemory(text(layout, "", failure.why));
+  if (!failure.why.empty()) throw std::runtime_error(text(layout, "", failure.why));
 }
 
 void Launcher::launch(int layout, const Preparation& preparation, const Sweep& sweep, void* stream) const {
@@ -21,11 +24,14 @@ void Launcher::launch(int layout, const Preparation& preparation, const Sweep& s
 }
 
 void Launcher::check(int layout, const char* part) const {
-  const std::string why = runtime_.launch_failure();
-  if (why.empty()) return;
-  throw std::runtime_error("the launch of " + (part + std::string(rules()[size_t(rule_)].name)) + " on " +
-                           std::string(layouts()[size_t(layout)].param.name) + " parameters failed on device " +
-                           std::to_string(index_) + ": " + why);
+  const Runtime::Failure failure = runtime_.launch_failure();
+  if (!failure.why.empty()) throw std::runtime_error(text(layout, part, failure.why));  // some may have been launched
+}
+
+std::string Launcher::text(int layout, const char* part, const std::string& why) const {
+  return "the launch of " + (part + std::string(rules()[size_t(rule_)].name)) + " on " +
+         std::string(layouts()[size_t(layout)].param.name) + " parameters failed on device " + std::to_string(index_) +
+         ": " + why;
 }
 
 }  // namespace flatstep::device

@@ -13,7 +13,7 @@ class Launcher {
 
   const Kernel& kernel(int layout) const { return kernels_[layout]; }
 
-  // All that a launch would fail for later.
+  // All that a launch would fail for later. Throws OutOfDeviceMemory where there is no room.
   void load(int layout) const;
 
   // Coefficients, then the sweep, if it has tiles, on the current device.
@@ -23,6 +23,8 @@ class Launcher {
   void check(int layout, const char* part = "") const;
 
  private:
+  std::string text(int layout, const char* part, const std::string& why) const;
+
   Runtime& runtime_;
   const Kernel* kernels_;  // by layout
   int rule_, index_;

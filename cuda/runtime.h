@@ -1,5 +1,6 @@
 // What a queue needs of a device: memory, copies, events, graph capture. One interface, so that tests can stand in for
-// the device. Everything that fails throws std::runtime_error and says what failed and why.
+// the device. Everything that fails throws std::runtime_error and says what failed and why; what fails for want of
+// memory where something is made throws OutOfDeviceMemory (csrc/device.h).
 #pragma once
 
 #include <cstddef>
@@ -43,7 +44,11 @@ class Runtime {
   virtual void wait(void* event) noexcept = 0;
   virtual void release_event(void* event) noexcept = 0;
 
-  virtual std::string launch_failure() = 0;  // why the launch just made was refused; empty if it was not
+  struct Failure {
+    std::string why;  // empty where there is none
+    bool is_for_want_of_memory = false;
+  };
+  virtual Failure launch_failure() = 0;  // why the launch or load just made was refused
 };
 
 // Makes a device current, and the one before it again in the end.

@@ -64,11 +64,14 @@ def _capsule(pointer: int, name: bytes | None) -> object:
 
 def use_for_torch(monkeypatch) -> None:
     """From here on flatstep.torch takes the processor's tensors for those of a device with memory of its own."""
+    import torch
+
     from flatstep.torch import devices
 
     monkeypatch.setattr(devices, "makers", lambda: [maker()])
     monkeypatch.setattr(devices, "in_use", lambda: [maker()])
     monkeypatch.setattr(devices, "is_apart", lambda device: device.type == "cpu")
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: bool(functions().stand_in_is_capturing()))
 
 
 @contextmanager
@@ -118,6 +121,17 @@ _kept: list[object] = []
 def asked(what: str) -> int:
     """How many launches, copies, allocations or waits there were so far."""
     return getattr(functions(), f"stand_in_{what}")()
+
+
+@contextmanager
+def failing(after: int, times: int = 1) -> Iterator[None]:
+    """The call after so many that may fail does, and those that follow, so many in all."""
+    functions().stand_in_fail_times(times)
+    functions().stand_in_fail_after(after)
+    try:
+        yield
+    finally:
+        functions().stand_in_fail_after(-1)
 
 
 class XlaDevice:

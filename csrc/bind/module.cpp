@@ -1,5 +1,6 @@
 // The extension module flatstep._core.
 #include "bind.h"
+#include "device.h"
 #include "lending.h"
 #include "parallel.h"
 
@@ -16,6 +17,7 @@ NB_MODULE(_core, module) {
   module.attr("_loan") = flatstep::nb::capsule(&loan, flatstep::loan_name);
   // Whoever is alive when the interpreter ends is held by somebody else: a hook of torch, say.
   flatstep::nb::set_leak_warnings(false);
+  flatstep::nb::exception<flatstep::OutOfDeviceMemory>(module, "OutOfDeviceMemory", PyExc_MemoryError);
   flatstep::bind_catalog(module);
   flatstep::bind_device_memory(module);
   flatstep::bind_limit(module);

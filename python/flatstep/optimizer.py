@@ -94,8 +94,9 @@ class Optimizer:
         Raises:
             TypeError, ValueError: a gradient does not fit its parameter, or a number or schedule is out of bounds. Then
                 parameters, state and counts are as before.
-            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule; or a stream
-                is being captured into a CUDA graph, whose replays would not be counted (flatstep.torch's are).
+            RuntimeError: the optimizer is in use by another thread, or by the step that calls this schedule; or a
+                stream is being captured into a CUDA graph, whose replays would not be counted (flatstep.torch's are).
+            MemoryError: a device has none left for the step's tables. Then, too, all is as before.
 
         Example:
             >>> import numpy as np, flatstep

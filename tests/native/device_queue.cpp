@@ -174,7 +174,8 @@ bool fails_at(int n, const Attempt& attempt) {
   Twins twins(runtime, rule, {0, 5}, 12, 2, 31);
   twins.numbers.keep_count(0, NumberKind::float32, 0);
   Watched queue(runtime, rule);
-  if (attempt.is_warm) twins.step(queue, twins.take(20));
+  const Step warm = twins.take(20);
+  if (attempt.is_warm) twins.step(queue, warm);
   runtime.synchronize();
   const auto before = twins.images_there();
   const Step step = twins.take();
@@ -183,9 +184,9 @@ bool fails_at(int n, const Attempt& attempt) {
   bool has_failed = false;
   try {
     twins.prepare_there(queue, step);
-  } catch (const std::runtime_error& error) {
+  } catch (const std::exception& error) {
     has_failed = true;
-    check(std::string(error.what()).starts_with("planned"), "what failed is said");
+    check(std::string(error.what()).find("planned") != std::string::npos, "what failed is said");
   }
   check(has_failed == (runtime.fails_after < 0), "a failure is passed on");
   runtime.fails_after = -1;
@@ -193,6 +194,7 @@ bool fails_at(int n, const Attempt& attempt) {
   if (has_failed && attempt.gives_up) return true;  // the queue goes, whatever is under way
   runtime.synchronize();
   check(twins.images_there() == before, "what fails changes nothing");
+  if (attempt.is_warm) twins.step(queue, warm);  // whose tables may be gone
   twins.step(queue);
   twins.step(queue, twins.take(50));
   twins.check_alike();

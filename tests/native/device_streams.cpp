@@ -166,6 +166,7 @@ bool fails_at(int n, bool on_second) {
   turns.runtime.fails_after = n;
   try {
     turns.prepare(1);
+  } catch (const OutOfDeviceMemory&) {
   } catch (const std::runtime_error&) {
   }
   const bool has_failed = turns.runtime.fails_after < 0;
@@ -182,6 +183,119 @@ void what_failed_on_one_stream_is_done_on_another() {
   }
 }
 
+// A part of a model, which has a stream of its own and does anything there, by a queue that it shares with others.
+class Wanderer {
+ public:
+  Wanderer(StandIn& runtime, device::Queue& queue, int rule, uint64_t seed)
+      : runtime_(runtime),
+        queue_(queue),
+        twins_(runtime, rule, {0, 2}, 3, 3, seed),
+        rate_(twins_.numbers.trace(0, 0, NumberKind::float32, false, 0.1)),
+        skip_(twins_.numbers.keep_skip()),
+        stream_(runtime.make_stream(1)) {
+    twins_.numbers.keep_count(1, NumberKind::int32, 0);
+  }
+
+  void do_something() {
+    runtime_.use(1, stream_);
+    switch (twins_.random.below(10)) {
+      case 0: return renew();
+      case 1: return capture();
+      case 2: return move();
+      case 3: return runtime_.go_on();
+      case 4:
+      case 5: return replay();
+      default: return step();
+    }
+  }
+  void check_alike() { twins_.check_alike(); }
+
+ private:
+  struct Captured {
+    StandIn::Graph graph;
+    Step step;
+  };
+
+  // Whether nothing failed; as a rule nothing is to.
+  bool is_prepared(const Step& step) {
+    runtime_.fails_after = twins_.random.chance(30) ? int(twins_.random.below(6)) : -1;
+    runtime_.failures = 1;
+    try {
+      twins_.prepare_there(queue_, step);
+    } catch (const std::exception& error) {
+      check(std::string(error.what()).find("planned") != std::string::npos, error.what());
+      return false;
+    }
+    runtime_.fails_after = -1;
+    return true;
+  }
+
+  void step() {
+    const Step step = twins_.take(twins_.random.pick<int>({10, 60, 100, 100, 100}));
+    if (!is_prepared(step) || twins_.random.chance(10)) return;
+    queue_.launch();
+    twins_.step_here(step);
+  }
+
+  void capture() {
+    Step step = twins_.take(80);
+    runtime_.begin_capture();
+    const bool is_whole = is_prepared(step);
+    if (is_whole) queue_.launch();
+    StandIn::Graph graph = runtime_.end_capture();
+    if (is_whole) captured_.push_back({std::move(graph), std::move(step)});
+  }
+
+  void replay() {
+    if (captured_.empty()) return;
+    const Captured& one = captured_[size_t(twins_.random.below(int64_t(captured_.size())))];
+    runtime_.replay(one.graph);
+    twins_.step_here(one.step);
+  }
+
+  void renew() {
+    if (twins_.random.chance(50)) twins_.renew_gradients();
+    twins_.numbers.scalars[1].learning_rate = 1.0 / double(twins_.random.between(1, 9));
+    rate_.set(runtime_, 1.0 / double(twins_.random.between(1, 9)));
+    skip_.set(runtime_, double(twins_.random.chance(20)));
+  }
+
+  // To another stream, in order, as programs do.
+  void move() {
+    const device::CurrentDevice current(runtime_, 1);
+    void* const event = runtime_.make_event();
+    runtime_.record(event, stream_);
+    if (twins_.random.chance(50)) runtime_.destroy_stream(stream_);
+    stream_ = runtime_.make_stream(1);
+    runtime_.wait_in_stream(stream_, event);
+    runtime_.release_event(event);
+  }
+
+  StandIn& runtime_;
+  device::Queue& queue_;
+  Twins twins_;
+  LateNumber &rate_, &skip_;
+  void* stream_;
+  std::vector<Captured> captured_;
+};
+
+void anything_gives_the_bits_of_the_cpu() {
+  Random random(7);
+  for (int round = 0; round < 60; ++round) {
+    const int rule = int(random.below(int64_t(rules().size())));
+    StandIn runtime;
+    device::Queue queue(runtime, StandIn::kernels, rule, 1);
+    std::vector<std::unique_ptr<Wanderer>> parts;
+    for (int i = 0; i < 3; ++i) parts.push_back(std::make_unique<Wanderer>(runtime, queue, rule, random.bits()));
+    for (int i = 0; i < 100; ++i) {
+      random.pick(parts)->do_something();
+      if (random.chance(3)) random.pick(parts)->check_alike();
+    }
+    for (const auto& part : parts) part->check_alike();
+    check(runtime.waits == 0 && runtime.current_device() == 0, "nobody waits, and the current device is what it was");
+  }
+}
+
 }  // namespace
 
 }  // namespace flatstep::testing
@@ -191,5 +305,6 @@ int main() {
   return run_parts({{"streams go on by themselves", streams_go_on_by_themselves},
                     {"misuse is found out", misuse_is_found_out},
                     {"another stream waits for the tables", another_stream_waits_for_the_tables},
-                    {"what failed on one stream is done on another", what_failed_on_one_stream_is_done_on_another}});
+                    {"what failed on one stream is done on another", what_failed_on_one_stream_is_done_on_another},
+                    {"anything gives the bits of the CPU", anything_gives_the_bits_of_the_cpu}});
 }

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <stdexcept>
+#include <utility>
 
 #include "batch.cuh"
 #include "prepare.cuh"
@@ -208,25 +209,35 @@ void StandIn::enqueue_launch(void* handle, const std::vector<const void*>& table
   }
 }
 
-std::string StandIn::launch_failure() {
-  const bool failed = launch_failed_;
-  launch_failed_ = false;
-  return failed ? "a planned failure" : "";
+device::Runtime::Failure StandIn::launch_failure() {
+  const bool lacks_memory = std::exchange(load_lacks_memory_, false);
+  if (lacks_memory) return {"planned: out of memory in load", true};
+  return {std::exchange(launch_failed_, false) ? "a planned failure" : ""};
 }
 
 void StandIn::load() {
   ++loads;
+  load_lacks_memory_ = is_to_fail();
   launch_failed_ = launch_failed_ || fails_loads;
 }
 
+bool StandIn::is_to_fail() {
+  if (fails_after < 0 || fails_after-- > 0) return false;
+  if (--failures > 0) fails_after = 0;
+  return true;
+}
+
 void StandIn::may_fail(const char* what) {
-  if (fails_after < 0 || fails_after-- > 0) return;
-  throw std::runtime_error(std::string("planned: out of memory in ") + what);
+  if (is_to_fail()) throw std::runtime_error(std::string("planned: a failure in ") + what);
+}
+
+void StandIn::may_lack_memory(const char* what) {
+  if (is_to_fail()) throw OutOfDeviceMemory(std::string("planned: out of memory in ") + what);
 }
 
 void* StandIn::allocate(size_t bytes, void* handle) {
   Stream& stream = eager(handle, "allocate");
-  may_fail("allocate");
+  may_lack_memory("allocate");
   ++allocations;
   char* const begin = new_memory(bytes);
   memory_[begin] = {bytes, stream.device, false};
@@ -247,7 +258,7 @@ void StandIn::release(void* memory, void* handle) noexcept {
 }
 
 void* StandIn::allocate_lasting(size_t bytes) {
-  may_fail("allocate_lasting");
+  may_lack_memory("allocate_lasting");
   ++allocations;
   char* const begin = new_memory(bytes);
   memory_[begin] = {bytes, device_, true};
@@ -263,7 +274,7 @@ void StandIn::release_lasting(void* memory) noexcept {
 }
 
 void* StandIn::allocate_pinned(size_t bytes) {
-  may_fail("allocate_pinned");
+  may_lack_memory("allocate_pinned");
   ++allocations;
   return std::malloc(bytes);
 }
@@ -311,7 +322,7 @@ void StandIn::copy_now(void* to, const void* from, size_t bytes) {
 }
 
 void* StandIn::make_event() {
-  may_fail("make_event");
+  may_lack_memory("make_event");
   return new std::shared_ptr<Event>(new Event{device_});
 }
 

@@ -39,8 +39,9 @@ class StandIn : public device::Runtime {
   Graph end_capture();
   void replay(const Graph& graph);
 
-  // The call with this number from now on that may fail does; -1: none.
-  int fails_after = -1;
+  // The call with this number from now on that may fail does, and so do those after it that it takes to make so many
+  // failures; -1: none.
+  int fails_after = -1, failures = 1;
   bool fails_launches = false, fails_loads = false;
   bool is_lazy = true;  // nothing is done before somebody waits, or asks in vain a few times
 
@@ -72,7 +73,7 @@ class StandIn : public device::Runtime {
   bool is_past(void* event) override;
   void wait(void* event) noexcept override;
   void release_event(void* event) noexcept override;
-  std::string launch_failure() override;
+  Failure launch_failure() override;
 
  private:
   struct Stream;
@@ -110,7 +111,9 @@ class StandIn : public device::Runtime {
   static constexpr uintptr_t legacy_stream = 1;
 
   static const std::shared_ptr<Event>& event_of(void* handle) { return *static_cast<std::shared_ptr<Event>*>(handle); }
+  bool is_to_fail();
   void may_fail(const char* what);
+  void may_lack_memory(const char* what);
   Stream& find(int device, void* handle);
   Stream& own(void* handle);
   Stream& eager(void* handle, const char* what);
@@ -121,7 +124,7 @@ class StandIn : public device::Runtime {
   void check_access(const void* address, int device);
 
   int device_ = 0;
-  bool launch_failed_ = false;
+  bool launch_failed_ = false, load_lacks_memory_ = false;
   Random choice_{1};
   std::deque<Stream> streams_;
   Stream* now_;

@@ -40,6 +40,8 @@ FLATSTEP_EXPORT void stand_in_replay() {
   stand_in().synchronize();
 }
 FLATSTEP_EXPORT void stand_in_fail_after(int calls) { stand_in().fails_after = calls; }
+FLATSTEP_EXPORT void stand_in_fail_times(int calls) { stand_in().failures = calls; }
+FLATSTEP_EXPORT int stand_in_is_capturing() { return stand_in().is_capturing(nullptr); }
 FLATSTEP_EXPORT void stand_in_fail_launches(int yes) { stand_in().fails_launches = yes != 0; }
 FLATSTEP_EXPORT void stand_in_fail_loads(int yes) { stand_in().fails_loads = yes != 0; }
 FLATSTEP_EXPORT void* stand_in_make_stream(int device) { return stand_in().make_stream(device); }

@@ -31,6 +31,14 @@ def is_capturing(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
+def make_room() -> bool:
+    """Lets devices have the memory that torch keeps for later; False under capture, where that is not allowed."""
+    if torch.cuda.is_current_stream_capturing():
+        return False
+    torch.cuda.empty_cache()
+    return True
+
+
 def holds(value: Any) -> bool:
     """Whether the value is a tensor on such a device."""
     return isinstance(value, torch.Tensor) and is_apart(value.device)

@@ -128,6 +128,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             TypeError, ValueError: a parameter, gradient or state does not fit, or a number is out of bounds. Then
                 parameters and state are as before.
             RuntimeError: a gradient is sparse, or the optimizer is in use by another thread.
+            torch.OutOfMemoryError: a device has no memory for the step, though torch has given back what it kept for
+                later. Then, too, parameters and state are as before.
         """
         loss = None
         if closure is not None:
@@ -162,6 +164,18 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _sweep(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
         """One step over groups of parameters, none of which stands there twice."""
+        for is_last in (False, True):
+            try:
+                self._attempt(stepper, groups, scalings)
+                return
+            except _core.OutOfDeviceMemory as error:
+                why = str(error)
+            # From here on nothing holds what the attempt has made.
+            if is_last or not devices.make_room():
+                raise torch.OutOfMemoryError(why)
+
+    def _attempt(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
+        """All of it or nothing."""
         name = self._namer(groups)
         capturable = all(group["capturable"] for group in self.param_groups)
         modes = scalings, capturable, name, torch.get_num_threads()
