@@ -4,6 +4,10 @@
 #include <cstdlib>
 #include <stdexcept>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace flatstep {
 
 namespace {
@@ -20,6 +24,15 @@ std::string names(const std::vector<const Target*>& all) {
 }
 
 }  // namespace
+
+bool supports_f16c() {
+#if defined(__x86_64__)
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+#else
+  return false;
+#endif
+}
 
 std::vector<const Target*> targets() {
   std::vector<const Target*> runnable;

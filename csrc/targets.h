@@ -17,6 +17,8 @@ struct BuiltTarget {
   std::string_view (*missing_feature)();  // the first that this processor lacks; empty if none
 };
 
+bool supports_f16c();  // what __builtin_cpu_supports would say, but clang 14 refuses the name
+
 struct BuildInfo {
   std::string_view compiler, flags;
 };

@@ -20,6 +20,12 @@ PACKED = {
     "baseline": (("mul{}", "div{}", "sqrt{}"), "%xmm"),
     "neon": (("fmul", "fdiv", "fsqrt"), "v"),
 }
+# To float32 and back, where a target converts float16 by itself, in the widest registers that it does that in.
+CONVERTED = {
+    "avx512": (r"vcvtph2ps .*%zmm", r"vcvtps2ph .*%zmm"),
+    "avx2": (r"vcvtph2ps .*%ymm", r"vcvtps2ph .*%ymm"),
+    "neon": (r"fcvtl\s+v.*\.4s", r"fcvtn\s+v.*\.4h"),
+}
 LATER_SSE = re.compile(  # SSE3 to SSE4.2, which a plain x86-64 has not
     r"(blend|pblend|round[sp]|pmul(ld|dq)|ptest|insertps|extractps|dpp[sd]|h(add|sub)p|addsubp|pshufb|palignr|pabs|psign"
     r"|pm(in|ax)(sb|sd|uw|ud)|pmov[sz]x|pinsr[bdq]|pextr[bdq]|packusdw|pcmpeqq|pcmpgtq|pcmp[ei]str|mov(dd|sh|sl)up"
@@ -104,3 +110,15 @@ def test_sweeps_are_vectorised(functions):
     for (_, rule), found in layouts.items():
         more = set() if rule == "OptimisticAdamTwoSlots" else {"F32, F32, BF16, F32", *narrow}
         assert found == as_computed | more
+
+
+def test_float16_is_converted_by_instructions(functions):
+    """By the target's own where it has some, and whole registers of it: in integers it takes three times as long."""
+    seen = set()
+    for name, instructions in functions.items():
+        if not (match := SWEEP.search(name)) or not re.search(r"\bF16\b", match[3]) or match[1] not in CONVERTED:
+            continue
+        seen.add(match[1])
+        for conversion in CONVERTED[match[1]]:
+            assert any(re.match(conversion, instruction) for instruction in instructions), f"{name}: no {conversion}"
+    assert seen == CONVERTED.keys() & set(BUILT)

@@ -24,7 +24,21 @@ def test_every_pattern_is_read_and_written(target):
     assert_same_bits(opt.state["mu"], (finite.astype(np.float32) / 2 + np.float32(0)).astype(np.float16), "mu")
 
 
+def test_rounding(target):
+    """Every pattern multiplied on the way in: ties, what is next to them on either side, and denormal results."""
+    opt = flatstep.OptimisticGradientDescent(np.zeros_like(PATTERNS), 0.0)
+    for factor in [1.25, 1.5, 1.75, *2.0 ** -np.arange(1, 14)]:
+        for scale in np.float32(factor) * np.float32([1 - 2**-24, 1, 1 + 2**-23]):
+            opt.step(PATTERNS, grad_scale=float(scale))
+            with np.errstate(all="ignore"):
+                expected = (scale * PATTERNS.astype(np.float32)).astype(np.float16)
+            assert_same_bits(opt.state["previous"], expected, f"{scale!r} times every pattern")
+
+
 def test_infinity_and_nan(target):
+    param = PATTERNS.copy()
+    flatstep.Adam(param, 0.0).step(np.zeros_like(param))
+    assert_same_bits(param, PATTERNS, "whole tiles")
     param = np.array([np.inf, -np.inf, np.nan, 65504, -65504], np.float16)
     flatstep.Adam(param, 0.0).step(np.zeros_like(param))
     assert_same_bits(param, np.array([np.inf, -np.inf, np.nan, 65504, -65504], np.float16))

@@ -4,6 +4,7 @@
 #include <utility>  // std::index_sequence, a type: it leaves no symbol behind
 
 #include "../formats/format.h"
+#include "opened.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
@@ -55,8 +56,8 @@ FLATSTEP_FN void begin_update(const Segment& segment, int64_t first, int count, 
 }
 
 template <class R, class T, class Param, class Grad, class... Slots>
-FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coefficients, int count, Param param,
-                             Grad grad, Slots... slots) {
+FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coefficients, int count, Param&& param,
+                             Grad&& grad, Slots&&... slots) {
   FLATSTEP_INDEPENDENT
   for (int k = 0; k < count; ++k) {
     T p = param.load(k);
@@ -66,6 +67,8 @@ FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coeffic
     const T* made = state;
     (slots.store(k, *made++), ...);
   }
+  param.close(count);
+  (slots.close(count), ...);
 }
 
 // The elements first <= i < last of one segment, counted from the segment's start.
@@ -99,9 +102,9 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
         grad_first = 0;
       }
       const auto update = [&](int n) __attribute__((always_inline)) {
-        update_tile<R, typename L::Compute>(c, n, typename L::Param::Tile(segment.param, i),
-                                            typename L::Grad::Tile(grad, grad_first),
-                                            typename L::template Slot<R::slots[I].role>::Tile(segment.state[I], i)...);
+        update_tile<R, typename L::Compute>(
+            c, n, Opened<typename L::Param>(segment.param, i, n), Opened<typename L::Grad>(grad, grad_first, n),
+            Opened<typename L::template Slot<R::slots[I].role>>(segment.state[I], i, n)...);
       };
       // The same loop twice: with a fixed count the compiler needs no remainder.
       if (count == tile_size) {
