@@ -73,7 +73,8 @@ class DeviceQueue {
   // What a stream is given from now on comes after all that the queue was given.
   virtual void let_follow(void* stream) = 0;
 
-  // Memory for state, zero at first, in the order of a stream. Whoever releases it is done with it, but for the queue.
+  // Memory for state, zero at first, in the order of a stream; or throws OutOfDeviceMemory. Whoever releases it is done
+  // with it, but for the queue.
   virtual void* allocate(size_t bytes, void* stream) = 0;
   virtual void release(void* memory) noexcept = 0;
 
