@@ -360,6 +360,19 @@ def test_captures_are_refused():
     assert (param.data == 1).all() and opt.count == 0
 
 
+def test_launches_that_fail_change_nothing():
+    """Nor what is the processor's to step, which cannot fail."""
+    param, host = Array(np.ones(3)), np.ones(3)
+    opt = flatstep.Adam([host, param], 0.1)
+    stand_in.functions().stand_in_fail_launches(1)
+    try:
+        with pytest.raises(RuntimeError, match="a planned failure"):
+            opt.step([np.ones(3), Array(np.ones(3))])
+    finally:
+        stand_in.functions().stand_in_fail_launches(0)
+    assert (host == 1).all() and (param.data == 1).all() and opt.count == 0
+
+
 def test_failures_change_nothing():
     """Whichever call fails, when making an optimizer and in its step."""
 

@@ -96,7 +96,12 @@ class Stepper {
   void step(nb::list grads, nb::list scalars, const Rows& rows, nb::object progress) {
     with_jobs(grads, scalars, rows, [this](const std::vector<Scalars>& table) {
       for (LeafGroup& group : groups_) group.prepare(table);
-      for (LeafGroup& group : groups_) group.carry_out(team_);
+      // Launches first: they may fail, and run beside the processor's part.
+      for (const bool on_processor : {false, true}) {
+        for (LeafGroup& group : groups_) {
+          if (group.is_processor() == on_processor) group.carry_out(team_);
+        }
+      }
     });
     progress_ = std::move(progress);
   }
