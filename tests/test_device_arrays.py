@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,20 @@ def test_a_library_without_from_dlpack_gets_what_offers_it():
         mu.__dlpack__(stream=0)
     assert "dltensor_versioned" in repr(mu.__dlpack__(max_version=(1, 1)))
     assert '"dltensor"' in repr(mu.__dlpack__())
+
+
+def test_a_library_without_the_dtype_gets_what_offers_it():
+    pytest.importorskip("ml_dtypes")
+
+    class WithoutBrain(Array):
+        def __array_namespace__(self):
+            def from_dlpack(lender):
+                raise NotImplementedError("bfloat16")  # CuPy 13
+
+            return SimpleNamespace(from_dlpack=from_dlpack)
+
+    mu = flatstep.Adam(WithoutBrain(np.ones(3, np.float32)), 0.1, mu_dtype="bfloat16").state["mu"]
+    assert isinstance(mu, DeviceArray) and mu.dtype == "bfloat16" and not mu.to_host().any()
 
 
 def test_nothing_is_kept():
