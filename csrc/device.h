@@ -78,6 +78,9 @@ class DeviceQueue {
   virtual void* allocate(size_t bytes, void* stream) = 0;
   virtual void release(void* memory) noexcept = 0;
 
+  // The host goes on once the device is done with all that the queue was given.
+  virtual void wait() noexcept = 0;
+
   // Between the host and the device, after all that the queue and the stream were given. Returns when it is done.
   virtual void copy(void* to, const void* from, size_t bytes, void* stream) = 0;
 };
@@ -86,6 +89,7 @@ class DeviceQueue {
 struct DeviceMaker {
   int32_t type;  // as DLPack numbers them
   std::unique_ptr<DeviceQueue> (*make)(int rule, int index);
+  int (*use)(int index);  // that device is current for the thread from here on; returns which was before
 };
 
 constexpr const char* device_maker_name = "flatstep.device_maker";

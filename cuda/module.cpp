@@ -21,7 +21,9 @@ std::unique_ptr<DeviceQueue> make_queue(int rule, int index) {
   return std::make_unique<device::Queue>(device::cuda_runtime(), device::cuda_kernels, rule, index);
 }
 
-constexpr DeviceMaker maker = {dlpack_cuda, &make_queue};
+int use(int index) { return device::exchange_device(device::cuda_runtime(), index); }
+
+constexpr DeviceMaker maker = {dlpack_cuda, &make_queue, &use};
 
 // [(name, (major, minor))]
 nb::list devices() {

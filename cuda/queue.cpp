@@ -105,6 +105,8 @@ void Queue::release(void* memory) noexcept {
   runtime_.release_lasting(memory);
 }
 
+void Queue::wait() noexcept { runtime_.wait(done_); }
+
 void Queue::copy(void* to, const void* from, size_t bytes, void* stream) {
   const CurrentDevice current(runtime_, index_);
   check_is_eager(stream, "copying an optimizer's arrays");

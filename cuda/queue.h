@@ -20,6 +20,7 @@ class Queue : public DeviceQueue {
   void let_follow(void* stream) override;
   void* allocate(size_t bytes, void* stream) override;
   void release(void* memory) noexcept override;
+  void wait() noexcept override;
   void copy(void* to, const void* from, size_t bytes, void* stream) override;
 
  private:

@@ -51,12 +51,18 @@ class Runtime {
   virtual Failure launch_failure() = 0;  // why the launch or load just made was refused
 };
 
+// Makes a device current. Returns which was before.
+inline int exchange_device(Runtime& runtime, int index) {
+  const int before = runtime.current_device();
+  if (before != index) runtime.set_device(index);
+  return before;
+}
+
 // Makes a device current, and the one before it again in the end.
 class CurrentDevice {
  public:
-  CurrentDevice(Runtime& runtime, int index) : runtime_(runtime), before_(runtime.current_device()), index_(index) {
-    if (before_ != index_) runtime_.set_device(index_);
-  }
+  CurrentDevice(Runtime& runtime, int index)
+      : runtime_(runtime), before_(exchange_device(runtime, index)), index_(index) {}
   ~CurrentDevice() {
     try {
       if (before_ != index_) runtime_.set_device(before_);

@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 
 CPU, CUDA, CUDA_MANAGED = 1, 2, 13
-LEGACY_STREAM = 1
+LEGACY_STREAM, ANOTHER_DEVICES = 1, 0xBAD
 
 
 class Array:
     """Over the memory of a NumPy array."""
 
-    stream: int | None = None  # on which the library works now, if it says so
+    stream: int | None = LEGACY_STREAM  # on which the library works now, if it says so
+    lends_on: tuple[int, int] | None = None  # another device than it says
+    lends_copies = False
+    is_current = staticmethod(lambda index: True)  # whether it is this device
 
     def __init__(self, data, device: tuple[int, int] = (CUDA, 0), read_only: bool = False, versioned: bool = True):
         self.data, self.device, self.read_only, self.versioned = np.asarray(data), device, read_only, versioned
@@ -31,9 +34,11 @@ class Array:
     def __dlpack__(self, **asked):
         if not self.versioned and "max_version" in asked:
             raise TypeError("__dlpack__() got an unexpected keyword argument 'max_version'")
+        if not self.is_current(self.device[1]):
+            raise BufferError("Can't export arrays on a different CUDA device index")  # as torch does
         self.waited_for.append(asked["stream"])
         capsule = self.data.__dlpack__(**({"max_version": (1, 0)} if self.versioned else {}))
-        relabel(capsule, self.device, read_only=self.read_only)
+        relabel(capsule, self.lends_on or self.device, flags=self.read_only | self.lends_copies << 1)
         return capsule
 
     def __array_namespace__(self):
@@ -41,7 +46,7 @@ class Array:
 
     @property
     def __cuda_array_interface__(self):
-        return {"stream": self.stream}
+        return {"stream": self.stream if self.is_current(self.device[1]) else ANOTHER_DEVICES}
 
 
 def from_dlpack(lender: Any) -> Array:
@@ -62,14 +67,14 @@ def from_dlpack(lender: Any) -> Array:
     return Array(taken.view("bfloat16") if is_brain else taken, device)
 
 
-def relabel(capsule: object, device: tuple[int, int], *, read_only: bool = False, hides_bfloat16: bool = False) -> bool:
+def relabel(capsule: object, device: tuple[int, int], *, flags: int = 0, hides_bfloat16: bool = False) -> bool:
     """Says that the memory in a DLPack capsule is of another device. Whether it was of bfloat16, unknown to NumPy."""
     is_versioned = bool(_is_valid(capsule, b"dltensor_versioned"))
     begin = _pointer(capsule, b"dltensor_versioned" if is_versioned else b"dltensor")
     view = begin + 32 if is_versioned else begin
     ctypes.c_int32.from_address(view + 8).value, ctypes.c_int32.from_address(view + 12).value = device
-    if is_versioned and read_only:
-        ctypes.c_uint64.from_address(begin + 24).value |= 1
+    if is_versioned:
+        ctypes.c_uint64.from_address(begin + 24).value |= flags
     code = ctypes.c_uint8.from_address(view + 20)
     is_brain = code.value == 4
     if is_brain and hides_bfloat16:

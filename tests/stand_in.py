@@ -51,9 +51,12 @@ def cuda_maker() -> object:
 
 def use_for_arrays(monkeypatch) -> None:
     """From here on flatstep's own optimizers step tests/foreign.py's arrays."""
+    import foreign
     from flatstep import devices
 
     monkeypatch.setattr(devices, "makers", lambda: [cuda_maker()])
+    is_current = staticmethod(lambda index: index == functions().stand_in_current_device())
+    monkeypatch.setattr(foreign.Array, "is_current", is_current)
 
 
 def _capsule(pointer: int, name: bytes | None) -> object:
@@ -75,16 +78,16 @@ def use_for_torch(monkeypatch) -> None:
 
 
 @contextmanager
-def capturing(device: int = 0) -> Iterator[None]:
+def capturing(device: int = 0, stream: int = 0) -> Iterator[None]:
     """What is launched meanwhile on a device goes into the graph that ``functions().stand_in_replay()`` runs."""
-    functions().stand_in_use(device)
+    functions().stand_in_use(device, ctypes.c_void_p(stream))
     functions().stand_in_begin_capture()
     try:
         yield
     finally:
-        functions().stand_in_use(device)
+        functions().stand_in_use(device, ctypes.c_void_p(stream))
         functions().stand_in_end_capture()
-        functions().stand_in_use(0)
+        functions().stand_in_use(0, None)
 
 
 def make_stream(device: int = 0) -> int:

@@ -88,6 +88,7 @@ def test_steps_are_on_the_librarys_stream(library):
     size = 1 << 22
     param, grad = (library.from_host(np.full(size, value, np.float32)) for value in (1, 0))
     opt = flatstep.Adam(param, 0.1)
+    torch.cuda.synchronize()  # another stream than that which they were copied on
     with library.on_a_stream():
         for _ in range(50):
             grad += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,6 +187,19 @@ def test_nothing_is_kept():
     assert [ref() is None for ref in gone] == [True] * 4
 
 
+def test_cycles_are_collected():
+    """Also where what DLPack hands over holds the array itself, which the collector cannot see: torch's and CuPy's."""
+    param, grad = Holding(np.ones(3)), Holding(np.ones(3))
+    param.opt = flatstep.Adam(param, 0.1)
+    param.opt.step(grad)
+    gone = weakref.ref(param), weakref.ref(param.opt), weakref.ref(grad)
+    del grad
+    assert gone[2]() is None
+    del param
+    gc.collect()
+    assert [ref() for ref in gone] == [None] * 3
+
+
 @pytest.mark.parametrize("versioned", [True, False])
 @pytest.mark.parametrize("kind", [CUDA, CUDA_MANAGED])
 def test_kinds_of_capsules_and_memory(versioned, kind):
@@ -211,6 +225,36 @@ def test_launches_and_streams():
     assert changes == {"launches": 2, "copies": 1, "allocations": 0, "waits": 0}  # the count goes up
     assert {stream for array in (*params, *grads) for stream in array.waited_for} == {LEGACY_STREAM}
     assert opt.target == "cuda"
+
+
+def test_a_library_without_the_dtype_gets_what_offers_it():
+    pytest.importorskip("ml_dtypes")
+
+    class WithoutBrain(Array):
+        def __array_namespace__(self):
+            def from_dlpack(lender):
+                raise NotImplementedError("bfloat16")  # CuPy 13
+
+            return SimpleNamespace(from_dlpack=from_dlpack)
+
+    mu = flatstep.Adam(WithoutBrain(np.ones(3, np.float32)), 0.1, mu_dtype="bfloat16").state["mu"]
+    assert isinstance(mu, DeviceArray) and mu.dtype == "bfloat16" and not mu.to_host().any()
+
+
+class Memory(np.ndarray):
+    """Somebody's."""
+
+
+class Holding(Array):
+    """What it lends holds the array itself, not only its memory."""
+
+    def __dlpack__(self, **asked):
+        own, self.data = self.data, self.data.view(Memory)
+        self.data.owner = self
+        try:
+            return super().__dlpack__(**asked)
+        finally:
+            self.data = own
 
 
 class Other(Array):
@@ -258,6 +302,18 @@ def test_two_libraries_go_on_after_the_step(streams, seed):
         stream: [value] * size for stream, value in expected.items()
     }
     del capsule
+
+
+def test_a_library_that_does_not_name_its_stream_is_waited_for():
+    """Nothing could tell it to go on after the step, nor that its gradients are still read."""
+    param, grad = Array(np.ones(300)), Other(np.ones(300))
+    opt = flatstep.Adam(param, 0.1)
+    with stand_in.late():
+        opt.step(grad)
+        assert (param.data == 1).all()
+        grad.stream = None
+        opt.step(grad)
+        assert_same_bits(param.data.round(6), np.full(300, 0.8))
 
 
 def test_several_devices():
@@ -317,11 +373,33 @@ def test_gradients_on_a_device_for_parameters_that_are_not():
         flatstep.Adam(np.ones(3), 0.1).step(Array(np.ones(3)))
 
 
+class Elsewhere(Array):
+    lends_on = (CUDA, 1)
+
+
+class Copying(Array):
+    lends_copies = True
+
+
+def test_gradients_may_be_copies_on_the_same_device():
+    param = Array(np.ones(3))
+    opt = flatstep.Adam(param, 0.1)
+    opt.step(Copying(np.ones(3)))
+    with pytest.raises(TypeError, match="grads is a .*Elsewhere .*: its memory is not on the device of which it says"):
+        opt.step(Elsewhere(np.ones(3)))
+    assert_same_bits(param.data.round(6), np.full(3, 0.9))
+
+
 def test_parameters_that_are_refused():
     for param, message in (
         (Array(np.ones(3, np.int16)), "params has dtype int16, expected float32 or float64"),
         (Array(np.ones(3), read_only=True), "params is read-only"),
         (Array(np.ones((4, 4))[:, ::2]), "params has gaps"),
+        (
+            Elsewhere(np.ones(3)),
+            "params is a .*Elsewhere that cannot be shared by DLPack: its memory is not on the dev",
+        ),
+        (Copying(np.ones(3)), "params is a .*Copying that cannot be shared by DLPack: it lends copies"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             flatstep.Adam(param, 0.1)
@@ -339,6 +417,22 @@ def test_parameters_that_have_moved_are_refused():
     with pytest.raises(ValueError, match=r"params\['w'\] has another shape, dtype or place in memory"):
         opt.step({"w": Array(np.ones(3))})
     assert (before == 1).all() and (param.data == 1).all() and opt.count == 0
+
+
+def test_files_of_parameters_that_have_moved_are_refused(tmp_path):
+    """Nothing is read from, nor written to, where they were."""
+    param = Array(np.ones(3))
+    opt = flatstep.Adam({"w": param}, 0.1)
+    opt.save(tmp_path / "saved")
+    before, param.data = param.data, np.full(3, 2.0)
+    for use in (opt.save, opt.load):
+        with pytest.raises(ValueError, match=r"params\['w'\] has another shape, dtype or place in memory"):
+            use(tmp_path / "saved")
+    assert (before == 1).all() and (param.data == 2).all()
+    param.data = before
+    before[...] = 3
+    opt.load(tmp_path / "saved")
+    assert (before == 1).all()
 
 
 def test_state_as_a_gradient_is_refused():
@@ -361,6 +455,67 @@ def test_captures_are_refused():
         with pytest.raises(RuntimeError, match="making an optimizer's state cannot"):
             flatstep.Adam(Array(np.ones(3)), 0.1)
     assert (param.data == 1).all() and opt.count == 0
+
+
+def test_launches_that_fail_change_nothing():
+    """Nor what is the processor's to step, which cannot fail."""
+    param, host = Array(np.ones(3)), np.ones(3)
+    opt = flatstep.Adam([host, param], 0.1)
+    stand_in.functions().stand_in_fail_launches(1)
+    try:
+        with pytest.raises(RuntimeError, match="a planned failure"):
+            opt.step([np.ones(3), Array(np.ones(3))])
+    finally:
+        stand_in.functions().stand_in_fail_launches(0)
+    assert (host == 1).all() and (param.data == 1).all() and opt.count == 0
+
+
+def test_captures_of_another_library_are_refused(streams):
+    """Whose stream could not wait for the step."""
+    param = Array(np.ones(3))
+    opt = flatstep.Adam(param, 0.1)
+    with stand_in.capturing(stream=streams[1]), pytest.raises(RuntimeError, match="part of a CUDA graph"):
+        opt.step(Other(np.ones(3)))
+    assert (param.data == 1).all() and opt.count == 0
+
+
+def test_interrupts_while_loading_change_nothing(tmp_path):
+    """Whichever of the arrays' libraries is asked for its stream when a signal strikes."""
+
+    class Interrupting(Array):
+        asked, at = 0, -1
+
+        @property
+        def __cuda_array_interface__(self):
+            Interrupting.asked += 1
+            if Interrupting.asked == Interrupting.at:
+                raise KeyboardInterrupt
+            return super().__cuda_array_interface__
+
+    params = [Interrupting(np.ones(3)), Interrupting(np.ones(2))]
+    opt = flatstep.AMSGrad(params, 0.1)
+    other = flatstep.AMSGrad([np.full(3, 2.0), np.full(2, 2.0)], 0.1)
+    other.step([np.ones(3), np.ones(2)])
+    other.save(tmp_path / "other")
+    for use in (lambda: opt.load(tmp_path / "other"), lambda: opt.load_state_dict(other.state_dict())):
+        Interrupting.asked, Interrupting.at, interrupts = 0, 1, 0
+        while True:
+            try:
+                use()
+            except KeyboardInterrupt:
+                interrupts += 1
+                Interrupting.asked, Interrupting.at = 0, -1
+                assert all((param.data == 1).all() for param in params) and opt.count == 0
+                assert not any(view.any() for views in opt.state_dict()["state"].values() for view in views)
+                Interrupting.asked, Interrupting.at = 0, interrupts + 1
+                continue
+            break
+        assert interrupts > 5
+        Interrupting.at = -1
+        assert opt.count == 1
+        opt.load_state_dict(flatstep.AMSGrad([np.ones(3), np.ones(2)], 0.1).state_dict())
+        for param in params:
+            param.data[...] = 1
 
 
 def test_failures_change_nothing():

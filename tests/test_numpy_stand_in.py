@@ -6,7 +6,7 @@ import pytest
 
 import flatstep
 import stand_in
-from flatstep import _core, optimizer
+from flatstep import _core, devices, optimizer
 from flatstep.device_arrays import DeviceArray
 from foreign import Array
 
@@ -26,7 +26,7 @@ def device(monkeypatch):
     step = flatstep.Optimizer.step
 
     def take(tree):
-        return [DeviceArray(_core.borrow(Array(leaf))) for leaf in tree.leaves]
+        return [DeviceArray(_core.borrow(Array(leaf), devices.makers())) for leaf in tree.leaves]
 
     def step_there(self, grads, **more):
         own = self._tree.match(grads, "grads")

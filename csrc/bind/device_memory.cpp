@@ -5,7 +5,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <limits>
+#include <deque>
+#include <stdexcept>
 
 #include "managed.h"
 #include "running.h"
@@ -32,6 +33,11 @@ std::string name_of(const dlpack::DataType& dtype) {
 dlpack::DataType data_type_of(const DeviceMemory& memory) {
   const dlpack::Code code = memory.dtype() == "bfloat16" ? dlpack::brain_floating : dlpack::floating;
   return {code, uint8_t(memory.item_bytes() * 8), 1};
+}
+
+// CUDA's two kinds are one.
+Device plain(const dlpack::Device& device) {
+  return {device.type == dlpack::cuda_managed ? dlpack::cuda : device.type, device.index};
 }
 
 // What `__dlpack__` gives. Producers from before DLPack 1.0 do not know `max_version`.
@@ -108,15 +114,34 @@ struct HostBytes {
 
 Device device_of(nb::handle object) {
   const nb::object pair = object.attr("__dlpack_device__")();
-  Device device{nb::cast<int32_t>(nb::int_(pair[0])), nb::cast<int32_t>(nb::int_(pair[1]))};
-  if (device.type == dlpack::cuda_managed) device.type = dlpack::cuda;
-  return device;
+  return plain({nb::cast<int32_t>(nb::int_(pair[0])), nb::cast<int32_t>(nb::int_(pair[1]))});
 }
 
-DeviceMemory::DeviceMemory(nb::handle object, int64_t stream)
-    : source_(nb::borrow(object)), device_(device_of(object)) {
+const DeviceMaker& maker_for(int32_t type, nb::list devices) {
+  for (nb::handle capsule : devices) {
+    const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
+    if (!maker) throw nb::python_error();
+    if (static_cast<const DeviceMaker*>(maker)->type == type) return *static_cast<const DeviceMaker*>(maker);
+  }
+  throw nb::type_error("there is nobody to step on that device");
+}
+
+DeviceMemory::DeviceMemory(nb::handle object, int64_t stream, const DeviceMaker& maker)
+    : source_(nb::borrow(object)), maker_(&maker), device_(device_of(object)) {
   if (const std::string why = hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
+  const OnDevice current(maker, device_.index);
   take(ask_for_capsule(object, stream));
+}
+
+DeviceMemory DeviceMemory::again() const {
+  DeviceMemory now(source_, dlpack::no_stream, *maker_);
+  now.queue_ = queue_;
+  return now;
+}
+
+bool DeviceMemory::lies_as(const DeviceMemory& other) const {
+  return data_ == other.data_ && device_ == other.device_ && shape_ == other.shape_ && strides_ == other.strides_ &&
+         dtype_ == other.dtype_ && read_only_ == other.read_only_;
 }
 
 void DeviceMemory::take(nb::handle capsule) {
@@ -124,6 +149,7 @@ void DeviceMemory::take(nb::handle capsule) {
     owner_ = versioned;
     if (versioned->major != dlpack::known_major_version) throw nb::value_error("it is of a DLPack after version 1");
     read_only_ = (versioned->flags & dlpack::read_only_flag) != 0;
+    is_copy_ = (versioned->flags & dlpack::copy_flag) != 0;
     describe(versioned->view);
   } else if (const auto managed = take_from<dlpack::Managed>(capsule)) {
     owner_ = managed;
@@ -134,6 +160,7 @@ void DeviceMemory::take(nb::handle capsule) {
 }
 
 void DeviceMemory::describe(const dlpack::TensorView& view) {
+  if (plain(view.device) != device_) throw nb::type_error("its memory is not on the device of which it says it is");
   data_ = static_cast<char*>(view.data) + view.byte_offset;
   dtype_ = name_of(view.dtype);
   item_bytes_ = std::max(1, view.dtype.bits * view.dtype.lanes / 8);
@@ -144,15 +171,16 @@ void DeviceMemory::describe(const dlpack::TensorView& view) {
     strides_[axis] = view.strides ? int64_t(uint64_t(view.strides[axis]) * uint64_t(item_bytes_)) : int64_t(dense);
 }
 
-DeviceMemory::DeviceMemory(std::shared_ptr<DeviceQueue> queue, const Device& device, int64_t bytes, nb::handle source)
-    : source_(nb::borrow(source)),
+DeviceMemory::DeviceMemory(std::shared_ptr<DeviceQueue> queue, const DeviceMemory& source, int64_t bytes)
+    : source_(source.source_),
       queue_(std::move(queue)),
-      device_(device),
+      maker_(source.maker_),
+      device_(source.device_),
       dtype_("uint8"),
       shape_{bytes},
       strides_{1} {
   if (bytes == 0) return;
-  data_ = static_cast<char*>(queue_->allocate(size_t(bytes), current_stream(source, device)));
+  data_ = static_cast<char*>(queue_->allocate(size_t(bytes), stream()));
   owner_ = std::shared_ptr<void>(data_, [queue = queue_](void* memory) { queue->release(memory); });
 }
 
@@ -162,6 +190,7 @@ DeviceMemory DeviceMemory::part(int64_t offset, std::vector<int64_t> shape, std:
   made.source_ = std::move(source);
   made.owner_ = owner_;
   made.queue_ = queue_;
+  made.maker_ = maker_;
   made.device_ = device_;
   made.data_ = data_ + offset;
   made.dtype_ = std::move(dtype);
@@ -177,18 +206,38 @@ Array DeviceMemory::array() const {
 
 void DeviceMemory::fetch(nb::handle into) const {
   const HostBytes host(into, PyBUF_WRITABLE);
-  copy(host.view.buf, data_, host.view.len);
+  if (host.view.len == 0) return;
+  void* const stream = this->stream();
+  unlocked([&] { queue_->copy(host.view.buf, data_, size_t(host.view.len), stream); });
 }
 
-void DeviceMemory::store(nb::handle from) const {
-  const HostBytes host(from, PyBUF_SIMPLE);
-  copy(data_, host.view.buf, host.view.len);
+void DeviceMemory::store(nb::list pairs) {
+  struct Copy {
+    const DeviceMemory& to;
+    const Py_buffer& from;
+    void* stream;
+  };
+  std::deque<HostBytes> buffers;
+  std::vector<Copy> copies;
+  for (nb::handle pair : pairs) {
+    const auto& to = nb::cast<const DeviceMemory&>(pair[0]);
+    copies.push_back({to, buffers.emplace_back(nb::object(pair[1]), PyBUF_SIMPLE).view, to.stream()});
+  }
+  if (copies.empty()) return;
+  unlocked([&] {
+    for (const Copy& copy : copies) {
+      if (copy.to.queue_->is_capturing(copy.stream))
+        throw std::runtime_error("loading cannot become part of a CUDA graph; do it outside of the capture");
+    }
+    for (const Copy& copy : copies) {
+      if (copy.from.len > 0) copy.to.queue_->copy(copy.to.data_, copy.from.buf, size_t(copy.from.len), copy.stream);
+    }
+  });
 }
 
-void DeviceMemory::copy(void* to, const void* from, int64_t bytes) const {
-  if (bytes == 0) return;
-  void* const stream = current_stream(source_, device_);
-  unlocked([&] { queue_->copy(to, from, size_t(bytes), stream); });
+void* DeviceMemory::stream() const {
+  const OnDevice current(*maker_, device_.index);
+  return current_stream(source_, device_).value_or(nullptr);
 }
 
 nb::object DeviceMemory::lend(int64_t stream, bool is_versioned) const {
@@ -224,13 +273,22 @@ PyType_Slot slots[] = {
 
 void bind_device_memory(nb::module_& module) {
   module.def(
-      "borrow", [](nb::handle object) { return DeviceMemory(object, dlpack::no_stream); }, nb::arg("object"),
-      nb::sig("def borrow(object: object) -> DeviceMemory"));
+      "borrow",
+      [](nb::handle object, nb::list devices) {
+        DeviceMemory memory(object, dlpack::no_stream, maker_for(device_of(object).type, devices));
+        if (memory.is_copy()) throw nb::type_error("it lends copies, which nobody would see change");
+        return memory;
+      },
+      nb::arg("object"), nb::arg("devices"),
+      nb::sig("def borrow(object: object, devices: list[object]) -> DeviceMemory"));
+  module.def("store", &DeviceMemory::store, nb::arg("pairs"),
+             nb::sig("def store(pairs: list[tuple[DeviceMemory, typing.Any]]) -> None"));
   nb::class_<DeviceMemory>(module, "DeviceMemory", nb::type_slots(slots))
       .def("part", &DeviceMemory::part, nb::arg("offset"), nb::arg("shape"), nb::arg("strides"), nb::arg("dtype"),
            nb::arg("item_bytes"), nb::arg("source"))
       .def("fetch", &DeviceMemory::fetch, nb::arg("into"))
-      .def("store", &DeviceMemory::store, nb::arg("data"))
+      .def("again", &DeviceMemory::again)
+      .def("lies_as", &DeviceMemory::lies_as, nb::arg("other"))
       .def("lend", &DeviceMemory::lend, nb::arg("stream"), nb::arg("is_versioned"))
       .def_prop_ro(
           "shape", [](const DeviceMemory& own) { return nb::tuple(nb::cast(own.shape())); },

@@ -33,7 +33,9 @@ void LeafGroup::among_all(F&& f) const {
 void LeafGroup::add(int64_t leaf, nb::handle param) {
   leaves_.push_back(leaf);
   params_.push_back(param);
-  if (queue_) memory(params_.size() - 1).set_queue(queue_);
+  if (!queue_) return;
+  memory(params_.size() - 1).set_queue(queue_);
+  memory(params_.size() - 1).let_go();
 }
 
 void LeafGroup::make_plan(std::string_view first_moment) {
@@ -53,7 +55,7 @@ void LeafGroup::place_state(int slot, nb::handle buffer) {
 
 DeviceMemory LeafGroup::allocate_state(int slot) {
   const int64_t bytes = plan_->state_layout(slot).bytes;
-  DeviceMemory made(queue_, device_, bytes, memory(0).source());
+  DeviceMemory made(queue_, memory(0), bytes);
   plan_->place_state(slot, made.data(), bytes);
   return made;
 }
@@ -61,20 +63,24 @@ DeviceMemory LeafGroup::allocate_state(int slot) {
 void LeafGroup::begin() {
   grads_.assign(leaves_.size(), std::nullopt);
   held_.reserve(leaves_.size());
-  if (queue_) stream_ = current_stream(memory(0).source(), device_);
+  if (queue_) stream_ = stream_of(memory(0).source()).value_or(nullptr);
 }
 
-int64_t LeafGroup::stream_number() const {
-  return stream_ ? int64_t(reinterpret_cast<uintptr_t>(stream_)) : dlpack::legacy_stream;
+std::optional<void*> LeafGroup::stream_of(nb::handle array) {
+  const OnDevice current(*maker_, device_.index);
+  const std::optional<void*> stream = current_stream(array, device_);
+  if (!stream) waits_ = true;
+  return stream;
 }
 
 // Notes the stream of an array's library, which is to go on after the step.
 void LeafGroup::meet(nb::handle array) {
   if (array.type().is(last_type_)) return;
   last_type_ = array.type();
-  void* const stream = current_stream(array, device_);
-  if (stream != stream_ && std::find(other_streams_.begin(), other_streams_.end(), stream) == other_streams_.end())
-    other_streams_.push_back(stream);
+  const std::optional<void*> stream = stream_of(array);
+  if (!stream || *stream == stream_) return;
+  if (std::find(other_streams_.begin(), other_streams_.end(), *stream) == other_streams_.end())
+    other_streams_.push_back(*stream);
 }
 
 // An array of another library on this device, until the end of the step.
@@ -87,7 +93,7 @@ const DeviceMemory& LeafGroup::take(nb::handle object, Stream stream, int64_t le
     if (const Device found = device_of(object); found != device_)
       refuse(" on " + name_of(found) + ", expected one on " + name_of(device_) + "; move it there");
     meet(object);
-    return held_on_device_.emplace_back(object, stream_number());
+    return held_on_device_.emplace_back(object, number_of(stream_), *maker_);
   } catch (nb::python_error& error) {
     if (!is_refusal(error)) throw;
     refuse(std::string(" that cannot be shared by DLPack: ") + nb::str(error.value()).c_str());
@@ -127,7 +133,9 @@ void LeafGroup::assemble(const std::vector<Scalars>& scalars, const Rows& rows, 
 
 void LeafGroup::prepare(const std::vector<Scalars>& scalars) {
   if (!queue_) return;
-  if (queue_->is_capturing(stream_)) {
+  bool captures = queue_->is_capturing(stream_);
+  for (void* const stream : other_streams_) captures = captures || queue_->is_capturing(stream);
+  if (captures) {
     throw std::runtime_error(
         "this step would become part of a CUDA graph, whose replays would not be counted; use flatstep.torch with "
         "capturable=True, or step outside of the capture");
@@ -144,12 +152,14 @@ void LeafGroup::carry_out(Team team) {
   }
   queue_->launch();
   for (void* const stream : other_streams_) queue_->let_follow(stream);
+  if (waits_) queue_->wait();
 }
 
 void LeafGroup::end() {
   held_.clear();
   held_on_device_.clear();
   other_streams_.clear();
+  waits_ = false;
   last_type_ = nb::handle();
 }
 

@@ -16,9 +16,9 @@ using Rows = std::optional<std::vector<int64_t>>;
 
 class LeafGroup {
  public:
-  // Without a queue the processor itself steps.
-  LeafGroup(int rule, const Device& device, std::shared_ptr<DeviceQueue> queue)
-      : rule_(rule), device_(device), queue_(std::move(queue)) {}
+  // Without a maker the processor itself steps.
+  LeafGroup(int rule, const Device& device, const DeviceMaker* maker)
+      : rule_(rule), device_(device), maker_(maker), queue_(maker ? maker->make(rule, device.index) : nullptr) {}
 
   const Device& device() const { return device_; }
   bool is_processor() const { return !queue_; }
@@ -54,11 +54,12 @@ class LeafGroup {
 
   DeviceMemory& memory(size_t position) const { return *nb::inst_ptr<DeviceMemory>(params_[position]); }
   const DeviceMemory& take(nb::handle object, Stream stream, int64_t leaf);
-  int64_t stream_number() const;
+  std::optional<void*> stream_of(nb::handle array);
   void meet(nb::handle array);
 
   int rule_;
   Device device_;
+  const DeviceMaker* maker_;
   std::shared_ptr<DeviceQueue> queue_;
   std::vector<int64_t> leaves_;
   std::vector<nb::handle> params_;  // whoever has the group keeps them
@@ -75,6 +76,7 @@ class LeafGroup {
   // arrays take part.
   void* stream_ = nullptr;
   std::vector<void*> other_streams_;
+  bool waits_ = false;    // there are libraries that do not say on which stream they are to go on
   nb::handle last_type_;  // of the array met last
 };
 

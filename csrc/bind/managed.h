@@ -25,7 +25,7 @@ struct VersionedManaged {
   static constexpr const char *name = "dltensor_versioned", *used_name = "used_dltensor_versioned";
 };
 
-constexpr uint64_t read_only_flag = 1;
+constexpr uint64_t read_only_flag = 1, copy_flag = 2;
 constexpr int cuda_managed = 13;  // memory of both the processor and the devices
 
 // Streams as numbers: these two have one of their own, all others are pointers.

@@ -96,7 +96,12 @@ class Stepper {
   void step(nb::list grads, nb::list scalars, const Rows& rows, nb::object progress) {
     with_jobs(grads, scalars, rows, [this](const std::vector<Scalars>& table) {
       for (LeafGroup& group : groups_) group.prepare(table);
-      for (LeafGroup& group : groups_) group.carry_out(team_);
+      // Launches first: they may fail, and run beside the processor's part.
+      for (const bool on_processor : {false, true}) {
+        for (LeafGroup& group : groups_) {
+          if (group.is_processor() == on_processor) group.carry_out(team_);
+        }
+      }
     });
     progress_ = std::move(progress);
   }
@@ -149,18 +154,8 @@ class Stepper {
     for (LeafGroup& group : groups_) {
       if (group.device() == device) return group;
     }
-    std::shared_ptr<DeviceQueue> queue;
-    if (device.type != dlpack::cpu) queue = maker_of(device).make(rule_, device.index);
-    return groups_.emplace_back(rule_, device, std::move(queue));
-  }
-
-  const DeviceMaker& maker_of(const Device& device) const {
-    for (nb::handle capsule : devices_) {
-      const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
-      if (!maker) throw nb::python_error();
-      if (static_cast<const DeviceMaker*>(maker)->type == device.type) return *static_cast<const DeviceMaker*>(maker);
-    }
-    throw nb::type_error("there is nobody to step on that device");
+    return groups_.emplace_back(rule_, device,
+                                device.type == dlpack::cpu ? nullptr : &maker_for(device.type, devices_));
   }
 
   // Whatever happens, a step leaves no references behind.

@@ -15,10 +15,10 @@ const dlpack::ExchangeAPI* dlpack::known_version_of(nb::handle capsule) {
 
 namespace {
 
-// An attribute that there need not be, nor that it works.
+// An attribute that there need not be, nor that it works. (nanobind's getattr with a default forgets signals.)
 nb::object offered(nb::handle object, const char* name) {
   try {
-    return nb::getattr(object, name, nb::none());
+    return nb::getattr(object, name);
   } catch (const nb::python_error& error) {
     if (!is_refusal(error)) throw;
     return nb::none();
@@ -27,7 +27,14 @@ nb::object offered(nb::handle object, const char* name) {
 
 }  // namespace
 
-void* current_stream(nb::handle array, const Device& device) {
+OnDevice::~OnDevice() {
+  try {
+    maker_.use(before_);
+  } catch (...) {  // it was current a moment ago; whoever uses it next is told
+  }
+}
+
+std::optional<void*> current_stream(nb::handle array, const Device& device) {
   const nb::object capsule = offered(array.type(), "__dlpack_c_exchange_api__");
   const dlpack::ExchangeAPI* const api = capsule.is_none() ? nullptr : dlpack::known_version_of(capsule);
   if (api && api->current_stream) {
@@ -38,7 +45,12 @@ void* current_stream(nb::handle array, const Device& device) {
   const nb::object interface = offered(array, "__cuda_array_interface__");
   nb::object stream = nb::none();
   if (PyDict_Check(interface.ptr())) stream = interface.attr("get")("stream");
-  return reinterpret_cast<void*>(stream.is_none() ? uintptr_t(dlpack::legacy_stream) : nb::cast<uintptr_t>(stream));
+  if (stream.is_none()) return std::nullopt;
+  return reinterpret_cast<void*>(nb::cast<uintptr_t>(stream));
+}
+
+int64_t number_of(std::optional<void*> stream) {
+  return stream && *stream ? int64_t(reinterpret_cast<uintptr_t>(*stream)) : dlpack::legacy_stream;
 }
 
 }  // namespace flatstep

@@ -1,7 +1,10 @@
 // On which stream another library works now. For csrc/bind only.
 #pragma once
 
+#include <optional>
+
 #include "bind.h"
+#include "device.h"
 #include "exchange.h"
 #include "tensors.h"
 
@@ -14,8 +17,24 @@ const ExchangeAPI* known_version_of(nb::handle capsule);
 
 }  // namespace dlpack
 
-// The stream on which an array's library launches its work on a device: as its type says in C, or else the array
-// itself, or else the one that others wait for.
-void* current_stream(nb::handle array, const Device& device);
+// Makes a device current for as long as it lives: libraries answer for the one that is, and lend what lies on no other.
+class OnDevice {
+ public:
+  OnDevice(const DeviceMaker& maker, int index) : maker_(maker), before_(maker.use(index)) {}
+  ~OnDevice();
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  const DeviceMaker& maker_;
+  int before_;
+};
+
+// The stream on which an array's library launches its work on a device, which is to be current: as its type says in C,
+// or else the array itself. Nothing where neither does.
+std::optional<void*> current_stream(nb::handle array, const Device& device);
+
+// A stream as DLPack numbers them. The one that others wait for, where it is not known.
+int64_t number_of(std::optional<void*> stream);
 
 }  // namespace flatstep

@@ -73,7 +73,12 @@ class TorchStepper {
       unlocked([&] {
         check_captures(streams);
         for (size_t i = 0; i < places_.size(); ++i) places_[i].prepare(*target_, scaling[i], capturable, streams[i]);
-        for (Place& place : places_) place.carry_out(threads);
+        // Launches first: they may fail, and run beside the processor's part.
+        for (const bool on_processor : {false, true}) {
+          for (Place& place : places_) {
+            if (place.is_processor() == on_processor) place.carry_out(threads);
+          }
+        }
       });
       for (const nb::object& param : stepped_) stepped.append(param);
     }

@@ -54,8 +54,11 @@ class DeviceArray:
         if hasattr(source, "__array_namespace__"):
             library = source.__array_namespace__()
         else:
-            library = sys.modules[type(source).__module__.partition(".")[0]]
-        return library.from_dlpack(self) if hasattr(library, "from_dlpack") else self
+            library = sys.modules.get(type(source).__module__.partition(".")[0])
+        try:
+            return library.from_dlpack(self) if hasattr(library, "from_dlpack") else self
+        except (NotImplementedError, TypeError):  # a dtype that it has not: CuPy before 14 has no bfloat16
+            return self
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return self.memory.device

@@ -37,15 +37,20 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise TypeError(f"{name} is a {kind}, expected a NumPy array")
     is_on_device = _device_type(leaf) in _CUDA
-    steps_there = is_on_device and bool(devices.makers())
+    makers = devices.makers() if is_on_device else []
     try:
-        taken: Leaf = DeviceArray(_core.borrow(leaf)) if steps_there else _core.share(leaf, may_be_copy=False)
+        taken: Leaf = DeviceArray(_core.borrow(leaf, makers)) if makers else _core.share(leaf, may_be_copy=False)
     except Exception as error:  # whatever the library at the other end raises
-        if is_on_device and not steps_there:
+        if is_on_device and not makers:
             mend = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
             raise TypeError(f"{name} is a {kind} on a CUDA device, but {mend}") from None
-        raise TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}") from error
+        raise _cannot_be_shared(leaf, name, error) from error
     return taken
+
+
+def _cannot_be_shared(leaf: Any, name: str, error: Exception) -> TypeError:
+    kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+    return TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}")
 
 
 def _device_type(leaf: Any) -> int | None:
@@ -70,16 +75,35 @@ def largest_number(params: Sequence[Leaf]) -> float:
 def check_same_memory(tree: Tree, arrays: Sequence[Leaf]) -> None:
     """ValueError where another library has moved what it shared with NumPy, which would go on at the old place.
 
-    What is on a device the compiled core looks at anew.
+    What is on a device a step looks at anew in the compiled core.
     """
     for index, (leaf, array) in enumerate(zip(tree.leaves, arrays, strict=True)):
         if leaf is array or isinstance(array, DeviceArray):
             continue
         now = _take(leaf, tree, index)
         if isinstance(now, DeviceArray) or _place(now) != _place(array):
-            raise ValueError(
-                f"params{tree.path(index)} has another shape, dtype or place in memory than when the optimizer was made"
-            )
+            raise _has_moved(tree, index)
+
+
+def as_they_are(tree: Tree, arrays: Sequence[Leaf]) -> list[Leaf]:
+    """The parameters, those on devices lent anew for as long as this is used. ValueError where one has moved."""
+    return [_as_it_is(array, tree, i) if isinstance(array, DeviceArray) else array for i, array in enumerate(arrays)]
+
+
+def _as_it_is(array: DeviceArray, tree: Tree, index: int) -> DeviceArray:
+    try:
+        now = array.memory.again()
+    except Exception as error:  # whatever the library at the other end raises
+        raise _cannot_be_shared(array.memory.source, f"params{tree.path(index)}", error) from error
+    if not now.lies_as(array.memory):
+        raise _has_moved(tree, index)
+    return DeviceArray(now)
+
+
+def _has_moved(tree: Tree, index: int) -> ValueError:
+    return ValueError(
+        f"params{tree.path(index)} has another shape, dtype or place in memory than when the optimizer was made"
+    )
 
 
 def _place(array: Array) -> tuple[Any, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ._core import DeviceMemory
+from . import _core
 from .device_arrays import DeviceArray
 from .state import Past
 from .trees import Tree
@@ -134,9 +134,9 @@ def change_at_once(copies: Sequence[tuple[Any, Any]], attributes: Sequence[Chang
 
     All of it is done or, whatever signal strikes, nothing: what a signal's handler raises comes between two of Python's
     own instructions, and here is but one. The rest is C code, as long as the arrays are plain ones of NumPy's. What is
-    on devices, where a copy may fail, comes first.
+    on devices, whose libraries are asked for streams, comes first: once the first copy is made, only a copy can fail.
     """
     there = [(into.memory, into.bytes_of(array)) for into, array in copies if isinstance(into, DeviceArray)]
     here = [(into, ..., array) for into, array in copies if not isinstance(into, DeviceArray)]
-    changes = chain(starmap(DeviceMemory.store, there), starmap(setitem, here), starmap(setattr, attributes))
+    changes = chain(starmap(_core.store, [(there,)]), starmap(setitem, here), starmap(setattr, attributes))
     deque(changes, maxlen=0)

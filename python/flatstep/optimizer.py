@@ -11,7 +11,7 @@ import numpy as np
 from . import _core, devices, files
 from .arrays import Array
 from .device_arrays import DeviceArray
-from .leaves import check_same_memory, largest_number, take_params
+from .leaves import Leaf, as_they_are, check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, declared, finite
 from .state import History, Progress, State, number_off
@@ -83,7 +83,7 @@ class Optimizer:
 
         What is on a CUDA device is launched there, on the stream that is current for the library of the first parameter
         on it: behind all that its arrays, and those of other libraries, still wait for, and before what these libraries
-        are given next. The step does not wait for it.
+        are given next. The step does not wait for it, unless one of them does not say on which stream it works.
 
         Args:
             grads: gradients in the structure of ``params``, dicts matched by key; each has the shape and dtype of its
@@ -130,14 +130,15 @@ class Optimizer:
         if self._has_foreign_leaves:
             check_same_memory(self._tree, self._state.params)
 
-    def _check_params(self) -> None:
-        """Whether parameters are what a file is to hold: those of which the state is."""
+    def _checked_params(self) -> list[Leaf]:
+        """The parameters, if they are what a file is to hold: those of which the state is."""
         self._check_same_leaves()
         changed = self._state.first_changed()
         if changed is not None:
             raise ValueError(
                 f"params{self._tree.path(changed)} has another shape, strides or dtype than when the optimizer was made"
             )
+        return as_they_are(self._tree, self._state.params)
 
     def _settle(self, numbers: Mapping[str, Any]) -> _Settled:
         """What a step takes from its numbers; kept for as long as they do not change."""
@@ -293,8 +294,7 @@ class Optimizer:
             (array([ 1., -1.]), 0)
         """
         with self._exclusive:
-            self._check_params()
-            params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._state.params]
+            params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._checked_params()]
             state = self._in_host_memory(lambda view: view)
             files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
 
@@ -329,8 +329,8 @@ class Optimizer:
             (array([ 0.9, -0.9]), 1, 0.1)
         """
         with self._exclusive, files.refused(path):
-            self._check_params()
-            self._take_over(Loaded(self._tree, files.read(path, self._tree)), self._state.params)
+            params = self._checked_params()
+            self._take_over(Loaded(self._tree, files.read(path, self._tree)), params)
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""

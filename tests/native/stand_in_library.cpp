@@ -22,9 +22,11 @@ std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
   return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index);
 }
 
+int use(int index) { return flatstep::device::exchange_device(stand_in(), index); }
+
 StandIn::Graph graph;
 
-constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue}, cuda_maker = {dlpack_cuda, &make_queue};
+constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue, &use}, cuda_maker = {dlpack_cuda, &make_queue, &use};
 
 }  // namespace
 
@@ -32,7 +34,8 @@ constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue}, cuda_maker = 
 
 FLATSTEP_EXPORT const void* stand_in_maker() { return &maker; }
 FLATSTEP_EXPORT const void* stand_in_cuda_maker() { return &cuda_maker; }
-FLATSTEP_EXPORT void stand_in_use(int device) { stand_in().use(device); }
+FLATSTEP_EXPORT void stand_in_use(int device, void* stream) { stand_in().use(device, stream); }
+FLATSTEP_EXPORT int stand_in_current_device() { return stand_in().current_device(); }
 FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }
 FLATSTEP_EXPORT void stand_in_end_capture() { graph = stand_in().end_capture(); }
 FLATSTEP_EXPORT void stand_in_replay() {
