@@ -27,8 +27,11 @@ std::string names(const std::vector<const Target*>& all) {
 
 bool supports_f16c() {
 #if defined(__x86_64__)
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+  static const bool supports = [] {  // asked once: a virtual machine takes microseconds to answer
+    unsigned eax, ebx, ecx, edx;
+    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C);
+  }();
+  return supports;
 #else
   return false;
 #endif
