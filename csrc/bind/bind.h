@@ -47,6 +47,22 @@ std::string hidden_meaning(nb::handle object);
 // what may be a copy, nobody should write.
 nb::object share(nb::handle object, bool may_be_copy);
 
+// Type slots of a class of which the garbage collector asks `visit`, for whatever may lead back to it, and `forget`.
+template <class T>
+struct Collected {
+  static int traverse(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    return nb::inst_ready(self) ? nb::inst_ptr<T>(self)->visit(visit, arg) : 0;
+  }
+  static int clear(PyObject* self) {
+    nb::inst_ptr<T>(self)->forget();
+    return 0;
+  }
+  static inline PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                                       {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                                       {0, nullptr}};
+};
+
 void bind_catalog(nb::module_& module);
 void bind_device_memory(nb::module_& module);
 void bind_limit(nb::module_& module);

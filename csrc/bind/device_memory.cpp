@@ -254,23 +254,6 @@ int DeviceMemory::visit(visitproc visit, void* argument) const {
   return source_.ptr() ? visit(source_.ptr(), argument) : 0;
 }
 
-namespace {
-
-int traverse(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  return nb::inst_ready(self) ? nb::inst_ptr<DeviceMemory>(self)->visit(visit, arg) : 0;
-}
-
-int clear(PyObject* self) {
-  nb::inst_ptr<DeviceMemory>(self)->forget();
-  return 0;
-}
-
-PyType_Slot slots[] = {
-    {Py_tp_traverse, reinterpret_cast<void*>(&traverse)}, {Py_tp_clear, reinterpret_cast<void*>(&clear)}, {0, nullptr}};
-
-}  // namespace
-
 void bind_device_memory(nb::module_& module) {
   module.def(
       "borrow",
@@ -283,7 +266,7 @@ void bind_device_memory(nb::module_& module) {
       nb::sig("def borrow(object: object, devices: list[object]) -> DeviceMemory"));
   module.def("store", &DeviceMemory::store, nb::arg("pairs"),
              nb::sig("def store(pairs: list[tuple[DeviceMemory, typing.Any]]) -> None"));
-  nb::class_<DeviceMemory>(module, "DeviceMemory", nb::type_slots(slots))
+  nb::class_<DeviceMemory>(module, "DeviceMemory", nb::type_slots(Collected<DeviceMemory>::slots))
       .def("part", &DeviceMemory::part, nb::arg("offset"), nb::arg("shape"), nb::arg("strides"), nb::arg("dtype"),
            nb::arg("item_bytes"), nb::arg("source"))
       .def("fetch", &DeviceMemory::fetch, nb::arg("into"))

@@ -9,16 +9,6 @@
 
 namespace flatstep {
 
-namespace {
-
-std::string name_of(const Device& device) {
-  if (device.type == dlpack::cpu) return "the CPU";
-  if (device.type == dlpack::cuda) return "cuda:" + std::to_string(device.index);
-  return "a device of another kind";
-}
-
-}  // namespace
-
 template <class F>
 void LeafGroup::among_all(F&& f) const {
   try {

@@ -218,20 +218,6 @@ class Stepper {
   std::deque<LeafGroup> groups_;  // in the order in which their devices were met
 };
 
-int traverse_stepper(PyObject* self, visitproc visit, void* arg) {
-  Py_VISIT(Py_TYPE(self));
-  return nb::inst_ready(self) ? nb::inst_ptr<Stepper>(self)->visit(visit, arg) : 0;
-}
-
-int clear_stepper(PyObject* self) {
-  nb::inst_ptr<Stepper>(self)->forget();
-  return 0;
-}
-
-PyType_Slot stepper_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse_stepper)},
-                               {Py_tp_clear, reinterpret_cast<void*>(&clear_stepper)},
-                               {0, nullptr}};
-
 }  // namespace
 
 void bind_step(nb::module_& module) {
@@ -241,7 +227,7 @@ void bind_step(nb::module_& module) {
       .def(nb::init<>())
       .def("__enter__", &Exclusive::enter)
       .def("__exit__", &Exclusive::exit, nb::sig("def __exit__(self, *raised: object) -> None"));
-  nb::class_<Stepper>(module, "Stepper", nb::type_slots(stepper_slots))
+  nb::class_<Stepper>(module, "Stepper", nb::type_slots(Collected<Stepper>::slots))
       .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool, nb::list>(), nb::arg("rule"),
            nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"), nb::arg("devices"),
            nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "

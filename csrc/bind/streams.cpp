@@ -34,6 +34,12 @@ OnDevice::~OnDevice() {
   }
 }
 
+std::string name_of(const Device& device) {
+  if (device.type == dlpack::cpu) return "the CPU";
+  if (device.type == dlpack::cuda) return "cuda:" + std::to_string(device.index);
+  return "a device of another kind";
+}
+
 std::optional<void*> current_stream(nb::handle array, const Device& device) {
   const nb::object capsule = offered(array.type(), "__dlpack_c_exchange_api__");
   const dlpack::ExchangeAPI* const api = capsule.is_none() ? nullptr : dlpack::known_version_of(capsule);

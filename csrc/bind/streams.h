@@ -30,6 +30,9 @@ class OnDevice {
   int before_;
 };
 
+// "the CPU", "cuda:0", for messages.
+std::string name_of(const Device& device);
+
 // The stream on which an array's library launches its work on a device, which is to be current: as its type says in C,
 // or else the array itself. Nothing where neither does.
 std::optional<void*> current_stream(nb::handle array, const Device& device);

@@ -268,10 +268,10 @@ class TorchStepper {
     }
     if (!captured || !other) return;
     throw std::runtime_error(
-        "this step would become part of a CUDA graph on " + captured->name() + ", but not what it does on " +
-        other->name() + ", which would be done now and never by a replay; " +
+        "this step would become part of a CUDA graph on " + name_of(captured->device()) + ", but not what it does on " +
+        name_of(other->device()) + ", which would be done now and never by a replay; " +
         (other->is_processor() ? "make an optimizer of their own for the parameters on the CPU"
-                               : "capture the current stream of " + other->name() +
+                               : "capture the current stream of " + name_of(other->device()) +
                                      " too, or make an optimizer of their own for the parameters there"));
   }
 

@@ -44,7 +44,6 @@ class Place {
   bool is_processor() const { return !queue_; }
   bool is_idle() const { return rows_.empty() && counters_.empty(); }  // in this step
   bool is_captured(void* stream) const { return queue_ && queue_->is_capturing(stream); }
-  std::string name() const { return is_processor() ? "the CPU" : "cuda:" + std::to_string(device_.index); }
 
   void clear() {
     step_.clear();
