@@ -160,6 +160,13 @@ int TensorStep::layout_of(const TensorLeaf& leaf) {
   return last_layout_ = layout;
 }
 
+void TensorStep::take_extents_of(TensorStep& other) {
+  written_.insert(written_.end(), other.written_.begin(), other.written_.end());
+  read_.insert(read_.end(), other.read_.begin(), other.read_.end());
+  other.written_.clear();
+  other.read_.clear();
+}
+
 void TensorStep::check_overlap() {
   if (!std::is_sorted(written_.begin(), written_.end(), starts_earlier))
     std::sort(written_.begin(), written_.end(), starts_earlier);

@@ -54,6 +54,9 @@ class TensorStep {
   // Throws Refusal where a parameter shares memory with another one or with a gradient. (State is the optimizer's own.)
   void check_overlap();
 
+  // What the other step of the same device would check is checked here instead.
+  void take_extents_of(TensorStep& other);
+
   const std::vector<Job>& jobs(const std::vector<Scalars>& scalars, const Target& target) {
     return assembly_.jobs(rule_, scalars, target);
   }

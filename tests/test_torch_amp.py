@@ -1,14 +1,18 @@
-"""flatstep.torch under torch.amp: GradScaler's scale and overflow flag inside the step, clipping, autocast."""
+"""flatstep.torch under torch.amp: as torch's optimizers, with the scale inside the step for fused=True alone."""
 
 from __future__ import annotations
 
 import pytest
 
 import flatstep.torch as front
-from torch_cases import DEFAULTS, Snapshot, give_grads, parametrize, same_bits, torch, twins
+from torch_cases import DEFAULT_PEERS, DEFAULTS, Snapshot, give_grads, parametrize, same_bits, torch, torch_peer, twins
 
 SHAPES = [(7, 3), (), (40,)]
 defaults = parametrize(DEFAULTS)
+
+
+OPTIONS = {"default": {}, "fused": dict(fused=True), "not fused": dict(fused=False)}
+options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
 def scaled_backward(scaler, params, factors):
@@ -31,9 +35,9 @@ def scaler_of(scale):
     ids=str,
 )
 def test_unscaling_inside_the_step(case, dtype, scale):
-    """The same bits as unscale_ before it, which writes the gradients once more; the scale grows meanwhile."""
+    """The same bits as unscale_ before it; the scale grows meanwhile."""
     ours, theirs = twins(SHAPES, dtype)
-    opts, scalers = [case.make(ours), case.make(theirs)], [scaler_of(scale), scaler_of(scale)]
+    opts, scalers = [case.make(ours, fused=True), case.make(theirs, fused=True)], [scaler_of(scale), scaler_of(scale)]
     for count in range(5):
         factors, _ = twins(SHAPES, dtype, seed=count)
         for params, opt, scaler in zip((ours, theirs), opts, scalers, strict=True):
@@ -61,10 +65,11 @@ def test_unscaling_inside_the_step(case, dtype, scale):
 @defaults
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 @pytest.mark.parametrize("unscale_before", [False, True])
-def test_overflow_skips_the_step(case, bad, unscale_before):
+@options
+def test_overflow_skips_the_step(case, options, bad, unscale_before):
     """One bad element of one gradient; the scale goes down and training goes on."""
     params, _ = twins(SHAPES)
-    opt, scaler = case.make(params), scaler_of(1024.0)
+    opt, scaler = case.make(params, **options), scaler_of(1024.0)
     for count in range(4):
         factors, _ = twins(SHAPES, seed=count)
         factors = [factor.detach() for factor in factors]
@@ -75,10 +80,13 @@ def test_overflow_skips_the_step(case, bad, unscale_before):
         before = Snapshot(opt)
         if unscale_before:
             scaler.unscale_(opt)
+        grads = [param.grad.clone() for param in params]
         scaler.step(opt)
         scaler.update()
         if count in (0, 2):
             before.check()
+        if count in (0, 2) and (unscale_before or options.get("fused")):  # else GradScaler has unscaled them
+            same_bits([param.grad for param in params], grads)
     assert [opt.state[param]["step"].item() for param in params] == [2, 2, 2]
     assert scaler.get_scale() == 1024 / 4
 
@@ -129,7 +137,7 @@ def test_a_scale_of_the_users_own(case):
 def test_a_scale_of_the_users_own_under_a_scaler(case):
     """torch multiplies it with the scaler's."""
     ours, theirs = twins(SHAPES)
-    opt, peer = case.make(ours), case.make(theirs)
+    opt, peer = case.make(ours, fused=True), case.make(theirs)
     opt.grad_scale = torch.tensor(4.0)
     scaler = scaler_of(256.0)
     factors, _ = twins(SHAPES, seed=1)
@@ -142,9 +150,10 @@ def test_a_scale_of_the_users_own_under_a_scaler(case):
 
 
 @defaults
-def test_clipping_after_unscaling(case):
+@options
+def test_clipping_after_unscaling(case, options):
     ours, theirs = twins(SHAPES)
-    opt, peer, scaler = case.make(ours), case.make(theirs), scaler_of(512.0)
+    opt, peer, scaler = case.make(ours, **options), case.make(theirs), scaler_of(512.0)
     for count in range(3):
         factors, _ = twins(SHAPES, seed=count)
         factors = [factor.detach() for factor in factors]
@@ -166,7 +175,7 @@ def test_clipping_after_unscaling(case):
 def test_two_optimizers_of_one_scaler(case):
     """One overflows, the other steps."""
     (good,), (bad,) = twins([(4,)])
-    opts, scaler = [case.make([good]), case.make([bad])], scaler_of(16.0)
+    opts, scaler = [case.make([good], fused=True), case.make([bad], fused=True)], scaler_of(16.0)
     scaled_backward(scaler, [good, bad], [1.0, float("inf")])
     for opt in opts:
         scaler.step(opt)
@@ -197,17 +206,71 @@ def test_training_under_autocast(dtype):
     assert opt.state[model[0].weight]["exp_avg"].dtype == torch.float32
 
 
+FUSED = [*OPTIONS, "torch"]
+
+
+def made(case, params, name):
+    """An optimizer with one of the options, or torch's own."""
+    return torch_peer(case, params, fused=None) if name == "torch" else case.make(params, **OPTIONS[name])
+
+
+def test_only_fused_unscales_inside_the_step():
+    """As torch's optimizers tell GradScaler, and Lightning, which clips for those alone that do not."""
+    for name in ("Adam", "AdamW", "AMSGrad", "OptimisticAdam"):
+        peer = getattr(torch.optim, name, torch.optim.Adam)
+        for given in OPTIONS.values():
+            opts = [make([torch.nn.Parameter(torch.ones(2))], **given) for make in (getattr(front, name), peer)]
+            told = [bool(getattr(opt, "_step_supports_amp_scaling", False)) for opt in opts]
+            assert told == [given.get("fused", False)] * 2
+
+
+@parametrize(DEFAULT_PEERS)
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_gradients_are_unscaled_after_the_step(case, name, dtype):
+    """Of every layout, once each; scripts that log them or add to them find what torch leaves there."""
+    memory = torch.zeros(4, 6, dtype=dtype)
+    params = [torch.nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in [(5,), (), (4, 3), (0,), (2,)]]
+    opt, scaler = made(case, params, name), scaler_of(1024.0)
+    scaler.scale(torch.ones(()))  # makes the scale, which backward would do
+    scaled = [torch.arange(float(param.numel())).reshape(param.shape).to(dtype) * 1024 for param in params]
+    params[2].grad = memory[:, ::2].copy_(scaled[2])
+    for at in (0, 1, 3):
+        params[at].grad = scaled[at].clone()
+    scaler.step(opt)
+    for param, before in zip(params[:4], scaled, strict=False):
+        torch.testing.assert_close(param.grad, before / 1024, rtol=0, atol=0)
+    assert params[4].grad is None
+    assert not memory[:, 1::2].any()
+
+
 @defaults
-def test_fused_false_leaves_unscaling_to_the_scaler(case):
-    """As Lightning wants it where it clips; the gradients are then unscaled in place, and the bits are the same."""
-    ours, theirs = twins(SHAPES)
-    opts = [case.make(ours), case.make(theirs, fused=False)]
-    assert [opt._step_supports_amp_scaling for opt in opts] == [True, False]
-    for params, opt in zip((ours, theirs), opts, strict=True):
-        scaler = scaler_of(2.0**10)
-        factors, _ = twins(SHAPES, seed=3)
-        scaled_backward(scaler, params, [factor.detach() for factor in factors])
+def test_a_gradient_that_cannot_be_unscaled_in_place(case):
+    """Is named before anything is done, as torch raises for it."""
+    params, _ = twins([(3,), (4,)])
+    opt, scaler = case.make(params, fused=True), scaler_of(8.0)
+    scaler.scale(torch.ones(()))
+    params[0].grad, params[1].grad = torch.ones(3), torch.ones(1).expand(4)
+    opt.grad_scale = torch.tensor(8.0)
+    before, grad = Snapshot(opt), params[0].grad.clone()
+    with pytest.raises(ValueError, match="grad of 1 of group 0 has elements that share memory"):
+        opt.step()
+    before.check()
+    same_bits(params[0].grad, grad)
+
+
+@parametrize(DEFAULT_PEERS)
+@pytest.mark.parametrize("name", FUSED)
+def test_a_wrapper_sees_which_steps_were_skipped(case, name):
+    """By whether step ran and its hooks fired: accelerate and schedulers wait then. With fused=True torch's do run."""
+    param = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
+    opt, scaler = made(case, [param], name), scaler_of(256.0)
+    hooked = []
+    opt.register_step_post_hook(lambda *_: hooked.append(True))
+    for overflows in (True, False, True, True, False):
+        opt.zero_grad()
+        scaler.scale((param * (float("inf") if overflows else 1.0)).sum()).backward()
         scaler.step(opt)
-    same_bits(ours, theirs)
-    for own, other in zip(ours, theirs, strict=True):
-        assert torch.equal(own.grad, other.grad * 2.0**10)
+        scaler.update()
+    assert len(hooked) == (5 if name == "fused" else 2)
+    assert opt.state[param]["step"] == 2

@@ -26,6 +26,18 @@ def test_the_import_of_flatstep_leaves_torch_out():
     assert run("import sys, flatstep; print('torch' in sys.modules)") == ["False"]
 
 
+def test_without_torch_the_import_says_what_to_install():
+    code = """
+import sys
+sys.modules["torch"] = None  # as if it were not installed
+try:
+    import flatstep.torch
+except ImportError as error:
+    print(error)
+"""
+    assert " ".join(run(code)).startswith('flatstep.torch needs PyTorch: pip install "flatstep[torch]"')
+
+
 @linux
 def test_torchs_thread_count_holds():
     """It may change between steps, and holds in new threads of Python; flatstep's wins where it was set."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from torch._subclasses import FakeTensorMode
 
 import flatstep.torch as front
 from torch_cases import (
@@ -54,6 +55,7 @@ GRADS = {
     "expanded": lambda values: values[:, :1, :, :1].expand(SHAPE),
     "a number": lambda values: values[0, 0, 0, 0].expand(SHAPE),
     "negated": lambda values: torch.complex(values, -values).conj().imag,
+    "negated, contiguous": lambda values: torch._neg_view(-values),
     "part of a pair": lambda values: torch.stack([values, values], -1)[..., 0],
 }
 
@@ -252,31 +254,108 @@ def test_complex_parameters(case, conjugated):
     assert opt.state[param]["exp_avg_sq"].dtype == torch.complex64
 
 
+# Equal to the values, but other numbers lie in their memory.
+MEANINGS = {
+    "negated": lambda values: torch._neg_view(-values),
+    "imaginary part": lambda values: torch.complex(values, -values).conj().imag,
+    "conjugated": lambda values: values.conj().clone().conj(),
+    "negated complex": lambda values: torch._neg_view(-values),
+    "negated conjugate": lambda values: torch._neg_view(-values.conj().clone()).conj(),
+}
+COMPLEX = ("conjugated", "negated complex", "negated conjugate")
+
+
+def exchanged(opt, param, key, meaning):
+    """Puts an equal tensor that means other numbers than it holds in the place of one, which it returns."""
+    owner = {"param": param, "grad": param.grad}.get(key)
+    odd = meaning((opt.state[param][key] if owner is None else owner).detach())
+    if key == "param":
+        param.data = odd
+        return param
+    if key == "grad":
+        param.grad = odd
+    else:
+        opt.state[param][key] = odd
+    return odd
+
+
 @defaults
-def test_parameters_that_mean_other_numbers_than_they_hold_are_refused(case):
-    """A step would have to write the conjugate, or the negative."""
-    values = torch.complex(torch.ones(3), torch.ones(3)).conj()
-    for param in (values.requires_grad_(), values.detach().imag.requires_grad_()):
-        param.grad = torch.ones_like(param)
-        opt = case.make([("w", param)])
-        before = Snapshot(opt)
-        with pytest.raises(TypeError, match="param w is a view whose numbers are conjugated or negated"):
+@pytest.mark.parametrize("shape", [(5,), (), (1,), (2, 3)], ids=str)
+@pytest.mark.parametrize("kind", MEANINGS)
+def test_what_a_tensor_means_is_asked_in_each_step(case, kind, shape):
+    """Of parameters, gradients, state and counts: the same bits as plain tensors, in the same tensors."""
+    dtype = torch.complex64 if kind in COMPLEX else torch.float32
+    for key in ("param", "grad", "step", *case.make(twins([shape], dtype)[0]).state_keys):
+        if key == "step" and kind in COMPLEX:
+            continue
+        (param,), (plain,) = twins([shape], dtype)
+        opt, peer = case.make([param]), case.make([plain])
+        for count in range(4):
+            give_grads([param], [plain], seed=count)
+            odd = exchanged(opt, param, key, MEANINGS[kind]) if count == 2 else None
             opt.step()
-        before.check()
+            peer.step()
+            if odd is not None:
+                assert odd.is_neg() or odd.is_conj()
+                assert odd is param or odd is param.grad or odd is opt.state[param][key]
+        same_bits(param, plain, key)
+        same_bits(opt.state[param], peer.state[plain], key)
 
 
-@defaults
-def test_state_that_means_other_numbers_than_it_holds(case):
-    (param,), (plain,) = twins([(5,)], torch.complex64)
-    opt, peer = case.make([param]), case.make([plain])
+@pytest.mark.parametrize("kind", [*MEANINGS][:2])
+def test_negated_parameters_and_gradients_step_as_in_torch(kind):
+    case = DEFAULT_PEERS[0]
+    ours, theirs = (Parameter(MEANINGS[kind](torch.arange(4.0))) for _ in range(2))
+    opt, peer = case.make([ours]), torch_peer(case, [theirs])
     for count in range(3):
-        give_grads([param], [plain], seed=count)
-        for key in opt.state_keys if count == 1 else ():
-            opt.state[param][key] = opt.state[param][key].conj().clone().conj()
+        for param in (ours, theirs):
+            param.grad = MEANINGS[kind](torch.arange(4.0) + count)
         opt.step()
         peer.step()
-    same_bits(param, plain)
-    same_bits(opt.state[param], peer.state[plain])
+    assert_close(ours, theirs)
+
+
+def abstract(kind, make):
+    """What ``make`` makes of tensors without numbers."""
+    with FakeTensorMode() if kind == "fake" else torch.device("meta"):
+        return make()
+
+
+@pytest.mark.parametrize("kind", ["fake", "meta"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_tensors_without_numbers(name, kind):
+    """State is made, and updates are counted, as in torch: planners of memory step such models."""
+
+    def stepped(library):
+        model = torch.nn.Linear(4, 3)
+        opt = getattr(library, name)(model.parameters(), lr=1e-3)
+        for _ in range(2):
+            for param in model.parameters():
+                param.grad = torch.ones_like(param)
+            opt.step()
+        return [opt.state[param] for param in model.parameters()]
+
+    ours, theirs = (abstract(kind, lambda library=library: stepped(library)) for library in (front, torch.optim))
+    for own, other in zip(ours, theirs, strict=True):
+        assert [*own] == [*other]
+        for key, value in own.items():
+            assert type(value) is type(other[key])
+            assert [value.shape, value.dtype, value.device] == [other[key].shape, other[key].dtype, other[key].device]
+        assert kind == "fake" or own["step"] == other["step"] == 2
+
+
+def test_tensors_without_numbers_beside_others():
+    """The others are stepped."""
+    params, plain = twins([(3,), (4,)])
+    params.insert(1, Parameter(torch.zeros(5, device="meta")))
+    opt, peer = front.Adam(params), front.Adam(plain)
+    for count in range(2):
+        give_grads([params[0], params[2]], plain, seed=count)
+        params[1].grad = torch.zeros(5, device="meta")
+        opt.step()
+        peer.step()
+    same_bits([params[0], params[2]], plain)
+    assert opt.state[params[1]]["exp_avg"].is_meta and opt.state[params[1]]["step"] == 2
 
 
 def test_mu_dtype():
@@ -395,17 +474,8 @@ def test_subclasses_in_python(case, subclass):
     same_bits(param.as_subclass(torch.Tensor), plain)
 
 
-def fake():
-    from torch._subclasses import FakeTensorMode
-
-    with FakeTensorMode():
-        return torch.ones(3)
-
-
 ELSEWHERE = {
     "wrapper": (lambda: Wrapper(torch.ones(3)), TypeError, "w is a Wrapper"),
-    "fake": (fake, TypeError, "w is a FakeTensor"),
-    "meta": (lambda: torch.ones(3, device="meta"), ValueError, "w is on meta"),
     "sparse": (lambda: torch.ones(3).to_sparse(), RuntimeError, "w is sparse"),
     "sparse rows": (lambda: torch.ones(3, 3).to_sparse_csr(), TypeError, "w has layout torch.sparse_csr"),
     "float8": (lambda: torch.ones(3).to(torch.float8_e4m3fn), TypeError, "w has dtype torch.float8_e4m3fn"),

@@ -43,6 +43,12 @@ std::vector<std::string_view> slot_dtypes(std::string_view rule, std::string_vie
   return dtypes;
 }
 
+// Whether there is a kernel for streams of these dtypes, one a slot.
+bool has_kernel_for(std::string_view rule, std::string_view param, std::string_view grad,
+                    const std::vector<std::string_view>& state) {
+  return find_kernel(rule_index(rule), param, grad, state) >= 0;
+}
+
 nb::list target_names() {
   nb::list names;
   for (const Target* target : targets()) names.append(target->name);
@@ -69,6 +75,7 @@ void bind_catalog(nb::module_& module) {
   module.def("hyperparameters", &hyperparameters, nb::arg("rule"));
   module.def("slots", &slots, nb::arg("rule"), nb::sig("def slots(rule: str) -> tuple[str, ...]"));
   module.def("slot_dtypes", &slot_dtypes, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
+  module.def("has_kernel", &has_kernel_for, nb::arg("rule"), nb::arg("param"), nb::arg("grad"), nb::arg("state"));
   module.def("targets", &target_names, nb::sig("def targets() -> list[str]"));
   module.def("built_targets", &built, nb::sig("def built_targets() -> list[tuple[str, str, str, str]]"));
   module.def("chosen_target", [] { return chosen_target().name; });

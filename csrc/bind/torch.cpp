@@ -28,38 +28,47 @@ struct Parts {
   nb::object state[max_slots];
 };
 
+// A rule that groups may choose, and the keys of its state: for the count of updates, then for each slot.
+struct StateOfRule {
+  int rule;
+  std::vector<std::string> slots;  // what refusals call them
+  std::vector<nb::object> keys;
+
+  StateOfRule(std::string_view name, std::vector<std::string> names) : rule(find_rule(name)) {
+    if (rule < 0) throw nb::key_error("no such rule");
+    if (names.size() != rules()[size_t(rule)].slots.size() + 1) throw nb::value_error("expected a key a slot");
+    for (const std::string& key : names) keys.push_back(nb::steal(PyUnicode_InternFromString(key.c_str())));
+    slots.assign(names.begin() + 1, names.end());
+  }
+};
+
 class TorchStepper {
  public:
-  // `keys` are those of a parameter's state: for the count of updates, then for each slot. `devices` are capsules of
-  // DeviceMakers; without one the processor steps what lies in its memory, and nothing else is stepped.
-  TorchStepper(std::string_view rule, std::vector<std::string> keys, nb::tuple plain_types, nb::handle exchange_api,
-               nb::list devices)
-      : rule_(find_rule(rule)),
-        target_(&chosen_target()),
-        reader_(std::move(plain_types), exchange_api),
-        devices_(std::move(devices)) {
-    if (rule_ < 0) throw nb::key_error("no such rule");
-    if (keys.size() != rules()[size_t(rule_)].slots.size() + 1) throw nb::value_error("expected a key a slot");
-    for (const std::string& key : keys) keys_.push_back(nb::steal(PyUnicode_InternFromString(key.c_str())));
+  // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceMakers; without one the
+  // processor steps what lies in its memory, and nothing else is stepped.
+  TorchStepper(nb::list rules, nb::tuple plain_types, nb::handle exchange_api, nb::list devices)
+      : target_(&chosen_target()), reader_(std::move(plain_types), exchange_api), devices_(std::move(devices)) {
+    for (nb::handle rule : rules)
+      rules_.emplace_back(nb::cast<std::string_view>(rule[0]), nb::cast<std::vector<std::string>>(rule[1]));
     for (nb::handle capsule : devices_) {
       const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
       if (!maker) throw nb::python_error();
       makers_.push_back(static_cast<const DeviceMaker*>(maker));
     }
-    keys.erase(keys.begin());
-    slots_ = std::move(keys);
   }
 
   TorchStepper(const TorchStepper&) = delete;
   TorchStepper& operator=(const TorchStepper&) = delete;
 
-  // One step over groups of (parameters, row of scalars without count). Returns the positions, counted over all
-  // groups, of parameters that cannot be taken as they are, and then nothing was done; and those that were stepped.
-  // `stand_ins` has by position what to take instead: (param, grad, step, *slots). `scalings` are a loss's scale and
-  // overflow flag, either may be None, for each device on which they lie. Raises RuntimeError where a step would become
-  // part of a graph, but is not `capturable`.
+  // One step over groups of (parameters, row of scalars without count, index of the rule). Returns the positions,
+  // counted over all groups, of parameters that cannot be taken as they are, and then nothing was done; and those that
+  // were stepped. `stand_ins` has by position what to take instead: (param, grad, step, *slots), or None to leave the
+  // parameter out. `scalings` are a loss's scale and overflow flag, either may be None, for each device on which they
+  // lie. `completion` are calls (function, *arguments) that belong to the step: they are made after it, and as long as
+  // they run no Python code no signal handler can raise in between. Raises RuntimeError where a step would become part
+  // of a graph, but is not `capturable`.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
-                 nb::callable name, int threads) {
+                 nb::callable name, int threads, nb::list completion) {
     const Forgetting at_the_end{*this};
     gather(groups, state, stand_ins, name);
     nb::list stepped;
@@ -80,6 +89,7 @@ class TorchStepper {
           }
         }
       });
+      for (nb::handle call : completion) complete(call);
       for (const nb::object& param : stepped_) stepped.append(param);
     }
     return nb::make_tuple(wanting_, stepped);
@@ -103,21 +113,37 @@ class TorchStepper {
     ~Forgetting() { stepper.forget(); }
   };
 
+  static void complete(nb::handle call) {
+    const nb::tuple arguments = nb::borrow<nb::tuple>(call);
+    const nb::object rest = nb::steal(PyTuple_GetSlice(arguments.ptr(), 1, Py_ssize_t(arguments.size())));
+    if (!nb::steal(PyObject_CallObject(nb::handle(arguments[0]).ptr(), rest.ptr())).is_valid())
+      throw nb::python_error();
+  }
+
   void gather(const nb::list& groups, const nb::dict& state, const nb::dict& stand_ins, const nb::callable& name) {
     next_state_ = 0;
     try {
       int64_t position = 0;
       for (nb::handle group : groups) {
-        const nb::tuple pair = nb::borrow<nb::tuple>(group);
-        numbers_ = read_numbers(nb::borrow<nb::tuple>(pair[1]));
+        const nb::tuple parts = nb::borrow<nb::tuple>(group);
+        rule_ = &rules_.at(nb::cast<size_t>(parts[2]));
+        numbers_ = read_numbers(nb::borrow<nb::tuple>(parts[1]));
         for (Place& place : places_) place.begin_group();
-        for (nb::handle param : nb::borrow<nb::list>(pair[0])) take(position++, param, state, stand_ins);
+        for (nb::handle param : nb::borrow<nb::list>(parts[0])) take(position++, param, state, stand_ins);
       }
       if (wanting_.size() > 0) return;
+      for (size_t i = 0; i < places_.size(); ++i) check_device_of(i);
       for (Place& place : places_) place.check_overlap();
       for (Place& place : places_) place.check_counts();
     } catch (const Refusal& refusal) {
       raise_for(refusal, name);
+    }
+  }
+
+  // Places of one device are checked together: their rules differ, but their parameters may share memory.
+  void check_device_of(size_t index) {
+    for (size_t i = 0; i < index; ++i) {
+      if (places_[i].device() == places_[index].device()) return places_[i].take_checks_of(places_[index]);
     }
   }
 
@@ -131,7 +157,12 @@ class TorchStepper {
     Parts parts{nb::borrow(param), std::move(grad), {}, {}};
     const bool is_stand_in = stand_ins.size() > 0 && stand_ins.contains(position);
     if (is_stand_in) {
-      replace(parts, nb::borrow<nb::tuple>(stand_ins[nb::int_(position)]));
+      const nb::object stand_in = stand_ins[nb::int_(position)];
+      if (stand_in.is_none()) {
+        pass_by(state, param);
+        return;
+      }
+      replace(parts, nb::borrow<nb::tuple>(stand_in));
     } else if (!find_state(parts, state)) {
       wanting_.append(position);
       return;
@@ -158,13 +189,14 @@ class TorchStepper {
   bool find_state(Parts& parts, const nb::dict& state) {
     const nb::object own = find_next(state, parts.param);
     if (!own.is_valid() || !PyDict_Check(own.ptr())) return false;
-    parts.step = find(own, keys_[0]);
-    bool complete = parts.step.is_valid();
-    for (size_t slot = 0; slot + 1 < keys_.size(); ++slot) {
-      parts.state[slot] = find(own, keys_[slot + 1]);
-      complete = complete && parts.state[slot].is_valid();
+    const std::vector<nb::object>& keys = rule_->keys;
+    parts.step = find(own, keys[0]);
+    bool is_complete = parts.step.is_valid();
+    for (size_t slot = 0; slot + 1 < keys.size(); ++slot) {
+      parts.state[slot] = find(own, keys[slot + 1]);
+      is_complete = is_complete && parts.state[slot].is_valid();
     }
-    return complete;
+    return is_complete;
   }
 
   // The state of a parameter. State is made in the order of parameters, so that the next entry is it, as a rule, and
@@ -192,25 +224,25 @@ class TorchStepper {
   bool add(int64_t position, const Parts& parts) {
     TensorLeaf leaf{position, {}, {}, {}, 0};
     Tensor count;
-    if (!reader_.read_as_it_means(parts.param, leaf.param) || !reader_.read_as_it_means(parts.grad, leaf.grad) ||
+    if (!reader_.read(parts.param, leaf.param) || !reader_.read(parts.grad, leaf.grad) ||
         !reader_.read(parts.step, count))
       return false;
-    for (size_t slot = 0; slot + 1 < keys_.size(); ++slot) {
+    for (size_t slot = 0; slot < rule_->slots.size(); ++slot) {
       if (!reader_.read(parts.state[slot], leaf.state[slot])) return false;
     }
     Place* const place = place_on(leaf.param.device);
     return place && place->add(leaf, count, numbers_);
   }
 
-  // Where tensors of that device are stepped; null where nobody can.
+  // Where tensors of that device are stepped by the group's rule; null where nothing can.
   Place* place_on(const Device& device) {
     for (Place& place : places_) {
-      if (place.device() == device) return &place;
+      if (place.device() == device && place.rule() == rule_->rule) return &place;
     }
     const DeviceMaker* maker = nullptr;
     for (const DeviceMaker* known : makers_) maker = known->type == device.type ? known : maker;
     if (!maker && device.type != dlpack::cpu) return nullptr;
-    return &places_.emplace_back(device, rule_, slots_, maker);
+    return &places_.emplace_back(device, rule_->rule, rule_->slots, maker);
   }
 
   // A group's row, in which a tensor may stand for a number that lies on a device.
@@ -226,7 +258,7 @@ class TorchStepper {
       if (plain.is(row)) plain = nb::list(row);
       plain[i] = 0.0;
     }
-    numbers.scalars = read_scalars(nb::tuple(plain), rules()[size_t(rule_)].hyperparameters.size());
+    numbers.scalars = read_scalars(nb::tuple(plain), rules()[size_t(rule_->rule)].hyperparameters.size());
     return numbers;
   }
 
@@ -288,16 +320,15 @@ class TorchStepper {
     flatstep::raise(refusal, {"param ", "grad of ", [&](int64_t at) { return nb::cast<std::string>(name(at)); }});
   }
 
-  int rule_;
+  std::vector<StateOfRule> rules_;
   const Target* target_;
   Reader reader_;
   nb::list devices_;  // keeps the makers
   std::vector<const DeviceMaker*> makers_;
-  std::vector<nb::object> keys_;
-  std::vector<std::string> slots_;  // what refusals call them
-  std::deque<Place> places_;        // in the order in which they were met
+  std::deque<Place> places_;  // in the order in which they were met
 
   // Of the step under way.
+  const StateOfRule* rule_ = nullptr;  // of the group under way
   GroupNumbers numbers_;
   Py_ssize_t next_state_;    // where PyDict_Next goes on
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
@@ -311,17 +342,17 @@ class TorchStepper {
 void bind_torch(nb::module_& module) {
   nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
   nb::class_<TorchStepper>(module, "TorchStepper")
-      .def(nb::init<std::string_view, std::vector<std::string>, nb::tuple, nb::handle, nb::list>(), nb::arg("rule"),
-           nb::arg("keys"), nb::arg("plain_types"), nb::arg("exchange_api").none(), nb::arg("devices"),
-           nb::sig("def __init__(self, rule: str, keys: list[str], plain_types: tuple[type, ...], "
+      .def(nb::init<nb::list, nb::tuple, nb::handle, nb::list>(), nb::arg("rules"), nb::arg("plain_types"),
+           nb::arg("exchange_api").none(), nb::arg("devices"),
+           nb::sig("def __init__(self, rules: list[tuple[str, list[str]]], plain_types: tuple[type, ...], "
                    "exchange_api: object | None, devices: list[object]) -> None"))
       .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("scalings"),
-           nb::arg("capturable"), nb::arg("name"), nb::arg("threads"),
-           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...]]], "
-                   "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...]], "
+           nb::arg("capturable"), nb::arg("name"), nb::arg("threads"), nb::arg("completion"),
+           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "
+                   "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...] | None], "
                    "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
-                   "name: collections.abc.Callable[[int], str], threads: int) "
-                   "-> tuple[list[int], list[typing.Any]]"))
+                   "name: collections.abc.Callable[[int], str], threads: int, "
+                   "completion: list[tuple[typing.Any, ...]]) -> tuple[list[int], list[typing.Any]]"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

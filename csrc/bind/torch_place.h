@@ -36,11 +36,12 @@ class Place {
  public:
   // Without a maker the processor itself steps.
   Place(const Device& device, int rule, std::vector<std::string> slots, const DeviceMaker* maker)
-      : device_(device), step_(rule, std::move(slots)) {
+      : device_(device), rule_(rule), step_(rule, std::move(slots)) {
     if (maker) queue_ = maker->make(rule, device.index);
   }
 
   const Device& device() const { return device_; }
+  int rule() const { return rule_; }
   bool is_processor() const { return !queue_; }
   bool is_idle() const { return rows_.empty() && counters_.empty(); }  // in this step
   bool is_captured(void* stream) const { return queue_ && queue_->is_capturing(stream); }
@@ -58,9 +59,9 @@ class Place {
   void begin_group() { group_begins_ = true; }
 
   // As TensorStep::add; `count` is the tensor in which torch counts the parameter's updates. False also where that is
-  // not on the device.
+  // not one number on the device.
   bool add(TensorLeaf& leaf, const Tensor& count, const GroupNumbers& numbers) {
-    if (count.axes != 0 || count.item_bytes < 4 || count.device != device_) return false;
+    if (element_count(count) != 1 || count.item_bytes < 4 || count.device != device_) return false;
     leaf.scalars = queue_ ? int64_t(rows_.size()) : row_on_host(leaf.index, Counter(count).get(), numbers);
     if (!step_.add(leaf)) return false;
     if (queue_) {
@@ -70,6 +71,13 @@ class Place {
     }
     counts_.push_back({count.data, leaf.index});
     return true;
+  }
+
+  // What the other place, of the same device, has to check is checked here instead.
+  void take_checks_of(Place& other) {
+    step_.take_extents_of(other.step_);
+    counts_.insert(counts_.end(), other.counts_.begin(), other.counts_.end());
+    other.counts_.clear();
   }
 
   void check_overlap() { step_.check_overlap(); }
@@ -119,7 +127,7 @@ class Place {
 
   using Count = std::pair<const void*, int64_t>;  // where a parameter's updates are counted, and its leaf
 
-  // A 0-d tensor in which torch counts a parameter's updates.
+  // A tensor of one number in which torch counts a parameter's updates.
   struct Counter {
     void* data;
     bool is_double;
@@ -173,6 +181,7 @@ class Place {
   }
 
   Device device_;
+  int rule_;
   TensorStep step_;
   std::unique_ptr<DeviceQueue> queue_;  // null for the processor
 

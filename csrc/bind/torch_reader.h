@@ -113,8 +113,17 @@ class Reader {
     return reinterpret_cast<void*>(nb::cast<uintptr_t>(current.attr("cuda_stream")));
   }
 
-  // False where the tensor is none of those.
-  bool read(nb::handle object, Tensor& out) {
+  // False where the tensor is none of those, or where its numbers are the negatives of what its memory holds (what
+  // torch calls its neg bit, of which the exchange API knows nothing).
+  bool read(nb::handle object, Tensor& out) { return read_memory(object, out) && !is_negated(object); }
+
+  void forget() {
+    asked_.forget();
+    trail_.end();
+  }
+
+ private:
+  bool read_memory(nb::handle object, Tensor& out) {
     bool is_plain = false;
     for (nb::handle type : plain_types_) is_plain = is_plain || object.type().is(type);
     dlpack::TensorView view;
@@ -132,22 +141,6 @@ class Reader {
     return view.data || element_count(out) == 0;  // tensors inside of vmap have no memory
   }
 
-  // Also false where the numbers are negated when read. Those are halves of conjugated complex numbers, which lie two
-  // apart: whoever is contiguous need not be asked.
-  bool read_as_it_means(nb::handle object, Tensor& out) {
-    static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
-    if (!read(object, out)) return false;
-    if (is_contiguous(out) && element_count(out) > 1) return true;
-    const nb::object negated = object.attr(is_neg)();
-    return !nb::cast<bool>(negated);
-  }
-
-  void forget() {
-    asked_.forget();
-    trail_.end();
-  }
-
- private:
   bool describe(nb::handle object, dlpack::TensorView& view) {
     if (describe_) {
       if (describe_(object.ptr(), &view) == 0) return true;
@@ -163,7 +156,22 @@ class Reader {
     }
   }
 
+  // torch's own method is called as the C function that it is: by name it would take twice as long.
+  bool is_negated(nb::handle tensor) {
+    static PyObject* const name = PyUnicode_InternFromString("is_neg");
+    if (!is_neg_) {
+      const nb::object method = tensor.attr(name);
+      const bool is_own = PyCFunction_Check(method.ptr()) && PyCFunction_GetSelf(method.ptr()) == tensor.ptr();
+      if (!is_own || PyCFunction_GetFlags(method.ptr()) != METH_NOARGS) return nb::cast<bool>(method());
+      is_neg_ = PyCFunction_GetFunction(method.ptr());
+    }
+    const nb::object answer = nb::steal(is_neg_(tensor.ptr(), nullptr));
+    if (!answer.is_valid()) throw nb::python_error();
+    return answer.is(nb::handle(Py_True));
+  }
+
   nb::tuple plain_types_;
+  PyCFunction is_neg_ = nullptr;
   int (*describe_)(void*, dlpack::TensorView*) = nullptr;
   int (*current_stream_)(int32_t, int32_t, void**) = nullptr;
   AskedForEverything asked_;

@@ -5,6 +5,11 @@ Changing the import is all there is to do::
     from flatstep.torch import AdamW  # instead of torch.optim
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(f'flatstep.torch needs PyTorch: pip install "flatstep[torch]" ({error})') from None
+
 from .flat import flatten_parameters
 from .rules import Adam, AdamW, AMSGrad, OptimisticAdam
 

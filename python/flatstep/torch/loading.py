@@ -1,72 +1,156 @@
-"""Taking over a state_dict: what torch's own way would lose or share. Used by optimizer.py."""
+"""Taking over a state_dict: every check and conversion, before torch's own load_state_dict assigns anything.
+
+Used by optimizer.py.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
+from .. import _core
 from . import devices
-from .plain import count
+from .numbers import UNSAID, Group
+from .plain import count, dtype_name
 
 if TYPE_CHECKING:
     from .optimizer import FusedOptimizer
 
+_ALL_GROUPS_HAVE = ("lr", "betas", "eps", "weight_decay")  # of Adam and its relatives, in every version of torch
+
 
 @dataclass
-class _Kept:
-    """Hides a tensor from torch's load_state_dict, which would cast it to its parameter's dtype and share it."""
+class _Ready:
+    """A value that the state is to hold as it is. Hides it from torch, which would cast it to its parameter's dtype."""
 
-    tensor: torch.Tensor
-
-
-@contextmanager
-def keeping_dtypes(optimizer: FusedOptimizer) -> Iterator[None]:
-    """What is loaded meanwhile is checked first, after all hooks, and keeps its dtype."""
-
-    def keep(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-        _check(optimizer, state_dict)
-        return {**state_dict, "state": {key: _hide(value) for key, value in state_dict["state"].items()}}
-
-    handle = optimizer.register_load_state_dict_pre_hook(keep)
-    try:
-        yield
-    finally:
-        handle.remove()
+    value: Any
 
 
-def _hide(state: Any) -> Any:
-    if not isinstance(state, dict):
-        return state
-    return {key: _Kept(value) if isinstance(value, torch.Tensor) else value for key, value in state.items()}
+def prepare(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state_dict, checked, in which our states are copies, each beside its parameter and ready to be stepped.
 
-
-def _check(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> None:
-    """ValueError where the state belongs to another rule."""
+    ValueError or TypeError where it cannot be taken over. What torch's own load_state_dict checks is left to it, and
+    so is what belongs to no parameter or to no slot.
+    """
     for index, group in enumerate(state_dict["param_groups"]):
-        for name, mine, theirs in optimizer.unlike(group):
-            raise ValueError(
-                f"group {index} of the state_dict has {name}={theirs!r}, but this optimizer has {name}={mine!r}, "
-                f"under which the state means something else; make the optimizer with {name}={theirs!r}"
-            )
-    for key, state in state_dict["state"].items():
-        missing = [name for name in ("step", *optimizer.state_keys) if name not in state] if state else []
-        if missing:
-            raise ValueError(
-                f"the state of parameter {key!r} in the state_dict lacks {missing}, without which "
-                f"{type(optimizer).__name__} cannot go on; it was saved by another optimizer"
-            )
+        _check_group(optimizer, f"group {index} of the state_dict", group)
+    states = dict(state_dict["state"])
+    for key, param, group in _parameters(optimizer, state_dict):
+        if key in states:
+            states[key] = _prepared(optimizer, key, states[key], param, group)
+    return {**state_dict, "state": states}
 
 
-def take_over(optimizer: FusedOptimizer) -> None:
-    """Brings what was hidden back, as copies beside their parameters; counts become tensors."""
-    for param, state in optimizer.state.items():
-        for key, value in state.items() if isinstance(state, dict) else ():
-            if isinstance(value, _Kept):
-                device = devices.of_count(param) if key == "step" else param.device
-                state[key] = value.tensor.detach().to(device, copy=True)
-            if key == "step" and not isinstance(state[key], torch.Tensor):
-                state[key] = count(state[key], param)
+def unwrap(state: dict[Any, Any]) -> None:
+    """Puts what ``prepare`` has made ready into a state that no optimizer holds yet."""
+    for own in state.values():
+        if isinstance(own, dict):
+            own.update({key: value.value for key, value in own.items() if isinstance(value, _Ready)})
+
+
+def _parameters(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> Iterator[tuple[Any, Tensor, Group]]:
+    """What the state_dict calls each parameter, the parameter, and its group as it will be."""
+    for own, loaded in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+        group = {**optimizer.defaults, **UNSAID, **loaded}
+        for key, param in zip(loaded["params"], own["params"], strict=False):
+            yield key, param, group
+
+
+def _check_group(optimizer: FusedOptimizer, what: str, group: Group) -> None:
+    """ValueError where the group is of another optimizer, or means something else."""
+    for name, mine, theirs in optimizer.unlike(group):
+        raise ValueError(
+            f"{what} has {name}={theirs!r}, but this optimizer has {name}={mine!r}, "
+            f"under which the state means something else; make the optimizer with {name}={theirs!r}"
+        )
+    ours = type(optimizer).__name__
+    missing = [name for name in _expected(optimizer, group) if name not in group]
+    unknown = [name for name in _foreign(optimizer.rules) if name in group and group[name] != UNSAID.get(name)]
+    if missing or unknown:
+        lacks = f"lacks {', '.join(missing)}, which {ours} has" if missing else ""
+        has = f"has {', '.join(unknown)}, which {ours} does not have" if unknown else ""
+        raise ValueError(f"{what} {' and '.join(filter(None, (lacks, has)))}; it was saved by another optimizer")
+
+
+def _expected(optimizer: FusedOptimizer, group: Group) -> Iterator[str]:
+    """The keys that a group of this optimizer has, whichever version of torch or flatstep saved it."""
+    yield from _ALL_GROUPS_HAVE
+    if "foreach" in group:
+        yield "amsgrad"  # older than foreach; torch's NAdam and RAdam have foreach alone
+    for name in _core.hyperparameters(optimizer.rule):
+        if name in optimizer.defaults and name not in UNSAID and name not in _ALL_GROUPS_HAVE:
+            yield name
+
+
+@cache
+def _foreign(rules: tuple[str, ...]) -> tuple[str, ...]:
+    """The numbers that other rules have, and none of these."""
+    own = {name for rule in rules for name in _core.hyperparameters(rule)}
+    others = [name for rule in _core.rules() for name in _core.hyperparameters(rule)]
+    return tuple(name for name in dict.fromkeys(others) if name not in own)
+
+
+def _prepared(optimizer: FusedOptimizer, key: Any, state: Any, param: Tensor, group: Group) -> Any:
+    what = f"the state of parameter {key!r} in the state_dict"
+    if not isinstance(state, dict):
+        raise ValueError(f"{what} is a {type(state).__name__}, expected a dict")
+    if not state:
+        return state
+    slots = optimizer.keys_of(group)
+    missing = [name for name in ("step", *slots) if name not in state]
+    if missing:
+        raise ValueError(
+            f"{what} lacks {missing}, without which {type(optimizer).__name__} cannot go on; it was saved by another "
+            "optimizer"
+        )
+    if unknown := [name for name in optimizer.foreign_keys() if name in state]:
+        raise ValueError(
+            f"{what} has {unknown}, which {type(optimizer).__name__} does not have; it was saved by another optimizer"
+        )
+    for name in slots:
+        if not isinstance(state[name], Tensor):
+            raise ValueError(f"{name} in {what} is a {type(state[name]).__name__}, expected a torch.Tensor")
+    ready: dict[str, Any] = {"step": _step(state["step"], param, f"step in {what}")}
+    for name, dtype in _dtypes(optimizer, state, param, group).items():
+        ready[name] = _copy(state[name], param.device, dtype, f"{name} in {what}")
+    return {**state, **{name: _Ready(value) for name, value in ready.items()}}
+
+
+def _dtypes(optimizer: FusedOptimizer, state: dict[str, Any], param: Tensor, group: Group) -> dict[str, torch.dtype]:
+    """The dtype that each slot is to have: as few are rounded to what a new state would have as the kernels allow.
+
+    torch rounds all of them to the parameter's dtype, which may hold less than what was saved.
+    """
+    slots = optimizer.keys_of(group)
+    fresh = {name: (group["mu_dtype"] if name == "exp_avg" else None) or param.dtype for name in slots}
+    saved = {name: state[name].dtype for name in slots}
+    wide = [name for name in slots if saved[name].is_floating_point and saved[name].itemsize > fresh[name].itemsize]
+    own = dtype_name(param.dtype)
+    for kept in chain.from_iterable(combinations(wide, size) for size in range(len(wide), 0, -1)):
+        dtypes = {name: saved[name] if name in kept else fresh[name] for name in slots}
+        if _core.has_kernel(optimizer.rule_of(group), own, own, [dtype_name(dtype) for dtype in dtypes.values()]):
+            return dtypes
+    return fresh
+
+
+def _copy(value: Tensor, device: torch.device, dtype: torch.dtype | None, what: str) -> Tensor:
+    if value.is_meta and device.type != "meta":
+        raise ValueError(f"{what} is on the meta device, without numbers; load the file with map_location='cpu'")
+    return value.detach().to(device, dtype, copy=True)
+
+
+def _step(step: Any, param: Tensor, what: str) -> Tensor:
+    if not isinstance(step, Tensor):
+        if not isinstance(step, (int, float)):
+            raise ValueError(f"{what} is a {type(step).__name__}, expected a number or a tensor of one")
+        return count(step, param)
+    if step.numel() != 1:
+        raise ValueError(f"{what} has shape {tuple(step.shape)}, expected a tensor of one number")
+    # A device counts in float32, and a capturable or fused optimizer of torch does so too.
+    return _copy(step, devices.of_count(param), torch.float32 if devices.is_apart(param.device) else None, what)

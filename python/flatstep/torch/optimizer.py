@@ -2,39 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from typing import Any
 
 import torch
 from torch._compile import _disable_dynamo
 
 from .. import _core
-from ..numbers import Number, finite
-from . import devices, loading
+from . import devices, loading, scaling
 from .flat import FlatParameter
-from .plain import StandIns
+from .numbers import UNSAID, Group, as_flag, check_like_torch, check_types, step_numbers
+from .plain import dtype_name
+from .stand_ins import Call, StandIns
 
 # What torch calls the slots.
 KEYS = {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq", "previous": "previous"}
 
-_AT_LEAST_0 = Number(at_least=0)
-_SCALE = Number(at_least=2.0**-1022)
-_LARGEST = 2.0**128 - 2.0**104  # that float32 can hold
-_DECAY_RATE = Number(at_least=0, below=1)
-
 _hyperparameters = cache(_core.hyperparameters)
 _slots = cache(_core.slots)
+_has_kernel = cache(lambda rule, param, state: _core.has_kernel(rule, param, param, list(state)))
 
-Group = dict[str, Any]
-Work = tuple[list[Any], tuple[Any, ...]]
-"""Parameters of a group and the row of their numbers."""
-Scaling = tuple[torch.Tensor | None, ...]
-"""A loss's scale and overflow flag on a device."""
+_CONVENTION = {"convention": UNSAID["convention"]}
 
-# What torch's optimizers do without having a word for it. Groups do not say it either: the distributed checkpoints of
-# torch can be loaded only into groups that have no keys beside theirs.
-UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_dtype": None}
+Work = tuple[list[Any], tuple[Any, ...], int]
+"""Parameters of a group, the row of their numbers, and which of the optimizer's rules steps them."""
 
 
 class FusedOptimizer(torch.optim.Optimizer):
@@ -47,56 +40,97 @@ class FusedOptimizer(torch.optim.Optimizer):
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init__(self, params: Any, defaults: Group) -> None:
-        if defaults["fused"] and defaults["foreach"]:
-            raise RuntimeError("`fused` and `foreach` cannot be `True` together; every step here is fused")
+        check_like_torch(defaults)
+        if defaults["fused"] and (defaults["foreach"] or defaults["differentiable"]):
+            other = "foreach" if defaults["foreach"] else "differentiable"
+            raise RuntimeError(f"`fused` and `{other}` cannot be `True` together; every step here is fused")
         super().__init__(params, defaults)
+        for name, number in self._own_numbers(self.defaults).items():
+            if not math.isfinite(number):
+                raise ValueError(f"{name} is {number}, expected a finite number")
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Tells GradScaler to hand over its scale and overflow flag, as attributes, instead of unscaling itself.
 
-        Not where the user says fused=False, because Lightning refuses to clip gradients for an optimizer that unscales
-        them itself. Not for parameters of FSDP1: its ShardedGradScaler asks the other ranks for overflows only when it
-        unscales.
+        As in torch only where the user says fused=True: wrappers of other optimizers see a skipped step by its not
+        being called, and clip gradients before it. Not for parameters of FSDP1: its ShardedGradScaler asks the other
+        ranks for overflows only when it unscales.
         """
-        if self.defaults["fused"] is False:
-            return False
-        params = (param for group in self.param_groups for param in group["params"])
-        return not any(getattr(param, "_fsdp_flattened", False) for param in params)
+        return bool(self.defaults["fused"]) and not any(getattr(p, "_fsdp_flattened", False) for p in self._params())
+
+    def _params(self) -> Iterator[torch.Tensor]:
+        return (param for group in self.param_groups for param in group["params"])
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """The names, in the catalogue, of the rules that a group may choose by its options."""
+        raise NotImplementedError
+
+    def rule_of(self, group: Group) -> str:
+        """The rule that a group's options choose."""
+        return self.rules[0]
 
     @property
     def rule(self) -> str:
-        """The rule's name in the catalogue. It follows from how the optimizer was made, never from a group."""
-        raise NotImplementedError
+        """The rule of groups that choose none."""
+        return self.rule_of(self.defaults)
 
     @property
     def state_keys(self) -> list[str]:
-        """The keys of a parameter's state, but for ``step``."""
-        return [KEYS[slot] for slot in _slots(self.rule)]
+        """The keys of a parameter's state, but for ``step``, in groups that choose no rule."""
+        return self.keys_of(self.defaults)
+
+    def keys_of(self, group: Group) -> list[str]:
+        """Those in a group."""
+        return [KEYS[slot] for slot in _slots(self.rule_of(group))]
+
+    def foreign_keys(self) -> list[str]:
+        """Those that the states of other optimizers have, and no state of this one."""
+        own = {slot for rule in self.rules for slot in _slots(rule)}
+        return [key for slot, key in KEYS.items() if slot not in own]
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch.optim.Optimizer.add_param_group.
 
         Raises:
-            TypeError, ValueError: a number is out of bounds, or an option is one that all groups must share.
+            TypeError, ValueError: something is not a number, or an option that does not fit the parameters or the other
+                groups.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            # Groups of a loaded state, perhaps saved beside a GPU, are let be.
-            elsewhere = [param.device for param in group["params"] if not devices.is_apart(param.device)]
-            if group["capturable"] and elsewhere:
-                why = devices.refusal(elsewhere[0]) or "is on the CPU"
-                raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
-            checked_dtype("mu_dtype", group["mu_dtype"])
-            self._check_numbers(group)
-            self._row(group, 1.0)
+            self._check_group(group)
         except BaseException:
             self.param_groups.pop()
             raise
         for name, value in UNSAID.items():
             if name in param_group and type(param_group[name]) is type(value) and param_group[name] == value:
                 del param_group[name]
+
+    def _check_group(self, group: Group) -> None:
+        # Groups of a loaded state, perhaps saved beside a GPU, are let be.
+        elsewhere = [param.device for param in group["params"] if not devices.is_apart(param.device)]
+        if group["capturable"] and elsewhere:
+            why = devices.refusal(elsewhere[0]) or "is on the CPU"
+            raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
+        check_types(group)
+        self._row(group, 1.0)
+        for dtype in {param.dtype for param in group["params"]}:
+            self._check_mu_dtype(group["mu_dtype"], dtype, self.rule_of(group))
+
+    @staticmethod
+    def _check_mu_dtype(mu_dtype: torch.dtype | None, dtype: torch.dtype, rule: str) -> None:
+        """TypeError where no kernel stores the first moment of such parameters in that dtype."""
+        if mu_dtype is None or mu_dtype == dtype:
+            return
+        own = dtype_name(dtype)
+        state = tuple([dtype_name(mu_dtype) if slot == "mu" else own for slot in _slots(rule)])
+        if mu_dtype.is_floating_point and dtype.is_floating_point and _has_kernel(rule, own, state):
+            return
+        raise TypeError(
+            f"mu_dtype is {mu_dtype}, in which exp_avg cannot be stored for a parameter of dtype {dtype}; leave it out"
+        )
 
     def _check_modes(self, group: Group) -> None:
         """ValueError where a group asks for what a step would not do."""
@@ -110,7 +144,8 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def unlike(self, group: Group) -> Iterator[tuple[str, Any, Any]]:
         """The options in which a group differs from the optimizer, though all must share them: name, ours, theirs."""
-        for name, otherwise in (("amsgrad", False), ("convention", UNSAID["convention"])):
+        shared = _CONVENTION if len(self.rules) > 1 else {"amsgrad": False, **_CONVENTION}
+        for name, otherwise in shared.items():
             mine, theirs = self.defaults.get(name, otherwise), group.get(name, otherwise)
             if mine != theirs:
                 yield name, mine, theirs
@@ -137,36 +172,52 @@ class FusedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is None and overflow is None:
-            self._update(1.0, [])
-        elif places := self._places_apart(scale, overflow):
-            self._update(1.0, [_moved(place, scale, overflow) for place in places])
+            self._update(1.0, [], [])
+        elif on_devices := scaling.on_devices(self._params(), scale, overflow):
+            self._update(1.0, on_devices, self._write_back(scale, scaling.factors_on(on_devices)))
         elif overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
-            self._update(1.0 if scale is None else 1.0 / _SCALE.check("grad_scale", scale), [])
+            factor = scaling.factor_of(scale)
+            self._update(factor, [], self._write_back(scale, lambda _: factor))
         return loss
 
-    def _places_apart(self, *numbers: Any) -> set[torch.device]:
-        """The devices of the parameters, if neither they nor the numbers are the host's to know; else none."""
-        if not all(number is None or devices.holds(number) for number in numbers):
-            return set()
-        places = {param.device for group in self.param_groups for param in group["params"]}
-        return places if all(map(devices.is_apart, places)) else set()
+    def _write_back(self, scale: Any, factors: scaling.Factors) -> list[Call]:
+        """What leaves unscaled gradients where scaled ones were."""
+        if scale is None:
+            return []
+        grads = {at: param.grad for at, param in enumerate(self._params()) if param.grad is not None}
+        return scaling.write_back(grads, factors, self._namer([group["params"] for group in self.param_groups]))
 
-    def _update(self, grad_scale: float, scalings: list[Scaling]) -> None:
+    def _update(self, grad_scale: float, scalings: list[scaling.OnDevice], completion: list[Call]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
-        groups = [(list(group["params"]), self._row(group, grad_scale)) for group in self.param_groups]
+        groups = [
+            (list(group["params"]), self._row(group, grad_scale), self.rules.index(self.rule_of(group)))
+            for group in self.param_groups
+        ]
         stepper, exclusive = self._stepper()
         with exclusive:
             try:
-                self._sweep(stepper, groups, scalings)
+                self._sweep(stepper, groups, scalings, completion)
             except _core.Repeated:
-                for each_once in _rounds(groups):
-                    self._sweep(stepper, each_once, scalings)
+                rounds = _rounds(groups)
+                for each_once in rounds:
+                    self._sweep(stepper, each_once, scalings, completion if each_once is rounds[-1] else [])
 
-    def _sweep(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
+    def _sweep(
+        self,
+        stepper: _core.TorchStepper,
+        groups: list[Work],
+        scalings: list[scaling.OnDevice],
+        completion: list[Call],
+    ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
+        name = self._namer([params for params, *_ in groups])
+        capturable = all(group["capturable"] for group in self.param_groups)
+        modes = scalings, capturable, name, torch.get_num_threads()
+        step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
-                self._attempt(stepper, groups, scalings)
+                stepped = self._attempt(step, groups, modes, completion)
+                torch.autograd.graph.increment_version(stepped)
                 return
             except _core.OutOfDeviceMemory as error:
                 why = str(error)
@@ -174,70 +225,56 @@ class FusedOptimizer(torch.optim.Optimizer):
             if is_last or not devices.make_room():
                 raise torch.OutOfMemoryError(why)
 
-    def _attempt(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
-        """All of it or nothing."""
-        name = self._namer(groups)
-        capturable = all(group["capturable"] for group in self.param_groups)
-        modes = scalings, capturable, name, torch.get_num_threads()
-        wanting, stepped = stepper.step(groups, self.state, {}, *modes)
+    def _attempt(
+        self, step: Callable[..., Any], groups: list[Work], modes: tuple[Any, ...], completion: list[Call]
+    ) -> list[torch.Tensor]:
+        """All of a step or nothing; returns what was stepped.
+
+        The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
+        """
+        wanting, stepped = step({}, *modes, completion)
         if wanting:
             with torch.inference_mode(False), torch.no_grad():
-                stand_ins = StandIns(self.state, self.state_keys, name)
-                everything = [(param, g) for g, (params, _) in enumerate(groups) for param in params]
-                for position in wanting:
-                    param, group = everything[position]
-                    stand_ins.add(position, param, self.param_groups[group].get("mu_dtype"))
-                stand_ins.check_overlap([param for param, _ in everything])
-                _, stepped = stepper.step(groups, self.state, stand_ins.tensors, *modes)
-                stand_ins.take_effect()
-        torch.autograd.graph.increment_version(stepped)
+                stand_ins = self._stand_ins(wanting, groups, modes[2])
+                stand_ins.place_states()
+                try:
+                    _, stepped = step(stand_ins.tensors, *modes, stand_ins.completion() + completion)
+                finally:
+                    stand_ins.withdraw_states()
+        return stepped  # type: ignore[no-any-return]
+
+    def _stand_ins(self, wanting: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
+        stand_ins = StandIns(self.state, name)
+        everything = [(param, g) for g, (params, *_) in enumerate(groups) for param in params]
+        for position in wanting:
+            param, index = everything[position]
+            group = self.param_groups[index]
+            stand_ins.add(position, param, self.keys_of(group), group.get("mu_dtype"))
+        stand_ins.check_overlap([param for param, _ in everything])
+        return stand_ins
 
     def _row(self, group: Group, grad_scale: float) -> tuple[Any, ...]:
         """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
-        if group["differentiable"] or group["amsgrad"] != self.defaults["amsgrad"] or "convention" in group:
+        if group["differentiable"] or "convention" in group or group["amsgrad"] != self.defaults["amsgrad"]:
             self._check_modes(group)
-        try:
-            given = dict(zip(("lr", "b1", "b2"), (group["lr"], *group["betas"]), strict=True))
-            apart = {name: value for name, value in given.items() if devices.holds(value)}  # not looked at from here
-            lr, b1, b2 = (0.0 if name in apart else float(value) for name, value in given.items())
-            eps, eps_root = float(group["eps"]), float(group.get("eps_root", 0.0))
-            weight_decay = float(group["weight_decay"])
-        except (TypeError, ValueError, RuntimeError):
-            self._check_numbers(group)
-            raise
-        if not (0 <= lr <= _LARGEST and 0 <= b1 < 1 and 0 <= b2 < 1 and 0 <= eps <= _LARGEST):
-            self._check_numbers(group)
-        if not (0 <= eps_root <= _LARGEST and 0 <= weight_decay <= _LARGEST):
-            self._check_numbers(group)
-        numbers = {"lr": lr, "b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, **self._own_numbers(group), **apart}
-        common = grad_scale, weight_decay, float(group["decoupled_weight_decay"]), float(group["maximize"])
-        return 0, numbers["lr"], *common, *[numbers[name] for name in _hyperparameters(self.rule)]
-
-    def _check_numbers(self, group: Group) -> None:
-        """TypeError or ValueError where a number is none or out of bounds. Thorough, but slow: for groups that are new.
-
-        Those of a step are known to be numbers, or tensors of one, unless somebody has changed them since.
-        """
-        group = UNSAID | group
-        if len(group["betas"]) != 2:
-            raise ValueError(f"betas is {group['betas']!r}, expected two numbers")
-        for index, value in enumerate(group["betas"]):
-            _DECAY_RATE.check(f"betas[{index}]", value)
-        for name in ("lr", "eps", "eps_root", "weight_decay"):
-            _AT_LEAST_0.check(name, group[name], _LARGEST)
+        numbers, on_device = step_numbers(group)
+        numbers = {**numbers, **self._own_numbers(group), **on_device}
+        flags = [as_flag(name, group[name]) for name in ("decoupled_weight_decay", "maximize")]
+        common = grad_scale, numbers["weight_decay"], *flags
+        return 0, numbers["lr"], *common, *[numbers[name] for name in _hyperparameters(self.rule_of(group))]
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
         """The rule's own numbers."""
         raise NotImplementedError
 
-    def _namer(self, groups: list[Work]) -> Callable[[int], str]:
-        """Names a parameter by its position, counted over all groups."""
+    def _namer(self, groups: list[Any]) -> Callable[[int], str]:
+        """Names a parameter by its position, counted over all groups of parameters."""
 
         names: list[str] = []
 
         def name(position: int) -> str:
             if not names:
-                for index, (params, _) in enumerate(groups):
+                for index, params in enumerate(groups):
                     group = self.param_groups[index]
                     known = dict(zip(map(id, group["params"]), group.get("param_names") or (), strict=False))
                     names.extend(str(known.get(id(param), f"{at} of group {index}")) for at, param in enumerate(params))
@@ -251,9 +288,9 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._makers = makers
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-            keys = ["step", *self.state_keys]
+            rules = [(rule, ["step", *[KEYS[slot] for slot in _slots(rule)]]) for rule in self.rules]
             self._made = (
-                _core.TorchStepper(self.rule, keys, plain_types, exchange_api, makers),
+                _core.TorchStepper(rules, plain_types, exchange_api, makers),
                 _core.Exclusive(),
             )
         return self._made
@@ -271,49 +308,39 @@ class FusedOptimizer(torch.optim.Optimizer):
         return step
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch.optim.Optimizer.load_state_dict, but every state keeps its dtype and is a copy.
+        """As torch.optim.Optimizer.load_state_dict, but every state is a copy, and keeps its dtype where it is wider.
 
         States of torch.optim's optimizer of the same name can be loaded, and the other way round.
 
         Raises:
-            ValueError: the state is of another rule or convention, or lacks a key. Then nothing has changed.
+            TypeError, ValueError: the state is of another rule or convention, lacks a key, or holds something else than
+                tensors. Then nothing has changed.
         """
-        with loading.keeping_dtypes(self):
+        # Registered last, so that it sees what the hooks of users make of the state.
+        handle = self.register_load_state_dict_pre_hook(loading.prepare)
+        try:
             super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        # All of it is made ready first: torch puts it into the optimizer by one call.
+        defaults = state.get("defaults") or self.defaults
+        for group in state["param_groups"]:
+            for key in defaults.keys() - UNSAID.keys():
+                group.setdefault(key, defaults[key])
+        loading.unwrap(state["state"])
         super().__setstate__(state)
-        for group in self.param_groups:
-            for key in self.defaults.keys() - UNSAID.keys():
-                group.setdefault(key, self.defaults[key])
-        loading.take_over(self)
-
-
-def _moved(place: torch.device, *numbers: torch.Tensor | None) -> Scaling:
-    """The numbers on a device; the host does not wait for them."""
-    return tuple(n if n is None else n.to(place, torch.float32, non_blocking=True) for n in numbers)
 
 
 def _rounds(groups: list[Work]) -> list[list[Work]]:
     """Groups in which parameters stand several times, as several steps in each of which none stands twice."""
     rounds: list[list[Work]] = []
-    for index, (params, _) in enumerate(groups):
+    for index, (params, *_) in enumerate(groups):
         seen: dict[int, int] = {}
         for param in params:
             turn = seen[id(param)] = seen.get(id(param), -1) + 1
             if turn == len(rounds):
-                rounds.append([([], own) for _, own in groups])
+                rounds.append([([], row, rule) for _, row, rule in groups])
             rounds[turn][index][0].append(param)
     return rounds
-
-
-def checked_dtype(name: str, dtype: Any) -> torch.dtype | None:
-    """TypeError where it is neither None nor a dtype of torch."""
-    if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise TypeError(f"{name} is {dtype!r}, expected a torch.dtype or None")
-    return dtype
-
-
-def number(group: Group, name: str) -> float:
-    """A number of a group that may have any finite value."""
-    return finite(name, group[name], _LARGEST)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .optimizer import FusedOptimizer, Group, checked_dtype, number
+from .numbers import Group, as_flag, as_number
+from .optimizer import FusedOptimizer
 
 # Which biases AMSGrad corrects, and where, by convention.
 _CORRECTIONS = {
@@ -31,13 +32,13 @@ class Adam(FusedOptimizer):
         betas: decay rates of the two moments, each in [0, 1). Default (0.9, 0.999).
         eps: added to the denominator, at least 0. Default 1e-8.
         weight_decay: strength of weight decay, at least 0. Default 0.
-        amsgrad: whether to use AMSGrad; all groups share it. Default False.
+        amsgrad: whether to use AMSGrad. Default False.
         foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
         maximize: whether to ascend. Default False.
         capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
             tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False: a fused step cannot be differentiated. Default False.
-        fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
             Default None.
         decoupled_weight_decay: whether weight decay bypasses the moments, as in AdamW. Default False.
         eps_root: added under the square root, at least 0. Default 0.0.
@@ -95,19 +96,20 @@ class Adam(FusedOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
                 nesterov=nesterov,
-                mu_dtype=checked_dtype("mu_dtype", mu_dtype),
+                mu_dtype=mu_dtype,
             ),
         )
 
-    @property
-    def rule(self) -> str:
-        return "amsgrad" if self.defaults["amsgrad"] else "adam"
+    rules = ("adam", "amsgrad")
+
+    def rule_of(self, group: Group) -> str:
+        return "amsgrad" if group["amsgrad"] else "adam"
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
-        nesterov = group.get("nesterov", False)
-        if nesterov and self.defaults["amsgrad"]:
+        nesterov = as_flag("nesterov", group.get("nesterov", False))
+        if nesterov and group["amsgrad"]:
             raise ValueError("amsgrad=True has no form with nesterov=True")
-        return {"nesterov": float(nesterov), **_CORRECTIONS["torch"]}
+        return {"nesterov": nesterov, **_CORRECTIONS["torch"]}
 
 
 class AdamW(Adam):
@@ -129,7 +131,7 @@ class AdamW(Adam):
         capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
             tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
-        fused: False leaves unscaling to torch.amp.GradScaler. Default None.
+        fused: True lets torch.amp.GradScaler leave unscaling to the step. Default None.
         eps_root: added under the square root. Default 0.0.
         nesterov: whether to use Nesterov's momentum. Default False.
         mu_dtype: dtype in which exp_avg is stored. Default None: the parameter's.
@@ -186,6 +188,11 @@ class AdamW(Adam):
             mu_dtype=mu_dtype,
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for group in state["param_groups"]:
+            group["decoupled_weight_decay"] = True  # also where the state is of Adam, as in torch
+        super().__setstate__(state)
+
 
 class AMSGrad(FusedOptimizer):
     r"""AMSGrad: Adam that divides by the largest second moment so far, so that its step sizes never grow again.
@@ -214,7 +221,7 @@ class AMSGrad(FusedOptimizer):
         capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
             tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
-        fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
             Default None.
         decoupled_weight_decay: whether weight decay bypasses the moments, as in AdamW. Default False.
         eps_root: added under the square root, at least 0. Default 0.0.
@@ -275,11 +282,11 @@ class AMSGrad(FusedOptimizer):
                 fused=fused,
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
-                mu_dtype=checked_dtype("mu_dtype", mu_dtype),
+                mu_dtype=mu_dtype,
             ),
         )
 
-    rule = "amsgrad"
+    rules = ("amsgrad",)
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
         return _CORRECTIONS[self.defaults["convention"]]
@@ -312,7 +319,7 @@ class OptimisticAdam(FusedOptimizer):
         capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
             tensors on the device. Must be False for parameters on the CPU. Default False.
         differentiable: must be False. Default False.
-        fused: every step here is fused; False leaves unscaling to torch.amp.GradScaler, which costs a pass of its own.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
             Default None.
         decoupled_weight_decay: whether weight decay bypasses the moments, as in AdamW. Default False.
         eps_root: added under the square root, at least 0. Default 0.0.
@@ -376,15 +383,15 @@ class OptimisticAdam(FusedOptimizer):
                 fused=fused,
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
-                mu_dtype=checked_dtype("mu_dtype", mu_dtype),
+                mu_dtype=mu_dtype,
             ),
         )
 
-    rule = "optimistic_adam"
+    rules = ("optimistic_adam",)
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
         return {
-            "alpha": number(group, "alpha"),
-            "beta": number(group, "beta"),
-            "nesterov": float(group.get("nesterov", False)),
+            "alpha": as_number("alpha", group["alpha"]),
+            "beta": as_number("beta", group["beta"]),
+            "nesterov": as_flag("nesterov", group.get("nesterov", False)),
         }

@@ -1,0 +1,200 @@
+"""Plain tensors that stand for others in a step: local shards, real views, dense copies. Used by optimizer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _core
+from . import devices
+from .overlap import first_overlap
+from .plain import count, is_abstract, is_distributed, plain, real, resolved
+
+State = dict[str, Any]
+Call = tuple[Any, ...]
+"""A function and its arguments."""
+
+
+def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
+    """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
+    state: State = {"step": count(0, param)}
+    for key in keys:
+        dtype = mu_dtype if key == "exp_avg" else None
+        state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
+    return state
+
+
+class StandIns:
+    """What a step takes instead of parameters that are not plain, dense tensors, or have state that is not.
+
+    Nothing is written before the step. What has to follow it is a list of calls (``completion``), all of them of C
+    functions, which the core makes right after the step.
+    """
+
+    def __init__(self, states: dict[Tensor, State], name: Callable[[int], str]) -> None:
+        self._states = states
+        self._name = name
+        self._copies: list[tuple[Tensor, Tensor]] = []  # (a tensor, the copy of it that is stepped)
+        self._copied: dict[int, Tensor] = {}  # parameters that are stepped in a copy, by position
+        self._counters: dict[int, int] = {}  # the position of the parameter that counts at an address
+        self._counted: list[Tensor] = []  # of parameters without numbers
+        self._new_states: dict[Tensor, State] = {}
+        self._placed: list[Tensor] = []  # parameters whose state was empty before
+        self.tensors: dict[int, tuple[Tensor, ...] | None] = {}
+
+    def add(self, position: int, param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> None:
+        """Prepares one parameter; TypeError, ValueError or RuntimeError where it cannot be stepped at all."""
+        what = f"param {self._name(position)}"
+        assert param.grad is not None
+        if param in self._new_states:
+            raise _core.Repeated
+        if is_abstract(param):
+            self._count_only(position, param, self._state(param, keys, mu_dtype, what))
+            return
+        of_grad = f"grad of {self._name(position)}"
+        grad = real(resolved(plain(_placed_like(param.grad, param, of_grad), of_grad)))
+        whole = plain(param, what)
+        state = self._state(param, keys, mu_dtype, what)
+        own = self._dense(self._written(whole), what)
+        if own.data_ptr() != whole.data_ptr():
+            self._copied[position] = whole
+        counter = self._counter(state, position, param)
+        slots = [self._like(self._part(state[key], param, f"state {key} of {what}"), own) for key in keys]
+        self.tensors[position] = (own, grad, counter, *slots)
+
+    def _state(self, param: Tensor, keys: list[str], mu_dtype: torch.dtype | None, what: str) -> State:
+        """What the state of a parameter will be: a copy of the dict, or a new one."""
+        known = self._states.get(param)
+        if not known and devices.is_capturing(param.device):
+            raise RuntimeError(f"{what} has no state yet, and a graph would make it again; step once before capturing")
+        state = self._new_states[param] = dict(known or new_state(param, keys, mu_dtype))
+        missing = [key for key in ("step", *keys) if key not in state]
+        if missing:
+            raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
+        for key in keys:
+            if not isinstance(state[key], Tensor):
+                raise TypeError(f"state {key} of {what} is a {type(state[key]).__name__}, expected a torch.Tensor")
+        return state
+
+    def _count_only(self, position: int, param: Tensor, state: State) -> None:
+        """A parameter without numbers gets state, and its updates are counted; nothing else is computed."""
+        self.tensors[position] = None
+        if not isinstance(state["step"], Tensor):
+            state["step"] = count(state["step"], param)
+        self._counted.append(state["step"])
+
+    def check_overlap(self, params: list[Tensor]) -> None:
+        """ValueError where a parameter that is stepped in a copy shares memory with another: the core sees the copy."""
+        if not self._copied:
+            return
+        places: dict[int, Tensor] = {}
+        for position, param in enumerate(params):
+            stand_in = self.tensors.get(position, (param,))
+            if param.grad is not None and stand_in is not None:
+                places[position] = self._copied.get(position, stand_in[0])
+        overlap = first_overlap(list(places.values()))
+        if overlap:
+            first, second = (self._name([*places][index]) for index in overlap)
+            raise ValueError(f"param {second} shares memory with param {first}; each parameter needs memory of its own")
+
+    def place_states(self) -> None:
+        """Gives parameters without state an empty one, which ``completion`` fills."""
+        for param in self._new_states:
+            if param not in self._states:
+                self._states[param] = {}
+                self._placed.append(param)
+
+    def withdraw_states(self) -> None:
+        """Undoes ``place_states`` where no step has followed."""
+        for param in self._placed:
+            if not self._states.get(param):
+                self._states.pop(param, None)
+
+    def completion(self) -> list[Call]:
+        """What follows the step: copies are written back, the last made first, and new states are filled in."""
+        return [
+            *((tensor.copy_, copy) for tensor, copy in reversed(self._copies)),
+            *((step.add_, 1) for step in self._counted),
+            *((self._states[param].update, state) for param, state in self._new_states.items()),
+        ]
+
+    def _dense(self, param: Tensor, what: str) -> Tensor:
+        if torch._debug_has_internal_overlap(param) == 1:
+            raise ValueError(f"{what} has elements that share memory, as expand() makes them; pass a copy of it")
+        if torch.empty_like(param, device="meta").stride() == param.stride():
+            return param
+        return self._copy_of(param, param.contiguous())
+
+    def _written(self, tensor: Tensor) -> Tensor:
+        """The tensor as one whose memory holds its real numbers, or a copy that is."""
+        own = resolved(tensor)
+        return real(tensor if own is tensor else self._copy_of(tensor, own))
+
+    def _like(self, slot: Tensor, param: Tensor) -> Tensor:
+        """The state laid out as its parameter."""
+        if slot.shape != param.shape or slot.stride() == param.stride():
+            return slot  # one of another shape is the core's to reject
+        return self._copy_of(slot, torch.empty_like(param, dtype=slot.dtype).copy_(slot))
+
+    def _part(self, slot: Tensor, param: Tensor, what: str) -> Tensor:
+        """This rank's part of a state, which must be that of the parameter's part."""
+        own, wanted = _placement(slot), _placement(param)
+        if own != wanted:
+            raise ValueError(
+                f"{what} lies as {_text(own)}, expected {_text(wanted)} like its parameter; "
+                "load it by set_optimizer_state_dict of torch.distributed.checkpoint.state_dict"
+            )
+        return self._written(plain(slot, what))
+
+    def _counter(self, state: State, position: int, param: Tensor) -> Tensor:
+        """The tensor in which the core counts the parameter's updates: the state's own, or a copy written back."""
+        step, what = state["step"], f"state step of param {self._name(position)}"
+        if not isinstance(step, Tensor) or step.device != devices.of_count(param):
+            step = state["step"] = count(_one_number(step, what), param)
+        _one_number(step, what)
+        step = step.detach()
+        other = self._counters.setdefault(step.data_ptr(), position)
+        if other != position:
+            raise ValueError(
+                f"param {self._name(position)} has its state 'step' in one tensor with param {self._name(other)}, "
+                "which a step would count up twice; clone it"
+            )
+        if step.dtype in (torch.float32, torch.float64):
+            return self._written(step)
+        return self._copy_of(step, step.to(torch.float64))
+
+    def _copy_of(self, tensor: Tensor, copy: Tensor) -> Tensor:
+        self._copies.append((tensor, copy))
+        return copy
+
+
+def _one_number(step: Any, what: str) -> Any:
+    if isinstance(step, (int, float)) or (isinstance(step, Tensor) and step.numel() == 1 and not step.is_complex()):
+        return step
+    found = f"has shape {tuple(step.shape)}" if isinstance(step, Tensor) else f"is a {type(step).__name__}"
+    raise ValueError(f"{what} {found}, expected a tensor of one number")
+
+
+def _placement(tensor: Tensor) -> Any:
+    """Where the parts of a distributed tensor lie; None for any other."""
+    return (tensor.device_mesh, tensor.placements) if is_distributed(tensor) else None  # type: ignore[attr-defined]
+
+
+def _placed_like(grad: Tensor, param: Tensor, what: str) -> Tensor:
+    """The gradient of a distributed parameter, distributed as that is."""
+    own, wanted = _placement(grad), _placement(param)
+    if own == wanted:
+        return grad
+    if own is None or wanted is None:
+        raise TypeError(
+            f"{what} is a {type(grad).__name__}, but the parameter is a {type(param).__name__}; "
+            "either both are distributed or none is"
+        )
+    return grad.redistribute(*wanted)  # type: ignore[attr-defined, no-any-return]
+
+
+def _text(placement: Any) -> str:
+    return "one plain tensor" if placement is None else f"{placement[1]} on {placement[0]}"
