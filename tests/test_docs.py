@@ -115,3 +115,18 @@ def test_the_readme_counts_bytes_right():
         opt = getattr(flatstep, name)(np.ones(1, np.float32), 0.1, **options)
         assert ", ".join(f"`{slot}`" for slot in opt.state) == slots
         assert int(count) == 4 * (3 + 2 * len(opt.state))
+
+
+DIFFERENCES = README.parent / "docs" / "differences.md"
+
+
+def test_every_difference_has_a_test():
+    """Each row of the tables names, in its last column, a test that there is."""
+    lines = DIFFERENCES.read_text(encoding="utf-8").splitlines()
+    rows = [line.strip("| ").split(" | ") for line in lines if "::" in line]
+    assert len(rows) > 10
+    for row in rows:
+        assert len(row) == 4, row
+        file, name = row[-1].split("::")
+        text = (README.parent / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^def {name}\(", text, re.MULTILINE), row

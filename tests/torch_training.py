@@ -127,11 +127,11 @@ def fsdp2_in_backward() -> None:
             assert_same_bits(local(param), local(expected), "param")
 
 
-def scaled(build: Build, make_scaler: Any, unscale: bool) -> None:
+def scaled(build: Build, make_scaler: Any, unscale: bool, fused: bool | None) -> None:
     """Steps as without a scaler, and none on any rank where one rank's part of a gradient overflowed."""
     for make, make_peer in PAIRS[:2]:
         module, twin = build(), build()
-        optimizer, peer = make(module.parameters()), make_peer(twin.parameters())
+        optimizer, peer = make(module.parameters(), fused=fused), make_peer(twin.parameters())
         scalers = {optimizer: make_scaler(), peer: make_scaler()}
         for step in range(STEPS):
             for net, opt in ((module, optimizer), (twin, peer)):
@@ -153,19 +153,24 @@ def flat_fsdp1(use_orig_params: bool = False) -> nn.Module:
     return FullyShardedDataParallel(Net(), device_id=torch.device("cpu"), use_orig_params=use_orig_params)
 
 
-BY_STEP, BEFORE = dict(unscale=False), dict(unscale=True)
+SCALED = {
+    "by_scaler": dict(unscale=False, fused=None),
+    "before": dict(unscale=True, fused=None),
+    "by_step": dict(unscale=False, fused=True),
+    "before_fused": dict(unscale=True, fused=True),
+}
 
 
-@scenario(by_step=BY_STEP, before=BEFORE)
-def fsdp2_grad_scaler(unscale: bool) -> None:
-    scaled(sharded, lambda: torch.amp.GradScaler("cpu", 1024.0), unscale)
+@scenario(**SCALED)
+def fsdp2_grad_scaler(**settings: Any) -> None:
+    scaled(sharded, lambda: torch.amp.GradScaler("cpu", 1024.0), **settings)
 
 
-@scenario(by_step=BY_STEP, before=BEFORE)
-def fsdp1_grad_scaler(unscale: bool) -> None:
+@scenario(**SCALED)
+def fsdp1_grad_scaler(**settings: Any) -> None:
     from torch.distributed.fsdp.sharded_grad_scaler import ShardedGradScaler
 
-    scaled(flat_fsdp1, lambda: ShardedGradScaler("cpu", 1024.0), unscale)
+    scaled(flat_fsdp1, lambda: ShardedGradScaler("cpu", 1024.0), **settings)
 
 
 @scenario(flat=dict(use_orig_params=False), orig_params=dict(use_orig_params=True))
