@@ -155,12 +155,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
         groups = [(list(group["params"]), self._row(group, grad_scale)) for group in self.param_groups]
         stepper, exclusive = self._stepper()
-        with exclusive:
-            try:
-                self._sweep(stepper, groups, scalings)
-            except _core.Repeated:
-                for each_once in _rounds(groups):
-                    self._sweep(stepper, each_once, scalings)
+        exclusive.run(self._sweep_all, stepper, groups, scalings)
+
+    def _sweep_all(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
+        try:
+            self._sweep(stepper, groups, scalings)
+        except _core.Repeated:
+            for each_once in _rounds(groups):
+                self._sweep(stepper, each_once, scalings)
 
     def _sweep(self, stepper: _core.TorchStepper, groups: list[Work], scalings: list[Scaling]) -> None:
         """One step over groups of parameters, none of which stands there twice."""
