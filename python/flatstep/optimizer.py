@@ -87,8 +87,8 @@ class Optimizer:
         on it: behind all that its arrays, and those of other libraries, still wait for, and before what these libraries
         are given next. The step does not wait for it, unless one of them does not say on which stream it works.
 
-        What a signal's handler raises (Ctrl-C's, say) comes before all of the step or after all of it: parameters, state
-        and counts belong together, and the optimizer can be used again. ``opt.count`` says which.
+        What a signal's handler raises (Ctrl-C's, say) comes before all of the step or after all of it, as ``opt.count``
+        tells: parameters, state and counts belong together, and the optimizer can be used again.
 
         Args:
             grads: gradients in the structure of ``params``, dicts matched by key; each has the shape and dtype of its
@@ -349,7 +349,8 @@ class Optimizer:
         progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check_one)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
-        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.host_buffers()):
+        buffers = self._state.host_buffers()
+        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
         held = self._numbers.loaded(numbers)
         change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])
