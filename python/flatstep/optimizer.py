@@ -15,10 +15,14 @@ from .exclusive import exclusive
 from .leaves import Leaf, as_they_are, check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, declared, finite
+from .read_only import read_only
 from .state import History, Progress, State, number_off
 from .trees import Tree
 
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
+_WRITE_INTO = (
+    'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
+)
 _PREVIOUS = "previous_"  # a rule's last hyperparameters may have this prefix: the value of the leaf's last update
 
 
@@ -202,11 +206,13 @@ class Optimizer:
     def state(self) -> dict[str, Any]:
         """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
 
-        The dicts and lists around them are made for each caller: write ``opt.state["mu"]["w"][...] = 0``. What is on a
-        device comes as arrays of the parameter's own library.
+        Write into the arrays: ``opt.state["mu"]["w"][...] = 0``, or ``opt.state["mu"]["w"] *= 2``. The dicts and lists
+        around them refuse to be changed; those of ``state_dict()`` are plain. What is on a device comes as arrays of
+        the parameter's own library.
         """
         lent = {slot: map(_lent, self._state.views(slot)) for slot in self._state.slots}
-        return {slot: self._tree.build(views) for slot, views in lent.items()}
+        state: dict[str, Any] = read_only({slot: self._tree.build(views) for slot, views in lent.items()}, _WRITE_INTO)
+        return state
 
     @property
     def target(self) -> str:
