@@ -2,34 +2,48 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+import flatstep
+
+PACKAGE = os.path.dirname(flatstep.__file__)
 
 
 class Interrupt(BaseException):
     """What a signal's handler raises, like KeyboardInterrupt."""
 
 
-def interrupted(call: Callable[[], Any], moment: int, *folders: str) -> bool:
-    """Raises at that moment of the call, counted over the code of these folders; False if it has fewer.
+def interrupted(
+    call: Callable[[], Any], moment: int, within: str | None = None, folders: tuple[str, ...] = (PACKAGE,)
+) -> bool:
+    """Raises at that moment of a call's way through the code of these folders; False if it has fewer.
 
-    The moments are instructions, as far as the interpreter shows them, lines and the ends of functions.
+    The moments are its instructions, as far as the interpreter shows them, its lines and the ends of its functions:
+    all, or those of the function of that name and of what it calls.
     """
-    left = moment
+    left, is_within = moment, within is None
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
-        if not frame.f_code.co_filename.startswith(folders):
+        nonlocal is_within
+        is_within |= frame.f_code.co_name == within
+        if not is_within or not frame.f_code.co_filename.startswith(folders):
             return None
         frame.f_trace_opcodes = True
         return go_on
 
     def go_on(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal left
+        nonlocal left, is_within
+        if event == "return" and frame.f_code.co_flags & inspect.CO_GENERATOR:
+            return go_on  # an error here would get past the generator's own handlers, as no signal's does
         left -= 1
         if left == 0:
             raise Interrupt
+        is_within &= event != "return" or frame.f_code.co_name != within
         return go_on
 
     before = sys.gettrace()
@@ -41,4 +55,4 @@ def interrupted(call: Callable[[], Any], moment: int, *folders: str) -> bool:
         return True
     finally:
         sys.settrace(before)
-    return False
+    return left <= 0  # where it was raised in a callback, from which nothing comes back

@@ -56,9 +56,9 @@ def test_structures(structure):
     flatstep.AMSGrad(expected, learning_rate=0.1).step(np.ones(1))
     like(params, lambda array: assert_same_bits(array, np.full_like(array, expected[0])))
     assert set(opt.state) == {"mu", "nu", "nu_max"}
-    for slot in opt.state.values():
-        shapes = like(slot, np.shape)
-        assert shapes == like(params, np.shape) and type(shapes) is type(like(params, np.shape))
+    for slot, saved in opt.state_dict()["state"].items():
+        assert like(opt.state[slot], np.shape) == like(params, np.shape)
+        assert like(saved, np.shape) == like(params, np.shape) and type(saved) is type(params)
 
 
 def test_dicts_are_matched_by_key():
@@ -318,6 +318,9 @@ def test_attributes():
     for name in ("count", "params", "state", "target"):
         with pytest.raises(AttributeError):
             setattr(opt, name, 5)
+    for name, message in {"learning_rate": "set it to another number", "maximize": "it is fixed"}.items():
+        with pytest.raises(AttributeError, match=f"{name} cannot be deleted; {message}"):
+            delattr(opt, name)
     for name in ("step", "save", "load_state_dict"):
         with pytest.raises(AttributeError, match=f"{name} is a method; make a subclass"):
             setattr(opt, name, 5)
@@ -425,6 +428,49 @@ def test_state_is_a_view():
     opt.step({"w": np.ones((3, 4)), "b": np.ones(5, np.float32)})
     assert opt.state["nu_max"]["w"][1, 2] == 1e6
     assert params["w"][1, 2] > params["w"][0, 0]
+
+
+LOST = {
+    "a slot": lambda state: state.update(mu=0),
+    "a new slot": lambda state: state.setdefault("more", 0),
+    "all of a slot": lambda state: state.__setitem__("nu", dict(state["nu"])),
+    "a leaf": lambda state: state["mu"].__setitem__("w", np.zeros(3)),
+    "an equal leaf": lambda state: state["mu"].__setitem__("w", state["mu"]["w"].copy()),
+    "in a list": lambda state: state["mu"]["v"].__setitem__(0, np.zeros(2)),
+    "longer": lambda state: state["mu"]["v"].append(np.zeros(2)),
+    "no more": lambda state: state["nu"].pop("w"),
+    "a field": lambda state: setattr(state["mu"]["p"], "x", np.zeros(2)),
+}
+
+
+def with_state():
+    opt = flatstep.Adam({"w": np.ones(3), "v": [np.ones(2)], "p": Point(np.ones(2), np.ones(2))}, 0.1)
+    opt.step(like(opt.params, np.copy))
+    return opt
+
+
+def test_what_is_written_into_arrays_of_the_state_stays():
+    opt = with_state()
+    plain = opt.state_dict()["state"]
+    for state in (opt.state, plain):
+        state["nu"]["w"][...] = 2
+        state["mu"]["w"] *= 2
+        state["mu"]["v"][0] += 1
+        state["nu"]["p"].x[...] = 3
+    assert_equal_nested(opt.state, plain)
+    assert_equal_nested(opt.state_dict()["state"], plain)
+
+
+@pytest.mark.parametrize("change", LOST.values(), ids=LOST)
+def test_what_is_put_in_the_place_of_an_array_of_the_state_is_refused(change):
+    """Or of a structure around it: the optimizer would not know."""
+    opt = with_state()
+    before = opt.state_dict()
+    with pytest.raises(
+        (TypeError, AttributeError), match=r'opt.state\["mu"\]\["w"\]\[...\] = value|can.t set attribute'
+    ):
+        change(opt.state)
+    assert_equal_nested(opt.state_dict(), before)
 
 
 def test_threads():

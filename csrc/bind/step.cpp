@@ -4,7 +4,6 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <atomic>
 #include <deque>
 
 #include "bind.h"
@@ -15,30 +14,6 @@
 namespace flatstep {
 
 namespace {
-
-// One thread at a time, and no waiting: `with` raises RuntimeError while somebody is inside. Unlike a Python lock
-// around which a signal can strike, it is never left closed; but of whoever is inside during a fork, the child has only
-// the half-done work.
-class Exclusive {
- public:
-  void enter() {
-    int taken = nobody;
-    if (taken_.compare_exchange_strong(taken, forks(), std::memory_order_acquire)) return;
-    if (taken != forks()) {
-      throw std::runtime_error(
-          "this process was forked while another thread was in a step of this optimizer, so that its parameters and "
-          "state may be half updated here; make another optimizer, or fork between steps");
-    }
-    throw std::runtime_error(
-        "this optimizer is in use: by a step of another thread, or by the step that calls this schedule; give each "
-        "thread an optimizer of its own, or take turns");
-  }
-  void exit(nb::args) { taken_.store(nobody, std::memory_order_release); }
-
- private:
-  static constexpr int nobody = -1;
-  std::atomic<int> taken_{nobody};  // forks() of who is inside
-};
 
 class Stepper {
  public:
@@ -223,10 +198,6 @@ class Stepper {
 void bind_step(nb::module_& module) {
   module.def("share", &share, nb::arg("object"), nb::arg("may_be_copy"),
              nb::sig("def share(object: object, may_be_copy: bool) -> typing.Any"));
-  nb::class_<Exclusive>(module, "Exclusive")
-      .def(nb::init<>())
-      .def("__enter__", &Exclusive::enter)
-      .def("__exit__", &Exclusive::exit, nb::sig("def __exit__(self, *raised: object) -> None"));
   nb::class_<Stepper>(module, "Stepper", nb::type_slots(Collected<Stepper>::slots))
       .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool, nb::list>(), nb::arg("rule"),
            nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"), nb::arg("devices"),

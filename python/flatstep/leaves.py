@@ -25,32 +25,34 @@ def take_params(tree: Tree) -> list[Leaf]:
 
 
 def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
-    name, kind = f"params{tree.path(index)}", f"{type(leaf).__module__}.{type(leaf).__qualname__}"
+    def refused(why: str) -> TypeError:
+        return TypeError(f"params{tree.path(index)} is a {why}")  # only here: a path is found from the first leaf on
+
     if isinstance(leaf, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass its .data")
+        raise refused("masked array, whose mask would be ignored; pass its .data")
     if isinstance(leaf, np.ndarray):
         return leaf
+    kind = _kind(leaf)
     if kind.startswith(("jax.", "jaxlib.")):
-        raise TypeError(f"{name} is a {kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
+        raise refused(f"{kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
     if getattr(leaf, "requires_grad", False) or _is_torch_parameter(leaf):
-        raise TypeError(f"{name} is a {kind}, which is autograd's; use flatstep.torch, or pass x.detach()")
+        raise refused(f"{kind}, which is autograd's; use flatstep.torch, or pass x.detach()")
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
-        raise TypeError(f"{name} is a {kind}, expected a NumPy array")
+        raise refused(f"{kind}, expected a NumPy array")
     is_on_device = _device_type(leaf) in _CUDA
     makers = devices.makers() if is_on_device else []
     try:
         taken: Leaf = DeviceArray(_core.borrow(leaf, makers)) if makers else _core.share(leaf, may_be_copy=False)
     except Exception as error:  # whatever the library at the other end raises
         if is_on_device and not makers:
-            mend = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
-            raise TypeError(f"{name} is a {kind} on a CUDA device, but {mend}") from None
-        raise _cannot_be_shared(leaf, name, error) from error
+            why = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
+            raise refused(f"{kind} on a CUDA device, but {why}") from None
+        raise refused(f"{kind} that cannot be shared by DLPack: {error}") from error
     return taken
 
 
-def _cannot_be_shared(leaf: Any, name: str, error: Exception) -> TypeError:
-    kind = f"{type(leaf).__module__}.{type(leaf).__qualname__}"
-    return TypeError(f"{name} is a {kind} that cannot be shared by DLPack: {error}")
+def _kind(leaf: Any) -> str:
+    return f"{type(leaf).__module__}.{type(leaf).__qualname__}"
 
 
 def _device_type(leaf: Any) -> int | None:
@@ -94,7 +96,8 @@ def _as_it_is(array: DeviceArray, tree: Tree, index: int) -> DeviceArray:
     try:
         now = array.memory.again()
     except Exception as error:  # whatever the library at the other end raises
-        raise _cannot_be_shared(array.memory.source, f"params{tree.path(index)}", error) from error
+        kind = _kind(array.memory.source)
+        raise TypeError(f"params{tree.path(index)} is a {kind} that cannot be shared by DLPack: {error}") from error
     if not now.lies_as(array.memory):
         raise _has_moved(tree, index)
     return DeviceArray(now)

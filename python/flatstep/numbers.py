@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -13,6 +13,10 @@ from .arrays import dtype_name
 from .read_only import read_only
 from .trees import Tree
 
+_COPY = (
+    "this is a copy of what the optimizer holds; set the attribute as a whole, as in "
+    'opt.learning_rate = {**opt.learning_rate, "w": 0.1}'
+)
 Schedule = Callable[[int], float]
 Scalar = float | Schedule
 PerLeaf = Any  # a Scalar, or a structure of them like the parameters'
@@ -56,10 +60,13 @@ class Number:
         self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else read_only(instance._numbers.get(self._name))
+        return self if instance is None else read_only(instance._numbers.get(self._name), _COPY)
 
     def __set__(self, instance: Any, value: Any) -> None:
         instance._numbers.set(self._name, value)
+
+    def __delete__(self, instance: Any) -> NoReturn:
+        raise AttributeError(f"{self._name} cannot be deleted; set it to another number or to a schedule")
 
     def check(self, name: str, value: Any, largest: float = sys.float_info.max) -> float:
         """The value as a float within bounds, up to the largest; TypeError or ValueError in terms of ``name``."""
@@ -86,6 +93,9 @@ class Option:
 
     def __set__(self, instance: Any, value: Any) -> None:
         raise AttributeError(f"{self._name} is fixed when the optimizer is made; to change it, make another")
+
+    def __delete__(self, instance: Any) -> NoReturn:
+        raise AttributeError(f"{self._name} cannot be deleted; it is fixed when the optimizer is made")
 
     def check(self, value: Any) -> bool | str | None:
         """The value, if it is one of the choices; else TypeError or ValueError."""

@@ -11,13 +11,18 @@ import numpy as np
 from . import _core, devices, files
 from .arrays import Array
 from .device_arrays import DeviceArray
+from .exclusive import exclusive
 from .leaves import Leaf, as_they_are, check_same_memory, largest_number, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, declared, finite
+from .read_only import read_only
 from .state import History, Progress, State, number_off
 from .trees import Tree
 
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
+_WRITE_INTO = (
+    'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
+)
 _PREVIOUS = "previous_"  # a rule's last hyperparameters may have this prefix: the value of the leaf's last update
 
 
@@ -78,12 +83,16 @@ class Optimizer:
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
         self._exclusive = _core.Exclusive()
 
+    @exclusive
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
         """Updates the parameters in place from their gradients.
 
         What is on a CUDA device is launched there, on the stream that is current for the library of the first parameter
         on it: behind all that its arrays, and those of other libraries, still wait for, and before what these libraries
         are given next. The step does not wait for it, unless one of them does not say on which stream it works.
+
+        What a signal's handler raises (Ctrl-C's, say) comes before all of the step or after all of it, as ``opt.count``
+        tells: parameters, state and counts belong together, and the optimizer can be used again.
 
         Args:
             grads: gradients in the structure of ``params``, dicts matched by key; each has the shape and dtype of its
@@ -106,18 +115,17 @@ class Optimizer:
             >>> w.round(6)
             array([ 0.9, -0.9])
         """
-        with self._exclusive:
-            leaves = self._tree.match(grads, "grads")
-            progress: Progress = self._stepper.progress
-            count, history = progress.count, progress.history
-            scale = finite("grad_scale", grad_scale, self._numbers.largest)
-            numbers = self._numbers.at(count)
-            self._check_same_leaves()  # after schedules, which may do anything
-            settled = self._settle(numbers)
-            rows, index = self._rows(history, settled, scale)
-            updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
-            after = Progress(count + 1, history.advanced(updated, settled.remembered))
-            self._stepper.step(leaves, rows, index, after)
+        leaves = self._tree.match(grads, "grads")
+        progress: Progress = self._stepper.progress
+        count, history = progress.count, progress.history
+        scale = finite("grad_scale", grad_scale, self._numbers.largest)
+        numbers = self._numbers.at(count)
+        self._check_same_leaves()  # after schedules, which may do anything
+        settled = self._settle(numbers)
+        rows, index = self._rows(history, settled, scale)
+        updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
+        after = Progress(count + 1, history.advanced(updated, settled.remembered))
+        self._stepper.step(leaves, rows, index, after)
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
@@ -198,11 +206,13 @@ class Optimizer:
     def state(self) -> dict[str, Any]:
         """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
 
-        The dicts and lists around them are made for each caller: write ``opt.state["mu"]["w"][...] = 0``. What is on a
-        device comes as arrays of the parameter's own library.
+        Write into the arrays: ``opt.state["mu"]["w"][...] = 0``, or ``opt.state["mu"]["w"] *= 2``. The dicts and lists
+        around them refuse to be changed; those of ``state_dict()`` are plain. What is on a device comes as arrays of
+        the parameter's own library.
         """
         lent = {slot: map(_lent, self._state.views(slot)) for slot in self._state.slots}
-        return {slot: self._tree.build(views) for slot, views in lent.items()}
+        state: dict[str, Any] = read_only({slot: self._tree.build(views) for slot, views in lent.items()}, _WRITE_INTO)
+        return state
 
     @property
     def target(self) -> str:
@@ -214,13 +224,13 @@ class Optimizer:
         parts = [f"{name}={value!r}" for name, value in {**numbers, **self._options}.items()]
         return f"{type(self).__name__}({', '.join(parts)})"
 
+    @exclusive
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on bit for bit: state, counts, options and numbers, as copies in the host's memory.
 
         Parameters are not in it, nor are schedules.
         """
-        with self._exclusive:
-            return {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
+        return {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
 
     def _in_host_memory(self, take: Callable[[Array], Array]) -> dict[str, Any]:
         """The state by slot, in which ``take`` says what becomes of views of the host's memory; the rest is copied."""
@@ -250,6 +260,7 @@ class Optimizer:
             },
         }
 
+    @exclusive
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Takes over a state made by ``state_dict`` for the same optimizer, options and parameter shapes.
 
@@ -260,9 +271,9 @@ class Optimizer:
             TypeError, ValueError: the state is of another optimizer, version, option, structure, shape or dtype, or is
                 incomplete. Then nothing has changed. (Nor is half of it taken over when a signal raises.)
         """
-        with self._exclusive:
-            self._take_over(Loaded(self._tree, state_dict))
+        self._take_over(Loaded(self._tree, state_dict))
 
+    @exclusive
     def save(self, path: files.FilePath) -> None:
         """Writes parameters and state to a safetensors file: all that ``state_dict`` holds, and the parameters.
 
@@ -293,11 +304,11 @@ class Optimizer:
             >>> w, opt.count
             (array([ 1., -1.]), 0)
         """
-        with self._exclusive:
-            params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._checked_params()]
-            state = self._in_host_memory(lambda view: view)
-            files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
+        params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._checked_params()]
+        state = self._in_host_memory(lambda view: view)
+        files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
 
+    @exclusive
     def load(self, path: files.FilePath) -> None:
         """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
 
@@ -328,7 +339,7 @@ class Optimizer:
             >>> again.params.round(6), again.count, again.learning_rate
             (array([ 0.9, -0.9]), 1, 0.1)
         """
-        with self._exclusive, files.refused(path):
+        with files.refused(path):
             params = self._checked_params()
             self._take_over(Loaded(self._tree, files.read(path, self._tree)), params)
 
@@ -344,7 +355,8 @@ class Optimizer:
         progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check_one)))
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
-        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in self._state.host_buffers()):
+        buffers = self._state.host_buffers()
+        if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
         held = self._numbers.loaded(numbers)
         change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])

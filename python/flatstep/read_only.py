@@ -2,39 +2,54 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NoReturn
 
 
-def read_only(structure: Any) -> Any:
-    """The same structure of dicts, lists and tuples, equal to it, but whose dicts and lists cannot be changed."""
+def read_only(structure: Any, why: str) -> Any:
+    """The same structure of dicts, lists and tuples, equal to it, but whose dicts and lists cannot be changed.
+
+    ``why`` is the message of the TypeError. What is put where it already is passes: so ends ``structure[key] *= 2``,
+    which has changed an array in place by then.
+    """
+    made: Any
     if isinstance(structure, dict):
-        return _Dict((key, read_only(value)) for key, value in structure.items())
-    if isinstance(structure, list):
-        return _List(map(read_only, structure))
-    if isinstance(structure, tuple):
-        values = tuple(map(read_only, structure))
+        made = _Dict({key: read_only(value, why) for key, value in structure.items()})
+    elif isinstance(structure, list):
+        made = _List([read_only(value, why) for value in structure])
+    elif isinstance(structure, tuple):
+        values = tuple([read_only(value, why) for value in structure])
         return type(structure)._make(values) if hasattr(structure, "_make") else values
-    return structure
+    else:
+        return structure
+    made.why = why
+    return made
 
 
 def _refuse(self: Any, *_: Any, **__: Any) -> NoReturn:
-    raise TypeError(
-        "this is a copy of what the optimizer holds; set the attribute as a whole, as in "
-        'opt.learning_rate = {**opt.learning_rate, "w": 0.1}'
-    )
+    raise TypeError(getattr(self, "why", "this is read-only; change a copy"))
+
+
+def _set(self: Any, key: Any, value: Any) -> None:
+    with suppress(LookupError, TypeError):
+        if self[key] is value:
+            return
+    _refuse(self)
 
 
 class _Dict(dict[Any, Any]):
-    __slots__ = ()
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    __slots__ = ("why",)
+    __setitem__ = _set
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)  # a copy of it is the user's own
 
 
 class _List(list[Any]):
-    __slots__ = ()
-    __setitem__ = __delitem__ = __iadd__ = __imul__ = _refuse
+    __slots__ = ("why",)
+    __setitem__ = _set
+    __delitem__ = __iadd__ = __imul__ = _refuse
     append = clear = extend = insert = pop = remove = reverse = sort = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -194,13 +194,22 @@ class FusedOptimizer(torch.optim.Optimizer):
             for group in self.param_groups
         ]
         stepper, exclusive = self._stepper()
-        with exclusive:
-            try:
-                self._sweep(stepper, groups, scalings, completion)
-            except _core.Repeated:
-                rounds = _rounds(groups)
-                for each_once in rounds:
-                    self._sweep(stepper, each_once, scalings, completion if each_once is rounds[-1] else [])
+        exclusive.run(self._sweep_all, stepper, groups, scalings, completion)
+
+    def _sweep_all(
+        self,
+        stepper: _core.TorchStepper,
+        groups: list[Work],
+        scalings: list[scaling.OnDevice],
+        completion: list[Call],
+    ) -> None:
+        """One step, or as many as a parameter stands in the groups."""
+        try:
+            self._sweep(stepper, groups, scalings, completion)
+        except _core.Repeated:
+            rounds = _rounds(groups)
+            for each_once in rounds:
+                self._sweep(stepper, each_once, scalings, completion if each_once is rounds[-1] else [])
 
     def _sweep(
         self,

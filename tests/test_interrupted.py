@@ -1,30 +1,24 @@
-"""load and load_state_dict, interrupted anywhere: the optimizer is wholly as it was, or wholly what was loaded."""
+"""Calls interrupted anywhere: the optimizer is wholly as it was or wholly what was asked for, and can go on."""
 
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 import flatstep
+from interrupts import Interrupt, interrupted
 from saving import content
 
 Load = Callable[[flatstep.Optimizer], None]
-PACKAGE = os.path.dirname(flatstep.__file__)
-
-
-class Interrupt(BaseException):
-    """What a signal's handler raises, like KeyboardInterrupt."""
 
 
 def loader(method: str, saved: flatstep.Optimizer, path: Any) -> Load:
@@ -35,41 +29,6 @@ def loader(method: str, saved: flatstep.Optimizer, path: Any) -> Load:
         return lambda opt: opt.load(path)
     state = saved.state_dict()
     return lambda opt: opt.load_state_dict(state)
-
-
-def interrupted(load: Load, opt: flatstep.Optimizer, moment: int) -> bool:
-    """Raises at that moment of ``_take_over`` and of what it calls in the package; False if it has fewer.
-
-    The moments are its instructions, as far as the interpreter shows them, its lines and the ends of its functions.
-    """
-    left, within = moment, False
-
-    def enter(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal within
-        within |= frame.f_code.co_name == "_take_over"
-        if not within or not frame.f_code.co_filename.startswith(PACKAGE):
-            return None
-        frame.f_trace_opcodes = True
-        return go_on
-
-    def go_on(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal left, within
-        left -= 1
-        if left == 0:
-            raise Interrupt
-        within &= event != "return" or frame.f_code.co_name != "_take_over"
-        return go_on
-
-    before = sys.gettrace()
-    sys._getframe().f_trace_opcodes = True  # or some versions show no frame's
-    sys.settrace(enter)
-    try:
-        load(opt)
-    except Interrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 def small(value: float, steps: int) -> flatstep.Optimizer:
@@ -88,7 +47,7 @@ def test_at_every_moment(method, tmp_path):
     old, new = content(opt), content(loaded)
     seen = []
     for moment in itertools.count(1):
-        if not interrupted(load, opt, moment):
+        if not interrupted(partial(load, opt), moment, within="_take_over"):
             break
         seen.append(content(opt))
         if seen[-1] != old:
@@ -96,6 +55,34 @@ def test_at_every_moment(method, tmp_path):
     assert content(opt) == new
     assert all(now in (old, new) for now in seen)
     assert seen.count(old) > 100 and seen.count(new) > 0
+
+
+CALLS = {
+    "step": lambda opt, path: opt.step(np.ones(2)),
+    "state_dict": lambda opt, path: opt.state_dict(),
+    "load_state_dict": lambda opt, path: opt.load_state_dict({}),
+    "save": lambda opt, path: opt.save(path / "new"),
+    "load": lambda opt, path: opt.load(path / "no file"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # files closed by the collector
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_no_moment_leaves_an_optimizer_in_use(call, tmp_path):
+    """Nor a step without its count, nor a file half written."""
+    pytest.importorskip("safetensors")
+    param = np.zeros(2)
+    opt = flatstep.OptimisticGradientDescent(param, 1.0, alpha=1.0, beta=0.0)
+    moment = 0
+    with suppress(ValueError, OSError):  # of those that fail
+        for moment in itertools.count(1):
+            if not interrupted(partial(call, opt, tmp_path), moment):
+                break
+            opt.state_dict()
+            assert (param == -opt.count).all()
+            assert not list(tmp_path.glob(".flatstep-*"))
+    assert moment > 10
+    opt.state_dict()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # struck in a collector's callback
