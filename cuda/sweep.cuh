@@ -104,7 +104,7 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
   static constexpr int count = pack();
 
   const device::Segment& segment;
-  const device::Gradient& gradient;
+  const device::Gradient gradient;
   const int64_t* walks;
   const typename R::template Coefficients<T>& coefficients;
 

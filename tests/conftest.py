@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
+# Before jax is imported anywhere: it would take most of a device's memory, of which torch's tests need some too.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 import pytest
 
 import flatstep
