@@ -52,7 +52,7 @@ def test_tensors_that_require_grad_are_refused(torch):
 
 
 def test_other_tensors_are_refused(torch):
-    with pytest.raises(TypeError, match="params has dtype int16, expected float32 or float64"):
+    with pytest.raises(TypeError, match="params has dtype int16, expected float16, float32 or float64"):
         flatstep.Adam(torch.ones(3, dtype=torch.int16), 0.1)
     with pytest.raises(TypeError, match="params is a torch.Tensor that cannot be shared by DLPack"):
         flatstep.Adam(torch.ones(3, dtype=torch.bfloat16), 0.1)

@@ -98,11 +98,14 @@ MISMATCHES = {
         r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it to float64",
     ),
     "integers": ({"a": np.ones(2, int), "b": [np.ones(2)]}, r"grads\['a'\] has dtype int64, expected float64"),
-    "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >f8, expected float64"),
+    "swapped bytes": (
+        {"a": np.ones(2, ">f8"), "b": [np.ones(2)]},
+        r"grads\['a'\] has dtype >f8, whose byte order is not this machine's, expected float64",
+    ),
     "not an array": ({"a": "word", "b": [np.ones(2)]}, r"grads\['a'\] is a builtins.str, expected a NumPy array"),
     "dates": (
         {"a": np.ones(2, "M8[s]"), "b": [np.ones(2)]},
-        r"grads\['a'\] is a numpy.ndarray of dtype datetime64\[s\], expected a NumPy array of numbers",
+        r"grads\['a'\] is a numpy.ndarray of dtype datetime64\[s\], expected a NumPy array of float16, f",
     ),
 }
 
@@ -153,7 +156,11 @@ UNFIT_PARAMS = {
     "generator": ((x for x in ()), r"params is a builtins.generator"),
     "numpy scalar": ({"w": np.float32(1)}, r"params\['w'\] is a numpy.float32, expected a NumPy array"),
     "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), r"params is a masked array"),
-    "integers": ([np.ones(2), np.ones(2, int)], r"params\[1\] has dtype int64, expected float32 or float64"),
+    "integers": ([np.ones(2), np.ones(2, int)], r"params\[1\] has dtype int64, expected float16, float32 or float64; "),
+    "swapped bytes": (
+        np.ones(2, ">f4"),
+        "params has dtype >f4, whose byte order is not this machine's, expected",
+    ),
     "complex": (np.ones(2, complex), r"params has dtype complex128"),
     "long double": (np.ones(2, np.longdouble), r"params has dtype longdouble"),
     "read-only": ({"w": read_only(np.ones(2))}, r"params\['w'\] is read-only"),
