@@ -12,12 +12,14 @@ import warnings
 import weakref
 from collections import OrderedDict, namedtuple
 from functools import reduce
+from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 import pytest
 
 import flatstep
-from cases import CASES, DEFAULTS, assert_same_bits, numbers
+from cases import CASES, DEFAULTS, RULES, assert_same_bits, numbers
 
 Point = namedtuple("Point", "x y")
 
@@ -293,6 +295,29 @@ def test_numbers_that_are_none():
         flatstep.Adam(np.ones(1), 0.1).step(np.ones(1), grad_scale=np.nan)
     with pytest.raises(TypeError, match="unexpected keyword"):
         flatstep.Adam(np.ones(1), 0.1, amsgrad=True)
+
+
+DTYPES = ["float16", "float32", "float64", "int32", "complex64", "longdouble", ">f4"]
+
+
+@pytest.mark.parametrize("case", RULES, ids=[case.name for case in RULES])
+def test_what_a_constructor_takes_a_step_takes(case):
+    """All pairs of dtypes of a parameter and of its first moment: refused when the optimizer is made, or good."""
+    brain = ["bfloat16"] if find_spec("ml_dtypes") else []
+    moments = [None, *DTYPES, *brain] if hasattr(case.optimizer, "mu_dtype") else [None]
+    taken = []
+    for dtype, moment in product(DTYPES, moments):
+        param = np.ones(3, dtype)
+        try:
+            opt = case.make(param, **({} if moment is None else {"mu_dtype": moment}))
+        except TypeError:
+            continue
+        taken.append((dtype, moment))
+        for _ in range(2):
+            opt.step(np.ones(3, dtype))
+        opt.load_state_dict(opt.state_dict())
+    assert {("float32", None), ("float64", None)} <= set(taken)
+    assert all(moment in (dtype, None, "float32", "bfloat16") for dtype, moment in taken)
 
 
 def test_conventions():

@@ -115,4 +115,7 @@ def _has_moved(tree: Tree, index: int) -> ValueError:
 
 
 def _place(array: Array) -> tuple[Any, ...]:
-    return array.ctypes.data, array.shape, array.strides, array.dtype, array.flags.writeable
+    address = (
+        array.ctypes.data if array.size else 0
+    )  # an empty tensor has none, for which NumPy makes up another each time
+    return address, array.shape, array.strides, array.dtype, array.flags.writeable
