@@ -10,25 +10,39 @@ namespace flatstep {
 
 namespace {
 
-Refusal wrong_dtype(Stream stream, int64_t leaf, std::string_view dtype, std::string expected, std::string mend) {
-  return {stream, leaf, "has dtype " + std::string(dtype) + ", expected " + expected + "; " + mend, -1, true};
+// NumPy's way to write a dtype of numbers in the other order of bytes: ">f4".
+bool has_swapped_bytes(std::string_view dtype) {
+  return dtype.size() > 1 && (dtype[0] == '>' || dtype[0] == '<') &&
+         std::string_view("fciu").find(dtype[1]) != std::string_view::npos;
+}
+
+Refusal wrong_dtype(Stream stream, int64_t leaf, std::string_view dtype, std::string expected, std::string advice) {
+  std::string found = "has dtype " + std::string(dtype);
+  if (has_swapped_bytes(dtype)) found += ", whose byte order is not this machine's";
+  return {stream, leaf, found + ", expected " + expected + "; " + advice, -1, true};
+}
+
+// "a, b or c", in the order of the alphabet.
+std::string one_of(std::vector<std::string> names) {
+  std::sort(names.begin(), names.end());
+  std::string all;
+  for (size_t i = 0; i < names.size(); ++i) all += (i == 0 ? "" : i + 1 == names.size() ? " or " : ", ") + names[i];
+  return all;
 }
 
 // Why a rule cannot have parameters of this dtype with that first moment.
 Refusal without_layout(int rule, int64_t leaf, std::string_view param, std::string_view first_moment) {
-  std::string params, moments;
-  const auto offer = [](std::string& offers, std::string_view name) {
-    offers += (offers.empty() ? "" : " or ") + std::string(name);
-  };
+  std::vector<std::string> params, moments;
   for (size_t i = 0; i < layouts().size(); ++i) {
-    const std::string_view own = layouts()[i].param.name, moment = layouts()[i].first_moment.name;
+    const std::string own(layouts()[i].param.name), moment(layouts()[i].first_moment.name);
     if (!has_kernel(rule, int(i)) || find_layout(own, own, moment) != int(i)) continue;
-    if (own == moment) offer(params, own);
-    if (own == param) offer(moments, moment);
+    if (own == moment && own != "bfloat16") params.push_back(own);  // NumPy's arrays of bfloat16 cannot be read
+    if (own == param) moments.push_back(moment);
   }
-  if (moments.empty()) return wrong_dtype(Stream::param, leaf, param, params, "convert it before making the optimizer");
+  if (moments.empty())
+    return wrong_dtype(Stream::param, leaf, param, one_of(params), "convert it before making the optimizer");
   return {Stream::param, leaf,
-          "has dtype " + std::string(param) + ", for which mu_dtype may be " + moments + ", not " +
+          "has dtype " + std::string(param) + ", for which mu_dtype may be " + one_of(moments) + ", not " +
               std::string(first_moment) + "; choose one of these, or leave mu_dtype out",
           -1, true};
 }

@@ -99,6 +99,10 @@ BFLOAT16: list[Case] = [
     if hasattr(case.optimizer, "mu_dtype") and find_spec("ml_dtypes")
 ]
 DEFAULTS: list[Case] = [case for case in CASES if case.name.endswith("default")]
+# One of each rule and of each option that gives its state another meaning.
+RULES: list[Case] = list(
+    {(c.optimizer, c.settings.get("convention"), c.settings.get("nesterov")): c for c in reversed(CASES)}.values()
+)
 WITH_MOMENTS: list[Case] = [case for case in DEFAULTS if hasattr(case.optimizer, "b1")]
 DTYPES = [np.float32, np.float64]
 TILE = 64  # elements in a tile of the kernels: sizes around it are where sweeps go wrong

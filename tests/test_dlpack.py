@@ -35,6 +35,15 @@ def test_torch_tensors(case, torch):
     assert tensor.data_ptr() == place
 
 
+def test_empty_tensors(torch):
+    """Have no address of their own, so that NumPy's arrays over them differ in theirs."""
+    params = [torch.ones(3), torch.ones(0, 3)]
+    opt = flatstep.Adam(params, 0.1)
+    for _ in range(3):
+        opt.step([torch.ones(3), torch.ones(0, 3)])
+    assert params[0][0] < 1
+
+
 def test_tensors_that_require_grad_are_refused(torch):
     parameter = torch.nn.Parameter(torch.ones(3))
     frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
@@ -52,7 +61,7 @@ def test_tensors_that_require_grad_are_refused(torch):
 
 
 def test_other_tensors_are_refused(torch):
-    with pytest.raises(TypeError, match="params has dtype int16, expected float32 or float64"):
+    with pytest.raises(TypeError, match="params has dtype int16, expected float16, float32 or float64"):
         flatstep.Adam(torch.ones(3, dtype=torch.int16), 0.1)
     with pytest.raises(TypeError, match="params is a torch.Tensor that cannot be shared by DLPack"):
         flatstep.Adam(torch.ones(3, dtype=torch.bfloat16), 0.1)

@@ -92,7 +92,7 @@ def test_permissions_on_the_way(mode, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match="No such file or directory: '.*nowhere/model'"):
+    with pytest.raises(FileNotFoundError, match="No such file or directory: '.*nowhere/model'$"):
         sample().save(tmp_path / "nowhere" / "model")
 
 
@@ -138,8 +138,10 @@ def test_failing_late_leaves_the_old_file(function, error, tmp_path, monkeypatch
         raise error(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, function, fail)
-    with pytest.raises(error):
+    with pytest.raises(error) as raised:
         large(2).save(path)
+    if error is OSError:
+        assert str(raised.value) == f"[Errno {errno.EIO}] Input/output error: '{path}'"
     assert_only_file(path, old)
 
 

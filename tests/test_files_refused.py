@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import flatstep
 from flatstep.trees import Tree
 from saving import content, params, sample, stepped
+from test_processes import run
 
 safetensors = pytest.importorskip("safetensors")
 
@@ -208,6 +210,17 @@ def test_tensors_of_other_dtypes(tmp_path):
     change_header(path, lambda header: header["params/0"].update(dtype="F8_E4M3", shape=[16]))
     with pytest.raises(ValueError, match="model: its tensor params/0 cannot be read: .*float8"):
         opt.load(path)
+    change_header(path, lambda header: header["params/0"].update(dtype="BF16", shape=[8]))
+    code = f"""
+import sys
+sys.modules["ml_dtypes"] = None
+import flatstep, numpy as np
+try:
+    flatstep.Adam([np.ones(2)], learning_rate=0.1).load({os.fspath(path)!r})
+except ValueError as error:
+    print(error)
+"""
+    assert "model: its tensor params/0 cannot be read: " in " ".join(run(code))
 
 
 def test_a_parameter_that_became_read_only(tmp_path):

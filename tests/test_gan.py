@@ -40,4 +40,8 @@ def test_gan_command(tmp_path):
 def test_without_torch(tmp_path):
     result = run("gan", "--output", str(tmp_path / "ring.png"), without="torch")
     assert result.returncode == 1
-    assert 'pip install "flatstep[demo,torch]"' in one_line(result.stderr)
+    assert one_line(result.stderr) == 'flatstep: gan needs torch: pip install "flatstep[demo,torch]"'
+
+
+def test_help_keeps_names_as_they_are_written():
+    assert "a small GAN on a ring of Gaussians in PyTorch" in run("gan", "--help").stdout

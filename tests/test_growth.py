@@ -36,7 +36,7 @@ def calls_of(action: Callable[[], Any]) -> int:
 
 
 def assert_linear(actions: Callable[[int], dict[str, Callable[[], Any]]]) -> None:
-    """``actions`` makes those of a model with so many leaves; they are called in their order."""
+    """``actions`` takes a number of leaves, and makes what is called one after another."""
     for action in actions(2).values():
         action()  # what is only done once per process
     few, many = ({name: calls_of(action) for name, action in actions(n).items()} for n in (LEAVES, 2 * LEAVES))

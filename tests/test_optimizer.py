@@ -12,12 +12,14 @@ import warnings
 import weakref
 from collections import OrderedDict, namedtuple
 from functools import reduce
+from importlib.util import find_spec
+from itertools import product
 
 import numpy as np
 import pytest
 
 import flatstep
-from cases import CASES, DEFAULTS, assert_same_bits, numbers
+from cases import CASES, DEFAULTS, RULES, assert_same_bits, numbers
 
 Point = namedtuple("Point", "x y")
 
@@ -98,11 +100,14 @@ MISMATCHES = {
         r"grads\['b'\]\[0\] has dtype float32, expected float64 like its parameter; convert it to float64",
     ),
     "integers": ({"a": np.ones(2, int), "b": [np.ones(2)]}, r"grads\['a'\] has dtype int64, expected float64"),
-    "swapped bytes": ({"a": np.ones(2, ">f8"), "b": [np.ones(2)]}, r"grads\['a'\] has dtype >f8, expected float64"),
+    "swapped bytes": (
+        {"a": np.ones(2, ">f8"), "b": [np.ones(2)]},
+        r"grads\['a'\] has dtype >f8, whose byte order is not this machine's, expected float64",
+    ),
     "not an array": ({"a": "word", "b": [np.ones(2)]}, r"grads\['a'\] is a builtins.str, expected a NumPy array"),
     "dates": (
         {"a": np.ones(2, "M8[s]"), "b": [np.ones(2)]},
-        r"grads\['a'\] is a numpy.ndarray of dtype datetime64\[s\], expected a NumPy array of numbers",
+        r"grads\['a'\] is a numpy.ndarray of dtype datetime64\[s\], expected a NumPy array of float16, f",
     ),
 }
 
@@ -153,7 +158,11 @@ UNFIT_PARAMS = {
     "generator": ((x for x in ()), r"params is a builtins.generator"),
     "numpy scalar": ({"w": np.float32(1)}, r"params\['w'\] is a numpy.float32, expected a NumPy array"),
     "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), r"params is a masked array"),
-    "integers": ([np.ones(2), np.ones(2, int)], r"params\[1\] has dtype int64, expected float32 or float64"),
+    "integers": ([np.ones(2), np.ones(2, int)], r"params\[1\] has dtype int64, expected float16, float32 or float64; "),
+    "swapped bytes": (
+        np.ones(2, ">f4"),
+        "params has dtype >f4, whose byte order is not this machine's, expected",
+    ),
     "complex": (np.ones(2, complex), r"params has dtype complex128"),
     "long double": (np.ones(2, np.longdouble), r"params has dtype longdouble"),
     "read-only": ({"w": read_only(np.ones(2))}, r"params\['w'\] is read-only"),
@@ -286,6 +295,29 @@ def test_numbers_that_are_none():
         flatstep.Adam(np.ones(1), 0.1).step(np.ones(1), grad_scale=np.nan)
     with pytest.raises(TypeError, match="unexpected keyword"):
         flatstep.Adam(np.ones(1), 0.1, amsgrad=True)
+
+
+DTYPES = ["float16", "float32", "float64", "int32", "complex64", "longdouble", ">f4"]
+
+
+@pytest.mark.parametrize("case", RULES, ids=[case.name for case in RULES])
+def test_what_a_constructor_takes_a_step_takes(case):
+    """All pairs of dtypes of a parameter and of its first moment: refused when the optimizer is made, or good."""
+    brain = ["bfloat16"] if find_spec("ml_dtypes") else []
+    moments = [None, *DTYPES, *brain] if hasattr(case.optimizer, "mu_dtype") else [None]
+    taken = []
+    for dtype, moment in product(DTYPES, moments):
+        param = np.ones(3, dtype)
+        try:
+            opt = case.make(param, **({} if moment is None else {"mu_dtype": moment}))
+        except TypeError:
+            continue
+        taken.append((dtype, moment))
+        for _ in range(2):
+            opt.step(np.ones(3, dtype))
+        opt.load_state_dict(opt.state_dict())
+    assert {("float32", None), ("float64", None)} <= set(taken)
+    assert all(moment in (dtype, None, "float32", "bfloat16") for dtype, moment in taken)
 
 
 def test_conventions():

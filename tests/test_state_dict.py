@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
 
 import flatstep
-from cases import CASES, assert_same_bits, numbers
+from cases import CASES, RULES, assert_same_bits, numbers
+from saving import content
 
 SHAPES = {"w": (5, 7), "v": [(70,), ()]}
 
@@ -163,11 +165,38 @@ def test_unfit_state_changes_nothing(change, message):
     assert after == before
 
 
-def test_state_of_the_other_form_is_refused():
-    """With and without Nesterov's momentum the state has other slots."""
-    saved = flatstep.OptimisticAdam(np.ones(2), 0.1, nesterov=False).state_dict()
-    with pytest.raises(ValueError, match="made with nesterov=False, but this optimizer has nesterov=True"):
-        flatstep.OptimisticAdam(np.ones(2), 0.1).load_state_dict(saved)
+@pytest.mark.parametrize("method", ["load_state_dict", "load"])
+@pytest.mark.parametrize("other", RULES, ids=[case.name for case in RULES])
+@pytest.mark.parametrize("case", RULES, ids=[case.name for case in RULES])
+def test_a_state_of_another_rule_is_refused_by_name(case, other, method, tmp_path):
+    """Or of the same rule under an option by which it means something else."""
+    opt, saved = case.make(np.ones(2)), other.make(np.zeros(2))
+    opt.step(np.ones(2))
+    saved.step(np.ones(2))
+    if method == "load":
+        pytest.importorskip("safetensors")
+        saved.save(tmp_path / "model")
+    load = (
+        partial(opt.load, tmp_path / "model") if method == "load" else partial(opt.load_state_dict, saved.state_dict())
+    )
+    before = content(opt)
+    if case is other:
+        load()
+        return
+    name, own = other.optimizer.__name__, case.optimizer.__name__
+    message = f"state_dict is of {name}, expected {own}"
+    if name == own:
+        message = "state_dict was made with (convention|nesterov)=.*, but this optimizer has"
+    with pytest.raises(ValueError, match=message):
+        load()
+    assert content(opt) == before
+
+
+def test_every_optimizer_is_among_these_rules():
+    public = {value for value in vars(flatstep).values() if isinstance(value, type)}
+    assert {case.optimizer for case in RULES} == {kind for kind in public if issubclass(kind, flatstep.Optimizer)} - {
+        flatstep.Optimizer
+    }
 
 
 class Mine(flatstep.Adam):

@@ -99,7 +99,10 @@ Buffer::Buffer(nb::handle object, Stream stream, int64_t leaf) {
       why = nb::str(error.value()).c_str();
     }
   }
-  refuse(", expected a NumPy array of numbers" + (why.empty() ? "" : " (by DLPack: " + why + ")"));
+  std::string expected = ", expected a NumPy array of float16, float32 or float64";
+  if (full_type_name(object).ends_with("bfloat16"))
+    expected += "; bfloat16 is for mu_dtype, or for the parameters of flatstep.torch";
+  refuse(expected + (why.empty() ? "" : " (by DLPack: " + why + ")"));
 }
 
 // Names the dtype: by what we know, else as the object itself does, else by the buffer's format.

@@ -12,7 +12,7 @@ namespace {
 // that call's half-done work, and is told so.
 //
 // Between taking and giving back lies nothing but the call of a function, in C: a signal's handler can raise between
-// any two of Python's own instructions, and so around whatever a `with` or a `finally` does.
+// any two of Python's own instructions, and so before or after all that a `with` or a `finally` does.
 class Exclusive {
  public:
   // False, with a Python error set, where another is inside.

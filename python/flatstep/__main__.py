@@ -34,13 +34,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="command", required=True)
 
     about = "train on handwritten digits, play a min-max game, draw both"
-    demo = commands.add_parser("demo", help=about, description=about.capitalize() + ".")
+    demo = commands.add_parser("demo", help=about, description=_sentence(about))
     demo.add_argument("--output", type=Path, default=Path("flatstep-demo.png"), help="PNG to write (%(default)s)")
     demo.add_argument("--epochs", type=_positive, default=60, help="passes over the digits (%(default)s)")
     demo.set_defaults(run=_demo)
 
     about = "train a small GAN on a ring of Gaussians in PyTorch, draw what it learned"
-    gan = commands.add_parser("gan", help=about, description=about.capitalize() + ".")
+    gan = commands.add_parser("gan", help=about, description=_sentence(about))
     gan.add_argument("--output", type=Path, default=Path("flatstep-gan.png"), help="PNG to write (%(default)s)")
     gan.add_argument("--steps", type=_positive, default=3000, help="steps of both networks (%(default)s)")
     gan.set_defaults(run=_gan)
@@ -48,13 +48,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
 
     about = "tell what this build can do on this machine, for a bug report"
-    commands.add_parser("info", help=about, description=about.capitalize() + ".").set_defaults(run=_info)
+    commands.add_parser("info", help=about, description=_sentence(about)).set_defaults(run=_info)
     return parser
 
 
 def _add_bench(commands: Any) -> None:
     about = "time the optimizers beside their peers and beside what moving their bytes costs"
-    bench = commands.add_parser("bench", help=about, description=about.capitalize() + ".")
+    bench = commands.add_parser("bench", help=about, description=_sentence(about))
     bench.add_argument("--quick", action="store_true", help="fewer and smaller cases: less than a minute")
     words = "only these front ends, rules, dtypes or extras: numpy, torch, jax, amsgrad, float32, startup, ..."
     bench.add_argument("--only", nargs="+", default=[], metavar="WORD", help=words)
@@ -78,6 +78,10 @@ def _add_bench(commands: Any) -> None:
     bindings.set_defaults(run=_bench_bindings, action="bindings")
     model = actions.add_parser("model", help="show the bytes that a step moves, by rule and layout")
     model.set_defaults(run=_bench_read, action="model")
+
+
+def _sentence(about: str) -> str:
+    return f"{about[:1].upper()}{about[1:]}."
 
 
 def _positive(text: str) -> int:
@@ -121,7 +125,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _gan(arguments: argparse.Namespace) -> int:
-    _require_extra("demo,torch", {"matplotlib": "matplotlib", "rich": "rich", "torch": "torch"})
+    _require_extra("gan", {"matplotlib": "matplotlib", "rich": "rich", "torch": "torch"}, extra="demo,torch")
     _require_target()
     from . import gan
     from .outputs import check_writable
@@ -173,7 +177,7 @@ def _bench_read(arguments: argparse.Namespace) -> int:
 
 def _bench_bindings(arguments: argparse.Namespace) -> int:
     _refuse_options(arguments)
-    _require_extra("bench-bindings", {"rich": "rich", "matplotlib": "matplotlib"})
+    _require_extra("bench bindings", {"rich": "rich", "matplotlib": "matplotlib"}, extra="bench-bindings")
     from .bench import command
     from .outputs import check_writable
 
@@ -209,11 +213,14 @@ def _info(arguments: argparse.Namespace) -> int:
     return info.run()
 
 
-def _require_extra(extra: str, modules: dict[str, str]) -> None:
-    """Ends the program, in one line, where an extra is not installed; ``modules``: what each distribution provides."""
+def _require_extra(command: str, modules: dict[str, str], extra: str | None = None) -> None:
+    """Ends the program, in one line, where the command's extra is not installed: by default that of its own name.
+
+    ``modules``: what each distribution provides.
+    """
     missing = [distribution for distribution, module in modules.items() if find_spec(module) is None]
     if missing:
-        raise SystemExit(f'flatstep: {extra} needs {", ".join(missing)}: pip install "flatstep[{extra}]"')
+        raise SystemExit(f'flatstep: {command} needs {", ".join(missing)}: pip install "flatstep[{extra or command}]"')
 
 
 def _require_target() -> None:

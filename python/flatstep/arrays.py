@@ -16,11 +16,11 @@ def dtype_name(name: str, dtype: Any) -> str | None:
         return None
     try:
         found = dtype_of("bfloat16") if dtype == "bfloat16" else np.dtype(dtype)
-        if not found.isnative:
-            raise TypeError
         known: str = dtype_of(found.name).name
     except TypeError:
         raise TypeError(f"{name} is {dtype!r}, expected a dtype or its name") from None
+    if not found.isnative:
+        raise TypeError(f"{name} is {dtype!r}, whose byte order is not this machine's; pass {known!r}")
     return known
 
 

@@ -180,7 +180,8 @@ def _in_place_of(target: str) -> Iterator[BinaryIO]:
         with suppress(OSError):
             os.unlink(temporary)
         if isinstance(error, OSError):
-            error.filename, error.filename2 = target, None
+            error.filename = target
+            del error.filename2  # where there is one, a message goes on with " -> "
         raise
     _sync(folder)
 
@@ -249,7 +250,7 @@ def _columns(file: Any, names: Sequence[str], leaves: int) -> dict[str, list[Any
 def _tensor(file: Any, name: str) -> Any:
     try:
         return file.get_tensor(name)
-    except AttributeError as error:  # the library looks for the dtype in NumPy
+    except (AttributeError, TypeError) as error:  # the library looks for the dtype in NumPy
         raise ValueError(f"its tensor {name} cannot be read: {error}") from error
 
 

@@ -47,8 +47,13 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
         if is_on_device and not makers:
             why = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
             raise refused(f"{kind} on a CUDA device, but {why}") from None
-        raise refused(f"{kind} that cannot be shared by DLPack: {error}") from error
+        raise refused(f"{kind} that cannot be shared by DLPack: {error}{_advice(leaf)}") from error
     return taken
+
+
+def _advice(leaf: Any) -> str:
+    is_brain = str(getattr(leaf, "dtype", "")).endswith("bfloat16")
+    return " bfloat16 is for mu_dtype, or for the parameters of flatstep.torch" if is_brain else ""
 
 
 def _kind(leaf: Any) -> str:
@@ -110,4 +115,7 @@ def _has_moved(tree: Tree, index: int) -> ValueError:
 
 
 def _place(array: Array) -> tuple[Any, ...]:
-    return array.ctypes.data, array.shape, array.strides, array.dtype, array.flags.writeable
+    address = (
+        array.ctypes.data if array.size else 0
+    )  # an empty tensor has none, for which NumPy makes up another each time
+    return address, array.shape, array.strides, array.dtype, array.flags.writeable

@@ -210,9 +210,9 @@ class Optimizer:
         around them refuse to be changed; those of ``state_dict()`` are plain. What is on a device comes as arrays of
         the parameter's own library.
         """
-        lent = {slot: map(_lent, self._state.views(slot)) for slot in self._state.slots}
-        state: dict[str, Any] = read_only({slot: self._tree.build(views) for slot, views in lent.items()}, _WRITE_INTO)
-        return state
+        state = {slot: self._tree.build(map(_lent, self._state.views(slot))) for slot in self._state.slots}
+        found: dict[str, Any] = read_only(state, _WRITE_INTO)
+        return found
 
     @property
     def target(self) -> str:
