@@ -330,14 +330,44 @@ def otherwise_sharded(place_of: int) -> None:
 
 @scenario()
 def grads_without_a_mesh() -> None:
-    """A replicated leaf takes them; a sharded one is named."""
+    """They are split as their parameters, as jax's own operations have it."""
     opt = OPTIMIZERS["adam"]
     mesh = mesh_of("explicit")
     params, grads = numbers(0), numbers(1)
     sharded, state = place(params, mesh), place(host(opt.init(params)), mesh)
-    refused(ValueError, "grads['b'] is sharded as", lambda: opt.step(sharded, state, grads))
-    mixed = {name: grads[name] if name in "es" else x for name, x in place(grads, mesh).items()}
-    same_bits(opt.step(sharded, state, mixed), alone(opt.step, params, opt.init(params), grads, steps=1))
+    same_bits(opt.step(sharded, state, grads), alone(opt.step, params, opt.init(params), grads, steps=1))
+
+
+NOWHERE = dict.fromkeys(WHERE, P())
+SPLIT = {
+    f"{kind}-{'update' if updates else 'step'}-{grads}": dict(kind=kind, updates=updates, of_grads=where)
+    for kind in KINDS
+    for updates in (False, True)
+    for grads, where in {"whole grads": NOWHERE, "split grads": WHERE}.items()
+}
+
+
+@scenario(**SPLIT)
+def state_split_beside_whole_parameters(kind: str, updates: bool, of_grads: Any) -> None:
+    """Sharded optimizer states (ZeRO-1): the numbers of one device, and the state stays split; jax splits the rest."""
+    for name in ("amsgrad", "optimistic"):
+        opt = flatstep.jax.amsgrad(1e-2) if updates and name == "optimistic" else OPTIMIZERS[name]
+        params, grads = numbers(0), numbers(1)
+        state = host(opt.init(params))
+        call = by_update(opt) if updates else opt.step
+        given = [(params, NOWHERE), (state, WHERE), (grads, of_grads)]
+        given = given[::-1] if updates else given
+        mesh = mesh_of(kind)
+        with entered(mesh):
+            operands = [place(tree, mesh, where=where) for tree, where in given]
+            for step in (call, jax.jit(call)):
+                made = step(*operands)
+                same_bits(made, alone(call, *(tree for tree, _ in given), steps=1))
+                for before, after in zip(jax.tree.leaves(operands[1]), jax.tree.leaves(made[1]), strict=True):
+                    assert after.sharding.is_equivalent_to(before.sharding, before.ndim), (
+                        before.sharding,
+                        after.sharding,
+                    )
 
 
 @scenario(**{kind: dict(kind=kind) for kind in ("explicit+auto", "auto+explicit")})

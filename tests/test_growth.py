@@ -134,3 +134,24 @@ def test_torch(param, grad, by_group):
         }
 
     assert_linear(actions)
+
+
+def test_jax():
+    """Made, traced, and called operation by operation."""
+    jax = pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    import flatstep.jax
+
+    def actions(n: int) -> dict[str, Callable[[], Any]]:
+        params = {f"w{i}": np.zeros(1, np.float32) for i in range(16 * n // 25)}  # whole calls of 16 leaves
+        opt = flatstep.jax.adamw(0.1, mask=lambda tree: jax.tree.map(lambda leaf: True, tree))
+        state = opt.init(params)
+        return {
+            "init": lambda: opt.init(params),
+            "traced step": lambda: jax.make_jaxpr(opt.step)(params, state, params),
+            "traced update": lambda: jax.make_jaxpr(opt.update)(params, state, params),
+            "step": lambda: opt.step(params, state, params),
+            "update": lambda: opt.update(params, state, params),
+        }
+
+    assert_linear(actions)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
+import re
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -53,6 +55,43 @@ def test_is_optax_s_object(name):
     for function, names in ((opt.step, "params state grads grad_scale"), (opt.update, "updates state params extra")):
         assert list(inspect.signature(function).parameters) == names.split()
         assert function.__doc__
+
+
+def flattened(opt: Any) -> Any:
+    """As a filtered jit takes its arguments apart and puts them together again."""
+    leaves, structure = jax.tree.flatten({"optimizer": opt, "more": [1.0]})
+    return jax.tree.unflatten(structure, leaves)["optimizer"]
+
+
+REBUILT = {
+    "jax.tree.map": lambda opt: jax.tree.map(lambda x: x, opt),
+    "in a tree": flattened,
+    "_replace": lambda opt: opt._replace(init=opt.init),
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "its fields": lambda opt: type(opt)(*opt),
+}
+
+
+@by_name
+@pytest.mark.parametrize("way", REBUILT)
+def test_step_survives(name, way):
+    """Trainers keep optimizers in trees, and pass them through functions that rebuild trees."""
+    opt = getattr(front, name)(0.1)
+    params = {"w": jnp.array([0.5, -1.5, 2.0]), "b": jnp.zeros(())}
+    given = params, opt.init(params), jax.tree.map(jnp.cos, params)
+    again = REBUILT[way](opt)
+    assert isinstance(again, type(opt))
+    for made, expected in zip(jax.tree.leaves(again.step(*given)), jax.tree.leaves(opt.step(*given)), strict=True):
+        np.testing.assert_array_equal(made, expected)
+
+
+def test_step_goes_with_its_update():
+    """Another update would not be what step does."""
+    opt = front.adam(0.1)._replace(update=optax.sgd(0.1).update)
+    assert not hasattr(opt, "step")
+    with pytest.raises(AttributeError, match="step is gone with the update that was replaced; make another"):
+        opt.step(ONES, opt.init(ONES), ONES)
 
 
 SETTINGS: list[dict[str, Any]] = [{}, dict(learning_rate=halving), dict(mu_dtype="bfloat16")]
@@ -217,7 +256,20 @@ WRONG_STEPS: dict[str, tuple[Any, Any, Any, type[Exception], str]] = {
     "grads' shape": (GOOD, STATE, with_w(jnp.ones(4)), ValueError, r"grads\['w'\] has shape \(4,\), expected \(3,\)"),
     "whole grads": (GOOD, STATE, with_w(jnp.arange(3)), TypeError, r"grads\['w'\] is int32, expected .*floating-point"),
     "whole params": (with_w(jnp.arange(3)), STATE, GOOD, TypeError, r"params\['w'\] is int32, .*optax.masked"),
-    "complex params": (with_w(ONES * 1j), STATE, GOOD, TypeError, r"params\['w'\] is complex64, expected a real"),
+    "complex params": (
+        with_w(ONES * 1j),
+        STATE,
+        GOOD,
+        TypeError,
+        r"grads\['w'\] is float32, but params\['w'\] is comp",
+    ),
+    "complex grads": (
+        GOOD,
+        STATE,
+        with_w(ONES * 1j),
+        TypeError,
+        r"grads\['w'\] is complex64, but .* expected two real",
+    ),
     "text": (with_w("x"), STATE, GOOD, TypeError, r"params\['w'\] is not an array"),
     "None in params": (HALF, STATE, GOOD, ValueError, r"grads\['w'\] is an array, but params\['w'\] is None"),
     "None in params, grads": (HALF, STATE, HALF, ValueError, r"mu\['w'\] is an array, but params\['w'\] is None"),
@@ -229,11 +281,6 @@ WRONG_STEPS: dict[str, tuple[Any, Any, Any, type[Exception], str]] = {
     "count of two": (GOOD, with_count(jnp.zeros(2, int)), GOOD, ValueError, r"count is int32\[2\], expected one whole"),
     "broken count": (GOOD, with_count(jnp.float32(0)), GOOD, ValueError, r"count is float32\[\], expected one whole"),
     "order": (STATE, GOOD, GOOD, TypeError, r"params\[0\].count is int32"),
-}
-OTHERS = [front.amsgrad(0.1), front.optimistic_adam_v2(0.1), DECAYED, optax.sgd(0.1), optax.rmsprop(0.1)]
-WRONG_STEPS |= {
-    f"foreign state {i}": (GOOD, other.init(GOOD), GOOD, TypeError, "expected ScaleByAdamState and 1 more")
-    for i, other in enumerate(OTHERS)
 }
 
 
@@ -251,6 +298,26 @@ def test_errors_of_steps(wrong):
     if "params" not in wrong and "grads" not in wrong and wrong not in ("text", "order"):
         with pytest.raises(error, match=message.replace("params", "updates")):
             OPT.update(grads, state, params)
+
+
+FOREIGN = {name: getattr(optax, name) for name in ("sgd", "rmsprop", "lion", "adagrad", "adadelta", "lamb")}
+
+
+@by_name
+@pytest.mark.parametrize("source", [*NAMES, *FOREIGN])
+def test_a_state_of_another_rule_is_refused(source, name):
+    """In every direction, by the names of its parts; optax's own of the same rule is taken."""
+    opt = getattr(front, name)(0.1)
+    for make in (FOREIGN[source],) if source in FOREIGN else (getattr(front, source), getattr(optax, source)):
+        state = make(0.1).init(GOOD)
+        if source == name:
+            opt.step(GOOD, state, GOOD)
+            opt.update(GOOD, state, GOOD)
+            continue
+        found = re.escape(str([type(part).__name__ for part in state]))
+        for call in (opt.step, opt.update):
+            with pytest.raises(TypeError, match=f"state is {found}, expected ScaleBy.* and . more; give"):
+                call(GOOD, state, GOOD)
 
 
 SCHEDULED = front.adam(halving).init(GOOD)
@@ -337,6 +404,7 @@ def test_numpy_s_truth_is_a_flag():
 # Before flatstep.jax is imported, and what its ImportError says.
 IMPORTS = {
     "old jax": ("import jax; jax.__version__ = '0.5.3'", "needs jax 0.7.1 or later, found 0.5.3"),
+    "old optax": ("import optax; optax.__version__ = '0.2.6'", "needs optax 0.2.7 or later, found 0.2.6: pip install"),
     "no optax": ("sys.modules['optax'] = None", r"needs optax: pip install 'flatstep\[jax\]'"),
     "no _xla": ("sys.modules['flatstep._xla'] = None", "no part for XLA: .*reinstall flatstep"),
     "older interface": ("header(0, 0)", "built for version 0.* has 0.0; upgrade jaxlib"),

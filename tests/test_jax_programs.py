@@ -226,6 +226,47 @@ def test_eager_steps_are_compiled_once(method, rule, compilations):
     assert compilations
 
 
+KINDS = {
+    "float": float,
+    "whole number": lambda number: round(1000 * number),
+    "NumPy's float32": np.float32,
+    "NumPy's float64": np.float64,
+    "NumPy's array": np.array,
+    "jax's float32": jnp.float32,
+}
+# What may be another number at each step: the optimizer, and what its step is called with, by a kind of number.
+CHANGING = {
+    "grad_scale": lambda kind, settings: (front.adamw(0.1), lambda count: dict(grad_scale=kind(0.5 / (count + 1)))),
+    "learning_rate": lambda kind, settings: (front.adamw(lambda count: kind(0.5 / (int(count) + 1))), None),
+    "weight_decay": lambda kind, settings: (
+        front.adamw(0.1, weight_decay=lambda count: kind(0.5 / (int(count) + 1)), **settings),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize("settings", [{}, dict(mask={"w": True, "v": True, "b": False, "scale": False})], ids=str)
+def test_no_number_that_changes_compiles_anything(name, kind, settings, compilations):
+    """Outside of jit, where schedules may return numbers of any kind."""
+    opt, extra = CHANGING[name](KINDS[kind], settings)
+    params, state, grads = arguments(opt)
+    seen = []
+    for count in range(6):
+        params, state = opt.step(params, state, grads, **(extra(count) if extra else {}))
+        if not extra:
+            opt.update(grads, state, params)
+        seen.append(len(compilations))
+    assert seen[2:] == [seen[2]] * 4
+
+
+def test_a_scale_of_one_has_the_bits_of_none():
+    opt = front.optimistic_adam_v2(0.1)
+    given = arguments(opt)
+    assert_close(opt.step(*given, grad_scale=1.0), opt.step(*given))
+
+
 def test_a_thousand_leaves():
     """Few to a call, which is what keeps compilation short; the bits are those of one leaf."""
     opt, rng = front.amsgrad(1e-2), np.random.default_rng(0)

@@ -23,7 +23,7 @@ class Terms(NamedTuple):
 
     count: Array
     numbers: Mapping[str, Number]
-    compute: Any  # the dtype in which the rule works
+    compute: Any  # the dtype in which the rule works; complex leaves are pairs of it
     makes_update: bool  # the result is what would be added to the parameter, which is not at hand
 
     def gradient(self, param: Array, grad: Array) -> Array:
@@ -110,7 +110,8 @@ def optimistic_adam(terms: Terms, param: Array, g: Array, state: Leaf) -> tuple[
 
 def _moments(terms: Terms, g: Array, state: Leaf) -> tuple[Array, Array]:
     b1, b2 = terms.numbers["b1"], terms.numbers["b2"]
-    return terms.average(b1, state[0], g), terms.average(b2, state[1], g * g)
+    square = (jnp.conj(g) * g).real if jnp.iscomplexobj(g) else g * g
+    return terms.average(b1, state[0], g), terms.average(b2, state[1], square)
 
 
 Formula = Callable[[Terms, Array, Array, Leaf], tuple[Array, Leaf]]
@@ -120,6 +121,7 @@ FORMULAS: Mapping[str, Formula] = {"adam": adam, "amsgrad": amsgrad, "optimistic
 def step_leaf(rule: str, terms: Terms, param: Array, grad: Array, state: Sequence[Array]) -> list[Array]:
     """The parameter, or the update, and the state after one step, each in the dtype that it had."""
     stored = [grad.dtype if terms.makes_update else param.dtype, *(slot.dtype for slot in state)]
-    wide = [None if x is None else x.astype(terms.compute) for x in (param, grad, *state)]
+    kind = np.result_type(terms.compute, np.complex64) if jnp.iscomplexobj(grad) else terms.compute
+    wide = [None if x is None else x.astype(kind) for x in (param, grad, *state)]
     made, slots = FORMULAS[rule](terms, wide[0], terms.gradient(wide[0], wide[1]), tuple(wide[2:]))
     return [x.astype(dtype) for x, dtype in zip((made, *slots), stored, strict=True)]

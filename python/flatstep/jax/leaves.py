@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .partition import merged
+
 Array = Any
 PyTree = Any
 
@@ -81,10 +83,10 @@ class Leaves:
             array = jnp.asarray(leaf)
         except TypeError as error:
             raise TypeError(f"{name}{self.path(index)} is not an array: {error}") from None
-        if not jnp.issubdtype(array.dtype, jnp.floating):
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
-                f"{name}{self.path(index)} is {array.dtype}, expected a real floating-point dtype; leave it out with "
-                "optax.masked or optax.multi_transform"
+                f"{name}{self.path(index)} is {array.dtype}, expected a floating-point or complex dtype; leave it out "
+                "with optax.masked or optax.multi_transform"
             )
         return array
 
@@ -98,10 +100,10 @@ class Leaves:
                 f"{self.name}{self.path(index)} has"
             )
         found, expected = (jax.typeof(x).sharding.spec for x in (array, own))
-        if found != expected:  # on Explicit axes: the types know of no others
+        if merged([found, expected]) is None:  # on Explicit axes: the types know of no others
             raise ValueError(
-                f"{name}{self.path(index)} is sharded as {found}, expected {expected}, as "
-                f"{self.name}{self.path(index)} is; call jax.sharding.reshard on it"
+                f"{name}{self.path(index)} is sharded as {found}, and {self.name}{self.path(index)} in another way, as "
+                f"{expected}; call jax.sharding.reshard on one of them"
             )
 
 

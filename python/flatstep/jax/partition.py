@@ -91,11 +91,35 @@ def _check_mixture(mesh: Any, in_batches: bool) -> None:
         )
 
 
+def merged(specs: Sequence[P]) -> P | None:
+    """The sharding of the elementwise result of arrays with these: a dimension is split as one of them splits it.
+
+    None where two of them split it in different ways, or where an axis of the mesh would be used twice.
+    """
+    rank = max(map(len, specs))
+    entries = []
+    for dimension in zip(*(_padded(spec, rank) for spec in specs), strict=True):
+        split = {entry for entry in dimension if entry is not None}
+        if len(split) > 1:
+            return None
+        entries.append(split.pop() if split else None)
+    names = [name for entry in entries for name in _names(entry)]
+    return P(*entries) if len(names) == len(set(names)) else None
+
+
 def _specs(step: Any, operands: Sequence[Any]) -> tuple[P, ...]:
-    """How operands are sharded by their types, and the axes of a batch all alike: as the first leaf's."""
+    """How operands are to be sharded: those of a leaf alike, as their types say, and all along a batch as the first."""
     specs = [jax.typeof(x).sharding.spec for x in operands]
     of_batch = tuple(specs[step.begin])[: operands[0].ndim]
-    return tuple(P(*of_batch, *tuple(spec)[len(of_batch) :]) for spec in specs)
+    owners = _owners(step, len(operands))
+    of_leaf: dict[int | None, P] = {}
+    for leaf in range(step.leaves):
+        own = [P(*tuple(spec)[len(of_batch) :]) for spec, owner in zip(specs, owners, strict=True) if owner == leaf]
+        common = merged(own)
+        if common is None:
+            raise ValueError(f"the arrays of a leaf are sharded as {own}, along different axes; reshard them")
+        of_leaf[leaf] = common
+    return tuple(P(*of_batch) if owner is None else P(*of_batch, *of_leaf[owner]) for owner in owners)
 
 
 def _varying_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:

@@ -20,6 +20,7 @@ _PARTS = {
     "amsgrad": ("ScaleByAmsgradState",),
     "optimistic_adam": ("ScaleByAdamState", "ScaleByOptimisticGradientState"),
 }
+_OF_RULES = {name for parts in _PARTS.values() for name in parts}
 # The fields that hold a rule's slots: which part of the chain's state, and the name in it.
 _SLOTS = {
     "adam": ((0, "mu"), (0, "nu")),
@@ -40,7 +41,8 @@ class State(NamedTuple):
         is_chain = isinstance(state, (tuple, list)) and not hasattr(state, "_fields")
         found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
         own = list(_PARTS[rule])
-        if not is_chain or found[: len(own)] != own or len(found) != len(own) + others:
+        is_foreign = len(found) != len(own) + others or any(name in _OF_RULES for name in found[len(own) :])
+        if not is_chain or found[: len(own)] != own or is_foreign:
             raise TypeError(
                 f"state is {found}, expected {', '.join(own)} and {others} more; give what this optimizer's init or "
                 "step returned, or the same optimizer of optax"

@@ -63,15 +63,22 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
     ``init`` and the state are optax's own: a state made by one library goes on in the other.
     """
 
-    step: Callable[..., tuple[PyTree, PyTree]]
+    @property
+    def step(self) -> Callable[..., tuple[PyTree, PyTree]]:
+        """``step(params, state, grads, *, grad_scale=None)``: the parameters and the state after one step.
+
+        It belongs to ``update``, so that it is there in whatever is made again from the two fields, as jax.tree.map
+        makes it.
+        """
+        fused = getattr(self.update, "__self__", None)
+        if not isinstance(fused, _Fused):
+            raise AttributeError("step is gone with the update that was replaced; make another optimizer")
+        return fused.step
 
 
 def make(settings: Settings, reference: optax.GradientTransformation) -> FusedTransformation:
     """``reference`` is optax's own form, whose state is taken over."""
-    fused = _Fused(settings)
-    made = FusedTransformation(reference.init, fused.update)
-    made.step = fused.step
-    return made
+    return FusedTransformation(reference.init, _Fused(settings).update)
 
 
 def checked_flag(name: str, value: Any) -> bool:
@@ -98,7 +105,7 @@ class _Fused:
         if not (settings.decay.has_state and callable(settings.decay.strength)):
             _number("weight_decay", settings.decay.strength)
 
-    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
+    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = None) -> tuple[PyTree, PyTree]:
         """The parameters and the state after one step.
 
         Under ``jax.jit`` with the first two donated both are changed in place, in one pass over memory. A leaf whose
@@ -109,7 +116,7 @@ class _Fused:
             state: what ``init`` or a step returned.
             grads: gradients, in the structure of ``params``.
             grad_scale: number that gradients are multiplied with on the way in: clipping costs no pass of its own.
-                Default 1.
+                Another number compiles nothing. Default None: 1.
 
         Raises:
             TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
@@ -117,7 +124,10 @@ class _Fused:
         leaves = Leaves("params", params)
         arrays = leaves.match("grads", grads)
         before, slots = self._read(state, leaves, arrays)
-        numbers = {**self._numbers(before), "grad_scale": _number("grad_scale", grad_scale)}
+        _check_kinds(leaves, "params", leaves.arrays, "grads", arrays)
+        numbers = self._numbers(before)
+        if grad_scale is not None:
+            numbers["grad_scale"] = _as_operand("grad_scale", _number("grad_scale", grad_scale))
         made = [list(leaves.arrays), *(list(slot) for slot in slots)]
         for decays, indices in self._groups(leaves, arrays).items():
             own = numbers if decays else {**numbers, "weight_decay": 0.0}
@@ -142,6 +152,7 @@ class _Fused:
         """
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
+        _check_kinds(leaves, before.slots[1][0], slots[1], "updates", leaves.arrays)
         numbers = self._numbers(before)
         arrays = [g if g is None else _at_least_as_wide(g, nu) for g, nu in zip(leaves.arrays, slots[1], strict=True)]
         decay = self._settings.decay
@@ -171,7 +182,9 @@ class _Fused:
         s = self._settings
 
         def at(name: str, value: ScalarOrSchedule, part: int) -> Any:
-            return _number(name, value(before.schedule_count(part)) if callable(value) else value)
+            if not callable(value):
+                return _number(name, value)
+            return _as_operand(name, _number(name, value(before.schedule_count(part))))  # another one at each step
 
         numbers = {
             "learning_rate": _as_operand("learning_rate", at("learning_rate", s.learning_rate, -1)),
@@ -243,6 +256,19 @@ def _call(
     fixed = tuple(0.0 if i in traced else numbers[name] for i, name in enumerate(names))
     step = Step(rule, makes_update, fixed, traced, leaves)
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
+
+
+def _check_kinds(
+    leaves: Leaves, name: str, arrays: Sequence[Array | None], of_grads: str, grads: Sequence[Array | None]
+) -> None:
+    """TypeError where one of an array and its gradient is complex, and the other is not."""
+    for index, (array, grad) in enumerate(zip(arrays, grads, strict=True)):
+        if array is not None and grad is not None and jnp.iscomplexobj(array) != jnp.iscomplexobj(grad):
+            path = leaves.path(index)
+            raise TypeError(
+                f"{of_grads}{path} is {grad.dtype}, but {name}{path} is {array.dtype}; expected two real arrays or two "
+                "complex ones"
+            )
 
 
 def _at_least_as_wide(grad: Array, nu: Array) -> Array:

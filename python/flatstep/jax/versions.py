@@ -1,4 +1,4 @@
-"""Whether the jax at hand can run our steps, and their registration with it. For flatstep.jax only.
+"""Whether the installed jax can run our steps, and their registration with it. For flatstep.jax only.
 
 XLA checks a handler's version when it starts, and one that it refuses leaves all of JAX unusable. So versions are
 compared here first, and nothing is registered before the first step is compiled.
@@ -13,22 +13,28 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-OLDEST_JAX = (0, 7, 1)  # before, jax had no reshard, and programs with Auto axes went to another partitioner
+OLDEST = {
+    "jax": (0, 7, 1),  # before, jax had no reshard, and programs with Auto axes went to another partitioner
+    "optax": (0, 2, 7),  # the first whose amsgrad may leave biases uncorrected
+}
 
 
 def check() -> None:
     """ImportError where something is missing, too old or too new."""
-    for name in ("jax", "optax"):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ImportError(f"flatstep.jax needs {name}: pip install 'flatstep[jax]' ({error})") from None
-    import jax
-
-    if _numbers(jax.__version__) < OLDEST_JAX:
-        oldest = ".".join(map(str, OLDEST_JAX))
-        raise ImportError(f"flatstep.jax needs jax {oldest} or later, found {jax.__version__}")
+    for name, oldest in OLDEST.items():
+        check_module("flatstep.jax", name, oldest, "jax")
     _check_interface(handler_module().api_version, _interface_of_jaxlib())
+
+
+def check_module(needed_by: str, name: str, oldest: tuple[int, ...], extra: str) -> None:
+    """ImportError where a module is missing or older than that."""
+    how = f"pip install 'flatstep[{extra}]'"
+    try:
+        found: str = import_module(name).__version__
+    except ImportError as error:
+        raise ImportError(f"{needed_by} needs {name}: {how} ({error})") from None
+    if _numbers(found) < oldest:
+        raise ImportError(f"{needed_by} needs {name} {'.'.join(map(str, oldest))} or later, found {found}: {how}")
 
 
 def handler_module() -> Any:
