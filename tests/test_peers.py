@@ -5,6 +5,7 @@ Errors are stated in ulp of the largest number that took part in the sum, so tha
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -431,3 +432,10 @@ def test_float32_run_is_near_the_truth(case):
     change, exact_change = (end - start(np.float32).astype(np.float64) for end in (param, exact))
     assert ulps(change, exact_change, param, 1.0) <= RUN_ULPS
     assert np.max(np.abs(exact_change)) > 0.1, "the steps hardly added up to anything"
+
+
+def test_adamw_decays_as_torch(optax, torch):
+    """By default; optax's decay is a hundredth of it."""
+    own = flatstep.AdamW(np.ones(1), learning_rate=0.1).weight_decay
+    assert own == torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))]).defaults["weight_decay"]
+    assert own == 100 * inspect.signature(optax.adamw).parameters["weight_decay"].default
