@@ -19,6 +19,7 @@ UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_
 
 LARGEST = 2.0**128 - 2.0**104  # that float32 can hold
 _WIDE = (torch.float64, torch.complex128)
+_LABELS = {"b1": "betas[0]", "b2": "betas[1]"}  # what messages call them
 
 
 def check_like_torch(defaults: Group) -> None:
@@ -67,14 +68,13 @@ def step_numbers(group: Group) -> tuple[Group, Group]:
     """
     b1, b2 = _two(group["betas"])
     given = {"lr": group["lr"], "b1": b1, "b2": b2}
-    on_device = {name: value for name, value in given.items() if devices.holds(value)}
+    on_device = {name: value for name, value in given.items() if type(value) is not float and devices.holds(value)}
+    given |= {"eps": group["eps"], "eps_root": group.get("eps_root", 0.0), "weight_decay": group["weight_decay"]}
     numbers = {
-        **{name: 0.0 if name in on_device else as_number(name, value) for name, value in given.items()},
-        "eps": as_number("eps", group["eps"]),
-        "eps_root": as_number("eps_root", group.get("eps_root", 0.0)),
-        "weight_decay": as_number("weight_decay", group["weight_decay"]),
+        name: value if type(value) is float else 0.0 if name in on_device else as_number(_LABELS.get(name, name), value)
+        for name, value in given.items()
     }
-    if any(abs(number) > LARGEST for number in numbers.values()):
+    if any(map(LARGEST.__lt__, map(abs, numbers.values()))):
         _check_ranges(group, numbers)
     return numbers, on_device
 
@@ -85,8 +85,9 @@ def _check_ranges(group: Group, numbers: Group) -> None:
         return
     for name, number in numbers.items():
         if LARGEST < abs(number) < float("inf"):
+            label = _LABELS.get(name, name)
             raise ValueError(
-                f"{name} is {number:g}, infinite in float32, in which the group's parameters are stepped; the limit is "
+                f"{label} is {number:g}, infinite in float32, in which the group's parameters are stepped; the limit is "
                 f"{LARGEST:g}"
             )
 

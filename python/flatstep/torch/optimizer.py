@@ -153,15 +153,18 @@ class FusedOptimizer(torch.optim.Optimizer):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates every parameter that has a gradient, in place.
 
+        The step happens wholly or not at all: what a signal's handler raises (KeyboardInterrupt, say) comes before or
+        after it. A parameter that stands twice in the optimizer is stepped twice, by two such steps.
+
         Args:
-            closure: computes the loss and the gradients anew; called first. Default None.
+            closure: computes the loss and the gradients again; called first. Default None.
 
         Returns:
             What the closure returned.
 
         Raises:
-            TypeError, ValueError: a parameter, gradient or state does not fit, or a number is out of bounds. Then
-                parameters and state are as before.
+            TypeError, ValueError: a parameter, gradient or state does not fit, or something in a group is not a number.
+                Then parameters and state are as before.
             RuntimeError: a gradient is sparse, or the optimizer is in use by another thread.
             torch.OutOfMemoryError: a device has no memory for the step, though torch has given back what it kept for
                 later. Then, too, parameters and state are as before.
@@ -268,8 +271,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._check_modes(group)
         numbers, on_device = step_numbers(group)
         numbers = {**numbers, **self._own_numbers(group), **on_device}
-        flags = [as_flag(name, group[name]) for name in ("decoupled_weight_decay", "maximize")]
-        common = grad_scale, numbers["weight_decay"], *flags
+        decoupled = as_flag("decoupled_weight_decay", group["decoupled_weight_decay"])
+        common = grad_scale, numbers["weight_decay"], decoupled, as_flag("maximize", group["maximize"])
         return 0, numbers["lr"], *common, *[numbers[name] for name in _hyperparameters(self.rule_of(group))]
 
     def _own_numbers(self, group: Group) -> dict[str, float]:
