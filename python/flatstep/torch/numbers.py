@@ -87,8 +87,8 @@ def _check_ranges(group: Group, numbers: Group) -> None:
         if LARGEST < abs(number) < float("inf"):
             label = _LABELS.get(name, name)
             raise ValueError(
-                f"{label} is {number:g}, infinite in float32, in which the group's parameters are stepped; the limit is "
-                f"{LARGEST:g}"
+                f"{label} is {number:g}, infinite in float32, in which the group's parameters are stepped; the limit "
+                f"is {LARGEST:g}"
             )
 
 
