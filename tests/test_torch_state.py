@@ -247,6 +247,13 @@ REFUSED = {
         lambda saved: saved["state"].update({1: "nothing"}),
         "state of parameter 1 .* is a str, expected a dict",
     ),
+    "nothing": (lambda saved: saved.clear(), "'state' in the state_dict is missing, expected a dict"),
+    "states in a list": (lambda saved: saved.update(state=[]), "'state' in the state_dict is a list, expected a dict"),
+    "groups in a dict": (
+        lambda saved: saved.update(param_groups={}),
+        "'param_groups' in .* is a dict, expected a list",
+    ),
+    "a group's name": (lambda saved: saved.update(param_groups=["first"]), "group 0 of the state_dict is 'first'"),
     "paper": (with_group(convention="paper"), "convention='paper'"),
     "fewer groups": (lambda saved: saved["param_groups"].pop(), "different number of parameter groups"),
     "fewer params": (lambda saved: saved["param_groups"][0]["params"].pop(), "doesn't match the size"),

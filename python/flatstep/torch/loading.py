@@ -38,6 +38,7 @@ def prepare(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     ValueError or TypeError where it cannot be taken over. What torch's own load_state_dict checks is left to it, and
     so is what belongs to no parameter or to no slot.
     """
+    _check_form(state_dict)
     for index, group in enumerate(state_dict["param_groups"]):
         _check_group(optimizer, f"group {index} of the state_dict", group)
     states = dict(state_dict["state"])
@@ -45,6 +46,17 @@ def prepare(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         if key in states:
             states[key] = _prepared(optimizer, key, states[key], param, group)
     return {**state_dict, "state": states}
+
+
+def _check_form(state_dict: dict[str, Any]) -> None:
+    """ValueError where it does not look like what ``state_dict`` returns."""
+    for key, kinds in (("state", (dict,)), ("param_groups", (list, tuple))):
+        if not isinstance(state_dict.get(key), kinds):
+            found = f"is a {type(state_dict[key]).__name__}" if key in state_dict else "is missing"
+            raise ValueError(f"{key!r} in the state_dict {found}, expected a {kinds[0].__name__}")
+    for index, group in enumerate(state_dict["param_groups"]):
+        if not isinstance(group, dict) or "params" not in group:
+            raise ValueError(f"group {index} of the state_dict is {group!r}, expected a dict with 'params'")
 
 
 def unwrap(state: dict[Any, Any]) -> None:
