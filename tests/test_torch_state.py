@@ -251,7 +251,7 @@ REFUSED = {
     "states in a list": (lambda saved: saved.update(state=[]), "'state' in the state_dict is a list, expected a dict"),
     "groups in a dict": (
         lambda saved: saved.update(param_groups={}),
-        "'param_groups' in .* is a dict, expected a list",
+        "'param_groups' in .* is a dict, expected a",
     ),
     "a group's name": (lambda saved: saved.update(param_groups=["first"]), "group 0 of the state_dict is 'first'"),
     "paper": (with_group(convention="paper"), "convention='paper'"),
