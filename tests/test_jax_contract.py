@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import inspect
+import pickle
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -19,6 +22,7 @@ import flatstep.jax as front  # noqa: E402
 
 NAMES = ["amsgrad", "optimistic_adam_v2", "adam", "adamw"]
 by_name = pytest.mark.parametrize("name", NAMES)
+ONES = jnp.ones(3)
 
 
 def halving(count):
@@ -53,6 +57,62 @@ def test_is_optax_s_object(name):
     for function, names in ((opt.step, "params state grads grad_scale"), (opt.update, "updates state params extra")):
         assert list(inspect.signature(function).parameters) == names.split()
         assert function.__doc__
+
+
+def filtered_jit(opt):
+    """Through equinox.filter_jit, in short: taken apart into arrays and what is static, and put together inside."""
+    leaves, structure = jax.tree.flatten(opt)
+    return jax.jit(lambda *given: jax.tree.unflatten(structure, leaves).step(*given))
+
+
+def through_a_field(opt, is_leaf):
+    """Through a field of flax's, the copy of its owner that a program returns."""
+    struct = pytest.importorskip("flax.struct")
+    fields = {"opt": struct.field(pytree_node=is_leaf), "__annotations__": {"opt": Any}}
+    owner = struct.dataclass(type("Owner", (), fields))
+    made = owner(opt=opt)
+    return (jax.tree.map(lambda x: x, made) if is_leaf else jax.jit(lambda x: x)(made)).opt.step
+
+
+# Ways to an optimizer of the same two fields, which leads to step.
+REBUILT: dict[str, Any] = {
+    "jax.tree.map": lambda opt: jax.tree.map(lambda x: x, {"opt": opt, "params": ONES})["opt"].step,
+    "filtered jit": filtered_jit,
+    "a leaf of flax's": lambda opt: through_a_field(opt, True),
+    "a static field of flax's": lambda opt: through_a_field(opt, False),
+    "_replace": lambda opt: opt._replace(init=optax.adam(0.3).init, update=opt.update).step,
+    "the fields": lambda opt: type(opt)(*opt).step,
+    "_make": lambda opt: opt._make(iter(opt)).step,
+    "copy": lambda opt: copy.copy(opt).step,
+    "deepcopy": lambda opt: copy.deepcopy(opt).step,
+    "cloudpickle": lambda opt: pickle.loads(pytest.importorskip("cloudpickle").dumps(opt)).step,  # as optax's can be
+    "with_extra_args_support": lambda opt: optax.with_extra_args_support(opt).step,
+}
+
+
+@pytest.mark.parametrize("way", REBUILT)
+def test_step_survives(way):
+    """It is there in whatever is made of init and update, and it is that of update."""
+    opt = front.amsgrad(0.1)
+    given = ONES, opt.init(ONES), ONES
+    for made, expected in zip(*(jax.tree.leaves(step(*given)) for step in (REBUILT[way](opt), opt.step)), strict=True):
+        assert np.array_equal(made, expected)
+
+
+def test_step_is_one_function():
+    """jax.jit knows its programs by it."""
+    opt = front.adam(0.1)
+    assert opt.step is opt.step is jax.tree.map(lambda x: x, opt).step
+
+
+def test_another_update_brings_its_own_step():
+    opt, other = front.adam(0.1), front.amsgrad(0.1)
+    assert opt._replace(update=other.update).step is other.step
+    for update in (optax.adam(0.1).update, functools.wraps(opt.update)(lambda *given: opt.update(*given))):
+        replaced = opt._replace(update=update)
+        assert not hasattr(replaced, "step")
+        with pytest.raises(AttributeError, match="no fused step for update = <function .*make the optimizer with"):
+            replaced.step(ONES, opt.init(ONES), ONES)
 
 
 SETTINGS: list[dict[str, Any]] = [{}, dict(learning_rate=halving), dict(mu_dtype="bfloat16")]
@@ -124,7 +184,6 @@ class Layer:
     bias: Any
 
 
-ONES = jnp.ones(3)
 TREES = {
     "leaf": ONES,
     "empty": {},

@@ -226,6 +226,71 @@ def test_eager_steps_are_compiled_once(method, rule, compilations):
     assert compilations
 
 
+NUMBERS = dict(learning_rate=0.1, b1=0.9, b2=0.99, eps=1e-8, eps_root=0.0, weight_decay=0.1)
+
+
+def first_step(opt, params, grads, **more):
+    return opt.step(params, opt.init(params), grads, **more)
+
+
+def first_update(opt, params, grads, **extra):
+    return opt.update(grads, opt.init(params), params, **extra)
+
+
+def injected(name, value, params, grads):
+    opt = optax.inject_hyperparams(front.adamw)(**NUMBERS)
+    state = opt.init(params)
+    state.hyperparams[name] = value
+    return opt.update(grads, state, params)
+
+
+def scheduled(value, name):
+    return front.adamw(**{**NUMBERS, name: lambda count: value})
+
+
+# What may change from step to step, as a function of its value, of parameters and gradients.
+CHANGING = {
+    "grad_scale": lambda value, *trees: first_step(front.adamw(0.1), *trees, grad_scale=value),
+    "extra argument": lambda value, *trees: first_update(front.adamw(0.1), *trees, value=value),
+    "rate, step": lambda value, *trees: first_step(front.adamw(value), *trees),
+    "rate, update": lambda value, *trees: first_update(front.adamw(value), *trees),
+    "rate's schedule, step": lambda value, *trees: first_step(scheduled(value, "learning_rate"), *trees),
+    "rate's schedule, update": lambda value, *trees: first_update(scheduled(value, "learning_rate"), *trees),
+    "decay's schedule, step": lambda value, *trees: first_step(scheduled(value, "weight_decay"), *trees),
+    "decay's schedule, update": lambda value, *trees: first_update(scheduled(value, "weight_decay"), *trees),
+    **{f"injected {name}": functools.partial(injected, name) for name in NUMBERS},
+}
+KINDS = {
+    "float": float,
+    "float32 of NumPy": np.float32,
+    "float64 of NumPy": np.float64,
+    "array of NumPy": lambda value: np.array(value, np.float32),
+    "float32 of JAX": jnp.float32,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", CHANGING)
+def test_what_changes_compiles_nothing(name, kind, compilations):
+    """Outside of jit, too, where each number that a program holds would be a program of its own."""
+    trees = random_tree(0), random_tree(1)
+    CHANGING[name](KINDS[kind](0.5), *trees)
+    compilations.clear()
+    made = [jax.tree.leaves(CHANGING[name](KINDS[kind](value), *trees)) for value in (0.25, 0.3, 0.7, 0.9)]
+    assert compilations == []
+    assert name == "extra argument" or not np.array_equal(made[0][0], made[1][0])
+
+
+def test_a_scale_is_rounded_once():
+    """As an operand it has the bits that it had as a number of the program."""
+    opt = front.amsgrad(1e-2)
+    params, state, grads = arguments(opt)
+    for scale in (0.7, 1e-3, 1):
+        expected = opt.step(params, state, jax.tree.map(lambda g: np.float32(scale) * g, grads))  # noqa: B023
+        assert_close(opt.step(params, state, grads, grad_scale=scale), expected)
+        assert_close(jax.jit(functools.partial(opt.step, grad_scale=scale))(params, state, grads), expected)
+
+
 def test_a_thousand_leaves():
     """Few to a call, which is what keeps compilation short; the bits are those of one leaf."""
     opt, rng = front.amsgrad(1e-2), np.random.default_rng(0)

@@ -63,15 +63,49 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
     ``init`` and the state are optax's own: a state made by one library goes on in the other.
     """
 
-    step: Callable[..., tuple[PyTree, PyTree]]
+    @property
+    def step(self) -> Callable[..., tuple[PyTree, PyTree]]:
+        """The fused step. It belongs to ``update``, so that whatever is made of the two fields has it too."""
+        calls = getattr(self.update, "__self__", None)
+        if not isinstance(calls, _Calls):
+            raise AttributeError(
+                f"there is no fused step for update = {self.update!r}, which has replaced flatstep.jax's own; call "
+                "update, or make the optimizer with a function of flatstep.jax"
+            )
+        return calls.step
 
 
 def make(settings: Settings, reference: optax.GradientTransformation) -> FusedTransformation:
     """``reference`` is optax's own form, whose state is taken over."""
-    fused = _Fused(settings)
-    made = FusedTransformation(reference.init, fused.update)
-    made.step = fused.step
-    return made
+    return FusedTransformation(reference.init, _Calls(_Fused(settings)).update)
+
+
+class _Calls:
+    """The two calls of an optimizer: ``update`` is bound to this, and so leads to ``step``."""
+
+    def __init__(self, fused: _Fused) -> None:
+        self._fused = fused
+        # Kept, for jax.jit finds the programs that it has compiled by the function's identity. It does not refer to
+        # this object: a cycle would keep tracers alive.
+        self.step = fused.step
+
+    def update(
+        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
+    ) -> tuple[PyTree, PyTree]:
+        """optax's protocol: what ``optax.apply_updates`` adds to the parameters, and the state after that.
+
+        Updates take the place of gradients, which takes one pass over memory, and ``apply_updates`` another.
+
+        Args:
+            updates: gradients.
+            state: what ``init``, a step or an update returned.
+            params: needed where there is weight decay. Default None.
+            extra: taken, as optax has it, and without meaning here.
+
+        Raises:
+            TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
+        """
+        return self._fused.update(updates, state, params)
 
 
 def checked_flag(name: str, value: Any) -> bool:
@@ -117,29 +151,15 @@ class _Fused:
         leaves = Leaves("params", params)
         arrays = leaves.match("grads", grads)
         before, slots = self._read(state, leaves, arrays)
-        numbers = {**self._numbers(before), "grad_scale": _number("grad_scale", grad_scale)}
+        numbers = {**self._numbers(before), "grad_scale": _scale(grad_scale)}
         made = [list(leaves.arrays), *(list(slot) for slot in slots)]
         for decays, indices in self._groups(leaves, arrays).items():
             own = numbers if decays else {**numbers, "weight_decay": 0.0}
             self._carry_out(indices, own, [leaves.arrays, *slots, arrays], made)
         return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
 
-    def update(
-        self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
-    ) -> tuple[PyTree, PyTree]:
-        """optax's protocol: what ``optax.apply_updates`` adds to the parameters, and the state after that.
-
-        Updates take the place of gradients, which takes one pass over memory, and ``apply_updates`` another.
-
-        Args:
-            updates: gradients.
-            state: what ``init``, a step or an update returned.
-            params: needed where there is weight decay. Default None.
-            extra: taken, as optax has it, and without meaning here.
-
-        Raises:
-            TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
-        """
+    def update(self, updates: PyTree, state: PyTree, params: PyTree | None) -> tuple[PyTree, PyTree]:
+        """The updates, and the state after them."""
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
         numbers = self._numbers(before)
@@ -171,7 +191,9 @@ class _Fused:
         s = self._settings
 
         def at(name: str, value: ScalarOrSchedule, part: int) -> Any:
-            return _number(name, value(before.schedule_count(part)) if callable(value) else value)
+            if not callable(value):
+                return _number(name, value)
+            return _as_operand(name, _number(name, value(before.schedule_count(part))))
 
         numbers = {
             "learning_rate": _as_operand("learning_rate", at("learning_rate", s.learning_rate, -1)),
@@ -260,6 +282,12 @@ def _number(name: str, value: Any) -> Any:
     if isinstance(value, (jax.Array, np.ndarray)):
         return _as_operand(name, value)
     return _BOUNDS.get(name, _ANY).check(name, value)
+
+
+def _scale(value: Any) -> Any:
+    """grad_scale as an operand, since it changes from step to step; 1, the usual value, needs none."""
+    number = _number("grad_scale", value)
+    return number if isinstance(number, float) and number == 1 else _as_operand("grad_scale", number)
 
 
 def _as_operand(name: str, value: Any) -> Array:
