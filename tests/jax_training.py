@@ -50,6 +50,7 @@ def assert_close(found: Any, expected: Any, **tolerance: float) -> None:
         x, y = np.asarray(x), np.asarray(y)
         assert (x.shape, x.dtype) == (y.shape, y.dtype), path
         if tolerance:
-            np.testing.assert_allclose(x.astype(np.float64), y.astype(np.float64), err_msg=path, **tolerance)
+            wide = np.complex128 if np.iscomplexobj(x) else np.float64
+            np.testing.assert_allclose(x.astype(wide), y.astype(wide), err_msg=path, **tolerance)
         else:
             assert x.tobytes() == y.tobytes(), path

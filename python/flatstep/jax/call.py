@@ -130,7 +130,7 @@ def formula(*operands: Array, step: Step) -> list[Array]:
         def spread(number: Array, axes: int = grad.ndim) -> Array:
             return number.reshape(number.shape + (1,) * (axes - number.ndim))
 
-        is_wide = any(x is not None and x.dtype == np.float64 for x in (param, grad, *state))
+        is_wide = any(x is not None and x.dtype in (np.float64, np.complex128) for x in (param, grad, *state))
         compute: Any = np.float64 if is_wide else np.float32
         numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
         for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):

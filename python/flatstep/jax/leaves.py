@@ -61,6 +61,17 @@ class Leaves:
                     "gradient of None, which leaves the parameter as it is"
                 )
 
+    def require_complex(
+        self, name: str, arrays: Sequence[Array | None], source: str, wanted: Sequence[Array | None], remedy: str
+    ) -> None:
+        """TypeError where an array is real that takes up one that is complex: the imaginary part would be lost."""
+        for index, (array, other) in enumerate(zip(arrays, wanted, strict=True)):
+            if array is not None and other is not None and jnp.iscomplexobj(other) and not jnp.iscomplexobj(array):
+                raise TypeError(
+                    f"{name}{self.path(index)} is {array.dtype}, which cannot hold what {source}{self.path(index)}, "
+                    f"{other.dtype}, brings; {remedy}"
+                )
+
     def broadcast(self, name: str, tree: PyTree) -> list[bool]:
         """A tree of truth values that may end above the leaves: one value a leaf."""
 
@@ -81,10 +92,10 @@ class Leaves:
             array = jnp.asarray(leaf)
         except TypeError as error:
             raise TypeError(f"{name}{self.path(index)} is not an array: {error}") from None
-        if not jnp.issubdtype(array.dtype, jnp.floating):
+        if not jnp.issubdtype(array.dtype, jnp.inexact):
             raise TypeError(
-                f"{name}{self.path(index)} is {array.dtype}, expected a real floating-point dtype; leave it out with "
-                "optax.masked or optax.multi_transform"
+                f"{name}{self.path(index)} is {array.dtype}, expected a floating-point or complex dtype; leave it out "
+                "with optax.masked or optax.multi_transform"
             )
         return array
 

@@ -26,6 +26,8 @@ _SLOTS = {
     "amsgrad": ((0, "mu"), (0, "nu"), (0, "nu_max")),
     "optimistic_adam": ((0, "mu"), (0, "nu"), (1, "previous_gradient")),
 }
+# Averages of abs(g)^2: real where g is complex, too, though optax stores them as the parameter is.
+REAL_SLOTS = ("nu", "nu_max")
 
 
 class State(NamedTuple):

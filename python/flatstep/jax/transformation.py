@@ -14,7 +14,7 @@ import optax
 from ..numbers import Number
 from .call import Step, carry_out, scalar_names
 from .leaves import Leaves
-from .states import State
+from .states import REAL_SLOTS, State
 
 Array = Any
 PyTree = Any
@@ -116,7 +116,7 @@ def checked_flag(name: str, value: Any) -> bool:
 
 def checked_dtype(name: str, value: Any) -> Any:
     try:
-        if value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating):
+        if value is None or jnp.issubdtype(jnp.dtype(value), jnp.inexact):
             return value
     except TypeError:
         pass
@@ -150,6 +150,7 @@ class _Fused:
         """
         leaves = Leaves("params", params)
         arrays = leaves.match("grads", grads)
+        leaves.require_complex("params", leaves.arrays, "grads", arrays, "give the gradient's real part")
         before, slots = self._read(state, leaves, arrays)
         numbers = {**self._numbers(before), "grad_scale": _scale(grad_scale)}
         made = [list(leaves.arrays), *(list(slot) for slot in slots)]
@@ -163,7 +164,7 @@ class _Fused:
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
         numbers = self._numbers(before)
-        arrays = [g if g is None else _at_least_as_wide(g, nu) for g, nu in zip(leaves.arrays, slots[1], strict=True)]
+        arrays = [g if g is None else _as_update(g, *own[:2]) for g, *own in zip(leaves.arrays, *slots, strict=True)]
         decay = self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
         if not decay.decoupled:
@@ -184,6 +185,9 @@ class _Fused:
         slots = [leaves.match(*slot, may_have_more) for slot in before.slots]
         for (name, _), slot in zip(before.slots, slots, strict=True):
             leaves.require(name, slot, grads)
+        for (name, _), slot in zip(before.slots, slots, strict=True):
+            if name.rsplit(".", 1)[-1] not in REAL_SLOTS:
+                leaves.require_complex(name, slot, leaves.name, leaves.arrays, "make the state without a real mu_dtype")
         return before, slots
 
     def _numbers(self, before: State) -> dict[str, Any]:
@@ -267,9 +271,12 @@ def _call(
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
 
 
-def _at_least_as_wide(grad: Array, nu: Array) -> Array:
+def _as_update(grad: Array, mu: Array, nu: Array) -> Array:
     """The gradient in the dtype that its updates have to have: nu is stored as the parameter is."""
-    return grad.astype(nu.dtype) if nu.dtype.itemsize > grad.dtype.itemsize else grad
+    dtype = nu.dtype if jnp.finfo(nu.dtype).bits > jnp.finfo(grad.dtype).bits else grad.dtype
+    if any(map(jnp.iscomplexobj, (grad, mu, nu))):
+        dtype = jnp.promote_types(dtype, jnp.complex64)
+    return grad if grad.dtype == dtype else grad.astype(dtype)
 
 
 def _plus(x: Array, factor: Any, y: Array | None) -> Array:
