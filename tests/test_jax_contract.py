@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import pickle
+import re
 import subprocess
 import sys
 from typing import Any, NamedTuple
@@ -302,11 +303,6 @@ WRONG_STEPS: dict[str, tuple[Any, Any, Any, type[Exception], str]] = {
     "broken count": (GOOD, with_count(jnp.float32(0)), GOOD, ValueError, r"count is float32\[\], expected one whole"),
     "order": (STATE, GOOD, GOOD, TypeError, r"params\[0\].count is int32"),
 }
-OTHERS = [front.amsgrad(0.1), front.optimistic_adam_v2(0.1), DECAYED, optax.sgd(0.1), optax.rmsprop(0.1)]
-WRONG_STEPS |= {
-    f"foreign state {i}": (GOOD, other.init(GOOD), GOOD, TypeError, "expected ScaleByAdamState and 1 more")
-    for i, other in enumerate(OTHERS)
-}
 
 
 @pytest.mark.parametrize("wrong", WRONG_STEPS)
@@ -323,6 +319,45 @@ def test_errors_of_steps(wrong):
     if "params" not in wrong and "grads" not in wrong and wrong not in ("text", "order"):
         with pytest.raises(error, match=message.replace("params", "updates")):
             OPT.update(grads, state, params)
+
+
+def parts(state: Any) -> Any:
+    return [type(part).__name__ for part in state] if type(state) is tuple else type(state).__name__
+
+
+MASK = {"w": True, "b": False}
+FOREIGN = ("sgd", "rmsprop", "lion", "adabelief", "lamb", "novograd")
+# States of optimizers that optax and we have, and of others.
+STATES = {
+    **{name: getattr(optax, name)(0.1).init(GOOD) for name in NAMES},
+    **{f"{name}, scheduled": getattr(optax, name)(halving).init(GOOD) for name in NAMES},
+    "adamw, masked": optax.adamw(halving, mask=MASK, weight_decay=halving).init(GOOD),
+    "adam, decayed": front.adam(0.1, weight_decay=0.1).init(GOOD),
+    **{
+        name: getattr(optax, name)(0.1).init(GOOD)
+        for name in ("sgd", "rmsprop", "lion", "adabelief", "lamb", "novograd")
+    },
+    "momentum": optax.sgd(0.1, momentum=0.9).init(GOOD),
+    "adam and a trace": optax.chain(optax.scale_by_adam(), optax.trace(0.9), optax.scale(0.1)).init(GOOD),
+    "its part": optax.scale_by_adam().init(GOOD),
+    "chain": optax.chain(optax.clip(1.0), optax.adam(0.1)).init(GOOD),
+    "masked": optax.masked(optax.adam(0.1), MASK).init(GOOD),
+    "injected": optax.inject_hyperparams(optax.adam)(0.1).init(GOOD),
+}
+
+
+@pytest.mark.parametrize("of", STATES)
+@by_name
+def test_state_of_another_rule(name, of):
+    """Refused by what it is made of, by step and update; of the same rule it is taken, with schedules or without."""
+    opt, state = getattr(front, name)(0.1), STATES[of]
+    message = re.escape(f"state is {parts(state)}, expected {parts(opt.init(GOOD))[0]}")
+    for call in (opt.step, lambda params, state, grads: opt.update(grads, state, params)):
+        if of.split(",")[0] == name:
+            call(GOOD, state, GOOD)
+        else:
+            with pytest.raises(TypeError, match=message):
+                call(GOOD, state, GOOD)
 
 
 SCHEDULED = front.adam(halving).init(GOOD)
