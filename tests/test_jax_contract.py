@@ -10,6 +10,7 @@ import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -444,7 +445,9 @@ def test_numpy_s_truth_is_a_flag():
 # Before flatstep.jax is imported, and what its ImportError says.
 IMPORTS = {
     "old jax": ("import jax; jax.__version__ = '0.5.3'", "needs jax 0.7.1 or later, found 0.5.3"),
-    "no optax": ("sys.modules['optax'] = None", r"needs optax: pip install 'flatstep\[jax\]'"),
+    "old optax": ("import optax; optax.__version__ = '0.2.6'", "flatstep.jax needs optax 0.2.7 or later, found 0.2.6"),
+    "no optax": ("sys.modules['optax'] = None", r"needs optax 0.2.7 or later: pip install --upgrade 'flatstep\[jax\]'"),
+    "broken optax": ("broken('optax')", r"needs optax 0.2.7 or later: pip install .* \(no such option of jax\)"),
     "no _xla": ("sys.modules['flatstep._xla'] = None", "no part for XLA: .*reinstall flatstep"),
     "older interface": ("header(0, 0)", "built for version 0.* has 0.0; upgrade jaxlib"),
     "newer interface": ("header(1, 0)", "built for version 0.* has 1.0; upgrade flatstep, or use an older jaxlib"),
@@ -472,9 +475,18 @@ def header(major, minor):
     file.write_text(f"#define XLA_FFI_API_MAJOR {major}\\n#define XLA_FFI_API_MINOR {minor}\\n")
     jax.ffi.include_dir = lambda: folder
 
+def broken(name):
+    # A package too old for this jax.
+    class Finder:
+        def find_spec(self, found, *_):
+            if found == name:
+                raise AttributeError("no such option of jax")
+
+    sys.meta_path.insert(0, Finder())
+
 PREPARE
 try:
-    import flatstep.jax
+    import MODULE
 except ImportError as error:
     assert re.search(MESSAGE, str(error)), error
 else:
@@ -494,7 +506,32 @@ def run_python(script: str) -> None:
 def test_import_errors(name):
     """Each says what to do, and JAX itself goes on working."""
     prepare, message = IMPORTS[name]
-    run_python(SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)))
+    run_python(SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)).replace("MODULE", "flatstep.jax"))
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        ("import flax; flax.__version__ = '0.12.7'", "flatstep.jax.flax needs flax 0.12.8 or later, found 0.12.7"),
+        (
+            "sys.modules['flax'] = None",
+            r"flatstep.jax.flax needs flax 0.12.8 or later: pip install --upgrade .*\[flax\]",
+        ),
+    ],
+)
+def test_import_errors_of_flax(prepare, message):
+    pytest.importorskip("flax")
+    script = SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)).replace("MODULE", "flatstep.jax.flax")
+    run_python(script)
+
+
+@pytest.mark.parametrize("extra, names", [("jax", ["jax", "optax"]), ("flax", ["flax"])])
+def test_what_is_installed_is_what_is_checked(extra, names):
+    """The bounds of the package's extras are those at import."""
+    text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    required = re.search(rf"^{extra} = (\[.*\])$", text, re.MULTILINE)[1]
+    bounds = {name: ".".join(map(str, front.versions.OLDEST[name])) for name in names}
+    assert dict(re.findall(r'"(\w+)>=([\d.]+)"', required)) == bounds
 
 
 def test_without_jax():
@@ -503,6 +540,6 @@ def test_without_jax():
     run_python(
         "import sys; sys.modules['jax'] = None\n"
         "try: import flatstep.jax\n"
-        "except ImportError as error: assert 'needs jax: pip install' in str(error)\n"
+        "except ImportError as error: assert 'needs jax 0.7.1 or later: pip install' in str(error)\n"
         "else: raise SystemExit('imported')"
     )

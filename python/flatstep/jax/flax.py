@@ -1,4 +1,4 @@
-r"""Flax's training states with fused steps in them. Needs flax; imported by nobody but the user.
+r"""Flax's training states with fused steps in them. Needs flax; flatstep does not import this module itself.
 
 Flax's own classes take flatstep's optimizers too, as they take optax's; what they call is ``update``, which with
 ``apply_updates`` goes over memory twice.
@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flax import nnx
-from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
-from flax.training import train_state
+from . import versions
 
-from .transformation import FusedTransformation
+versions.require("flax", by="flatstep.jax.flax", extra="flax")
+
+from flax import nnx  # noqa: E402
+from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT  # noqa: E402
+from flax.training import train_state  # noqa: E402
+
+from .transformation import FusedTransformation  # noqa: E402
 
 
 class TrainState(train_state.TrainState):

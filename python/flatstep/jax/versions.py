@@ -13,22 +13,29 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-OLDEST_JAX = (0, 7, 1)  # before, jax had no reshard, and programs with Auto axes went to another partitioner
+OLDEST = {
+    "jax": (0, 7, 1),  # before, jax had no reshard, and programs with Auto axes went to another partitioner
+    "optax": (0, 2, 7),  # before, adamw did not count the steps of a weight decay's schedule, which it called with 0
+    "flax": (0, 12, 8),  # before, nnx.Optimizer had no graph, which ours hands on
+}
 
 
 def check() -> None:
     """ImportError where something is missing, too old or too new."""
     for name in ("jax", "optax"):
-        try:
-            import_module(name)
-        except ImportError as error:
-            raise ImportError(f"flatstep.jax needs {name}: pip install 'flatstep[jax]' ({error})") from None
-    import jax
-
-    if _numbers(jax.__version__) < OLDEST_JAX:
-        oldest = ".".join(map(str, OLDEST_JAX))
-        raise ImportError(f"flatstep.jax needs jax {oldest} or later, found {jax.__version__}")
+        require(name, by="flatstep.jax", extra="jax")
     _check_interface(handler_module().api_version, _interface_of_jaxlib())
+
+
+def require(name: str, by: str, extra: str) -> None:
+    """ImportError where the package is missing, or older than the oldest that works."""
+    needed = f"{by} needs {name} {'.'.join(map(str, OLDEST[name]))} or later"
+    try:
+        package = import_module(name)
+    except Exception as error:  # not only ImportError: an old package finds a new jax without what it asks for
+        raise ImportError(f"{needed}: pip install --upgrade 'flatstep[{extra}]' ({error})") from error
+    if _numbers(package.__version__) < OLDEST[name]:
+        raise ImportError(f"{needed}, found {package.__version__}: pip install --upgrade 'flatstep[{extra}]'")
 
 
 def handler_module() -> Any:
