@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-# Before jax is imported anywhere: it would take most of a device's memory, of which torch's tests need some too.
+# Read when jax makes its client: by default that takes three quarters of a GPU's memory, and the other tests need it.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import pytest

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
+import pickle
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +24,7 @@ import flatstep.jax as front  # noqa: E402
 
 NAMES = ["amsgrad", "optimistic_adam_v2", "adam", "adamw"]
 by_name = pytest.mark.parametrize("name", NAMES)
+ONES = jnp.ones(3)
 
 
 def halving(count):
@@ -57,41 +61,60 @@ def test_is_optax_s_object(name):
         assert function.__doc__
 
 
-def flattened(opt: Any) -> Any:
-    """As a filtered jit takes its arguments apart and puts them together again."""
-    leaves, structure = jax.tree.flatten({"optimizer": opt, "more": [1.0]})
-    return jax.tree.unflatten(structure, leaves)["optimizer"]
+def filtered_jit(opt):
+    """Through equinox.filter_jit, in short: taken apart into arrays and what is static, and put together inside."""
+    leaves, structure = jax.tree.flatten(opt)
+    return jax.jit(lambda *given: jax.tree.unflatten(structure, leaves).step(*given))
 
 
-REBUILT = {
-    "jax.tree.map": lambda opt: jax.tree.map(lambda x: x, opt),
-    "in a tree": flattened,
-    "_replace": lambda opt: opt._replace(init=opt.init),
-    "copy": copy.copy,
-    "deepcopy": copy.deepcopy,
-    "its fields": lambda opt: type(opt)(*opt),
+def through_a_field(opt, is_leaf):
+    """Through a field of flax's, the copy of its owner that a program returns."""
+    struct = pytest.importorskip("flax.struct")
+    fields = {"opt": struct.field(pytree_node=is_leaf), "__annotations__": {"opt": Any}}
+    owner = struct.dataclass(type("Owner", (), fields))
+    made = owner(opt=opt)
+    return (jax.tree.map(lambda x: x, made) if is_leaf else jax.jit(lambda x: x)(made)).opt.step
+
+
+# Ways to an optimizer of the same two fields, which leads to step.
+REBUILT: dict[str, Any] = {
+    "jax.tree.map": lambda opt: jax.tree.map(lambda x: x, {"opt": opt, "params": ONES})["opt"].step,
+    "filtered jit": filtered_jit,
+    "a leaf of flax's": lambda opt: through_a_field(opt, True),
+    "a static field of flax's": lambda opt: through_a_field(opt, False),
+    "_replace": lambda opt: opt._replace(init=optax.adam(0.3).init, update=opt.update).step,
+    "the fields": lambda opt: type(opt)(*opt).step,
+    "_make": lambda opt: opt._make(iter(opt)).step,
+    "copy": lambda opt: copy.copy(opt).step,
+    "deepcopy": lambda opt: copy.deepcopy(opt).step,
+    "cloudpickle": lambda opt: pickle.loads(pytest.importorskip("cloudpickle").dumps(opt)).step,  # as optax's can be
+    "with_extra_args_support": lambda opt: optax.with_extra_args_support(opt).step,
 }
 
 
-@by_name
 @pytest.mark.parametrize("way", REBUILT)
-def test_step_survives(name, way):
-    """Trainers keep optimizers in trees, and pass them through functions that rebuild trees."""
-    opt = getattr(front, name)(0.1)
-    params = {"w": jnp.array([0.5, -1.5, 2.0]), "b": jnp.zeros(())}
-    given = params, opt.init(params), jax.tree.map(jnp.cos, params)
-    again = REBUILT[way](opt)
-    assert isinstance(again, type(opt))
-    for made, expected in zip(jax.tree.leaves(again.step(*given)), jax.tree.leaves(opt.step(*given)), strict=True):
-        np.testing.assert_array_equal(made, expected)
+def test_step_survives(way):
+    """It is there in whatever is made of init and update, and it is that of update."""
+    opt = front.amsgrad(0.1)
+    given = ONES, opt.init(ONES), ONES
+    for made, expected in zip(*(jax.tree.leaves(step(*given)) for step in (REBUILT[way](opt), opt.step)), strict=True):
+        assert np.array_equal(made, expected)
 
 
-def test_step_goes_with_its_update():
-    """Another update would not be what step does."""
-    opt = front.adam(0.1)._replace(update=optax.sgd(0.1).update)
-    assert not hasattr(opt, "step")
-    with pytest.raises(AttributeError, match="step is gone with the update that was replaced; make another"):
-        opt.step(ONES, opt.init(ONES), ONES)
+def test_step_is_one_function():
+    """jax.jit knows its programs by it."""
+    opt = front.adam(0.1)
+    assert opt.step is opt.step is jax.tree.map(lambda x: x, opt).step
+
+
+def test_another_update_brings_its_own_step():
+    opt, other = front.adam(0.1), front.amsgrad(0.1)
+    assert opt._replace(update=other.update).step is other.step
+    for update in (optax.adam(0.1).update, functools.wraps(opt.update)(lambda *given: opt.update(*given))):
+        replaced = opt._replace(update=update)
+        assert not hasattr(replaced, "step")
+        with pytest.raises(AttributeError, match="no fused step for update = <function .*make the optimizer with"):
+            replaced.step(ONES, opt.init(ONES), ONES)
 
 
 SETTINGS: list[dict[str, Any]] = [{}, dict(learning_rate=halving), dict(mu_dtype="bfloat16")]
@@ -163,7 +186,6 @@ class Layer:
     bias: Any
 
 
-ONES = jnp.ones(3)
 TREES = {
     "leaf": ONES,
     "empty": {},
@@ -256,19 +278,19 @@ WRONG_STEPS: dict[str, tuple[Any, Any, Any, type[Exception], str]] = {
     "grads' shape": (GOOD, STATE, with_w(jnp.ones(4)), ValueError, r"grads\['w'\] has shape \(4,\), expected \(3,\)"),
     "whole grads": (GOOD, STATE, with_w(jnp.arange(3)), TypeError, r"grads\['w'\] is int32, expected .*floating-point"),
     "whole params": (with_w(jnp.arange(3)), STATE, GOOD, TypeError, r"params\['w'\] is int32, .*optax.masked"),
-    "complex params": (
-        with_w(ONES * 1j),
-        STATE,
-        GOOD,
-        TypeError,
-        r"grads\['w'\] is float32, but params\['w'\] is comp",
-    ),
     "complex grads": (
         GOOD,
         STATE,
         with_w(ONES * 1j),
         TypeError,
-        r"grads\['w'\] is complex64, but .* expected two real",
+        r"params\['w'\] is float32, which cannot hold what grads\['w'\], complex64, brings; give the .* real part",
+    ),
+    "real mu of complex params": (
+        with_w(ONES * 1j),
+        front.adam(0.1, mu_dtype="bfloat16").init(with_w(ONES * 1j)),
+        with_w(ONES * 1j),
+        TypeError,
+        r"state\[0\].mu\['w'\] is bfloat16, which cannot hold what .*complex64, brings; make the state without a real",
     ),
     "text": (with_w("x"), STATE, GOOD, TypeError, r"params\['w'\] is not an array"),
     "None in params": (HALF, STATE, GOOD, ValueError, r"grads\['w'\] is an array, but params\['w'\] is None"),
@@ -300,23 +322,42 @@ def test_errors_of_steps(wrong):
             OPT.update(grads, state, params)
 
 
-FOREIGN = {name: getattr(optax, name) for name in ("sgd", "rmsprop", "lion", "adagrad", "adadelta", "lamb")}
+def parts(state: Any) -> Any:
+    return [type(part).__name__ for part in state] if type(state) is tuple else type(state).__name__
 
 
+MASK = {"w": True, "b": False}
+FOREIGN = ("sgd", "rmsprop", "lion", "adabelief", "lamb", "novograd")
+# States of optimizers that optax and we have, and of others.
+STATES = {
+    **{name: getattr(optax, name)(0.1).init(GOOD) for name in NAMES},
+    **{f"{name}, scheduled": getattr(optax, name)(halving).init(GOOD) for name in NAMES},
+    "adamw, masked": optax.adamw(halving, mask=MASK, weight_decay=halving).init(GOOD),
+    "adam, decayed": front.adam(0.1, weight_decay=0.1).init(GOOD),
+    **{
+        name: getattr(optax, name)(0.1).init(GOOD)
+        for name in ("sgd", "rmsprop", "lion", "adabelief", "lamb", "novograd")
+    },
+    "momentum": optax.sgd(0.1, momentum=0.9).init(GOOD),
+    "adam and a trace": optax.chain(optax.scale_by_adam(), optax.trace(0.9), optax.scale(0.1)).init(GOOD),
+    "its part": optax.scale_by_adam().init(GOOD),
+    "chain": optax.chain(optax.clip(1.0), optax.adam(0.1)).init(GOOD),
+    "masked": optax.masked(optax.adam(0.1), MASK).init(GOOD),
+    "injected": optax.inject_hyperparams(optax.adam)(0.1).init(GOOD),
+}
+
+
+@pytest.mark.parametrize("of", STATES)
 @by_name
-@pytest.mark.parametrize("source", [*NAMES, *FOREIGN])
-def test_a_state_of_another_rule_is_refused(source, name):
-    """In every direction, by the names of its parts; optax's own of the same rule is taken."""
-    opt = getattr(front, name)(0.1)
-    for make in (FOREIGN[source],) if source in FOREIGN else (getattr(front, source), getattr(optax, source)):
-        state = make(0.1).init(GOOD)
-        if source == name:
-            opt.step(GOOD, state, GOOD)
-            opt.update(GOOD, state, GOOD)
-            continue
-        found = re.escape(str([type(part).__name__ for part in state]))
-        for call in (opt.step, opt.update):
-            with pytest.raises(TypeError, match=f"state is {found}, expected ScaleBy.* and . more; give"):
+def test_state_of_another_rule(name, of):
+    """Refused by what it is made of, by step and update; of the same rule it is taken, with schedules or without."""
+    opt, state = getattr(front, name)(0.1), STATES[of]
+    message = re.escape(f"state is {parts(state)}, expected {parts(opt.init(GOOD))[0]}")
+    for call in (opt.step, lambda params, state, grads: opt.update(grads, state, params)):
+        if of.split(",")[0] == name:
+            call(GOOD, state, GOOD)
+        else:
+            with pytest.raises(TypeError, match=message):
                 call(GOOD, state, GOOD)
 
 
@@ -404,8 +445,9 @@ def test_numpy_s_truth_is_a_flag():
 # Before flatstep.jax is imported, and what its ImportError says.
 IMPORTS = {
     "old jax": ("import jax; jax.__version__ = '0.5.3'", "needs jax 0.7.1 or later, found 0.5.3"),
-    "old optax": ("import optax; optax.__version__ = '0.2.6'", "needs optax 0.2.7 or later, found 0.2.6: pip install"),
-    "no optax": ("sys.modules['optax'] = None", r"needs optax: pip install 'flatstep\[jax\]'"),
+    "old optax": ("import optax; optax.__version__ = '0.2.6'", "flatstep.jax needs optax 0.2.7 or later, found 0.2.6"),
+    "no optax": ("sys.modules['optax'] = None", r"needs optax 0.2.7 or later: pip install --upgrade 'flatstep\[jax\]'"),
+    "broken optax": ("broken('optax')", r"needs optax 0.2.7 or later: pip install .* \(no such option of jax\)"),
     "no _xla": ("sys.modules['flatstep._xla'] = None", "no part for XLA: .*reinstall flatstep"),
     "older interface": ("header(0, 0)", "built for version 0.* has 0.0; upgrade jaxlib"),
     "newer interface": ("header(1, 0)", "built for version 0.* has 1.0; upgrade flatstep, or use an older jaxlib"),
@@ -433,9 +475,18 @@ def header(major, minor):
     file.write_text(f"#define XLA_FFI_API_MAJOR {major}\\n#define XLA_FFI_API_MINOR {minor}\\n")
     jax.ffi.include_dir = lambda: folder
 
+def broken(name):
+    # A package too old for this jax.
+    class Finder:
+        def find_spec(self, found, *_):
+            if found == name:
+                raise AttributeError("no such option of jax")
+
+    sys.meta_path.insert(0, Finder())
+
 PREPARE
 try:
-    import flatstep.jax
+    import MODULE
 except ImportError as error:
     assert re.search(MESSAGE, str(error)), error
 else:
@@ -455,7 +506,32 @@ def run_python(script: str) -> None:
 def test_import_errors(name):
     """Each says what to do, and JAX itself goes on working."""
     prepare, message = IMPORTS[name]
-    run_python(SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)))
+    run_python(SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)).replace("MODULE", "flatstep.jax"))
+
+
+@pytest.mark.parametrize(
+    "prepare, message",
+    [
+        ("import flax; flax.__version__ = '0.12.7'", "flatstep.jax.flax needs flax 0.12.8 or later, found 0.12.7"),
+        (
+            "sys.modules['flax'] = None",
+            r"flatstep.jax.flax needs flax 0.12.8 or later: pip install --upgrade .*\[flax\]",
+        ),
+    ],
+)
+def test_import_errors_of_flax(prepare, message):
+    pytest.importorskip("flax")
+    script = SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)).replace("MODULE", "flatstep.jax.flax")
+    run_python(script)
+
+
+@pytest.mark.parametrize("extra, names", [("jax", ["jax", "optax"]), ("flax", ["flax"])])
+def test_what_is_installed_is_what_is_checked(extra, names):
+    """The bounds of the package's extras are those at import."""
+    text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text(encoding="utf-8")
+    required = re.search(rf"^{extra} = (\[.*\])$", text, re.MULTILINE)[1]
+    bounds = {name: ".".join(map(str, front.versions.OLDEST[name])) for name in names}
+    assert dict(re.findall(r'"(\w+)>=([\d.]+)"', required)) == bounds
 
 
 def test_without_jax():
@@ -464,6 +540,6 @@ def test_without_jax():
     run_python(
         "import sys; sys.modules['jax'] = None\n"
         "try: import flatstep.jax\n"
-        "except ImportError as error: assert 'needs jax: pip install' in str(error)\n"
+        "except ImportError as error: assert 'needs jax 0.7.1 or later: pip install' in str(error)\n"
         "else: raise SystemExit('imported')"
     )

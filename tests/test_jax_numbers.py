@@ -459,6 +459,17 @@ def test_same_as_optax(row, x64):
                 assert np.array_equal(own, peer)
 
 
+@pytest.mark.parametrize("peer", [False, True], ids=["ours", "optax"])
+def test_a_schedule_of_weight_decay_by_hand(peer, x64):
+    """It is called with 0, 1, 2: without a gradient it is all that moves. optax 0.2.6 called it with 0 each time."""
+    rate, strengths, expected = 0.1, [1.0, 0.5, 0.25, 0.125], [1.0]
+    for strength in strengths:
+        expected.append(expected[-1] * (1 - rate * strength))
+    settings = "adamw", dict(learning_rate=rate, weight_decay=lambda count: 0.5**count)
+    seen = run(settings, jnp.ones(1), jnp.zeros((4, 1)), theirs if peer else ours, use_step=not peer)[0]
+    np.testing.assert_allclose(seen[:, 0], expected[1:], rtol=1e-14)
+
+
 @pytest.mark.parametrize("name", ["amsgrad", "optimistic_adam_v2", "adam", "adamw"])
 def test_float32_is_nearer_the_truth_than_optax(name):
     """Not in every moment, but in the parameters at the end."""

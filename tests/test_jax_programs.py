@@ -226,45 +226,69 @@ def test_eager_steps_are_compiled_once(method, rule, compilations):
     assert compilations
 
 
+NUMBERS = dict(learning_rate=0.1, b1=0.9, b2=0.99, eps=1e-8, eps_root=0.0, weight_decay=0.1)
+
+
+def first_step(opt, params, grads, **more):
+    return opt.step(params, opt.init(params), grads, **more)
+
+
+def first_update(opt, params, grads, **extra):
+    return opt.update(grads, opt.init(params), params, **extra)
+
+
+def injected(name, value, params, grads):
+    opt = optax.inject_hyperparams(front.adamw)(**NUMBERS)
+    state = opt.init(params)
+    state.hyperparams[name] = value
+    return opt.update(grads, state, params)
+
+
+def scheduled(value, name):
+    return front.adamw(**{**NUMBERS, name: lambda count: value})
+
+
+# What may change from step to step, as a function of its value, of parameters and gradients.
+CHANGING = {
+    "grad_scale": lambda value, *trees: first_step(front.adamw(0.1), *trees, grad_scale=value),
+    "extra argument": lambda value, *trees: first_update(front.adamw(0.1), *trees, value=value),
+    "rate, step": lambda value, *trees: first_step(front.adamw(value), *trees),
+    "rate, update": lambda value, *trees: first_update(front.adamw(value), *trees),
+    "rate's schedule, step": lambda value, *trees: first_step(scheduled(value, "learning_rate"), *trees),
+    "rate's schedule, update": lambda value, *trees: first_update(scheduled(value, "learning_rate"), *trees),
+    "decay's schedule, step": lambda value, *trees: first_step(scheduled(value, "weight_decay"), *trees),
+    "decay's schedule, update": lambda value, *trees: first_update(scheduled(value, "weight_decay"), *trees),
+    **{f"injected {name}": functools.partial(injected, name) for name in NUMBERS},
+}
 KINDS = {
     "float": float,
-    "whole number": lambda number: round(1000 * number),
-    "NumPy's float32": np.float32,
-    "NumPy's float64": np.float64,
-    "NumPy's array": np.array,
-    "jax's float32": jnp.float32,
-}
-# What may be another number at each step: the optimizer, and what its step is called with, by a kind of number.
-CHANGING = {
-    "grad_scale": lambda kind, settings: (front.adamw(0.1), lambda count: dict(grad_scale=kind(0.5 / (count + 1)))),
-    "learning_rate": lambda kind, settings: (front.adamw(lambda count: kind(0.5 / (int(count) + 1))), None),
-    "weight_decay": lambda kind, settings: (
-        front.adamw(0.1, weight_decay=lambda count: kind(0.5 / (int(count) + 1)), **settings),
-        None,
-    ),
+    "float32 of NumPy": np.float32,
+    "float64 of NumPy": np.float64,
+    "array of NumPy": lambda value: np.array(value, np.float32),
+    "float32 of JAX": jnp.float32,
 }
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CHANGING)
-@pytest.mark.parametrize("settings", [{}, dict(mask={"w": True, "v": True, "b": False, "scale": False})], ids=str)
-def test_no_number_that_changes_compiles_anything(name, kind, settings, compilations):
-    """Outside of jit, where schedules may return numbers of any kind."""
-    opt, extra = CHANGING[name](KINDS[kind], settings)
+def test_what_changes_compiles_nothing(name, kind, compilations):
+    """Outside of jit, too, where each number that a program holds would be a program of its own."""
+    trees = random_tree(0), random_tree(1)
+    CHANGING[name](KINDS[kind](0.5), *trees)
+    compilations.clear()
+    made = [jax.tree.leaves(CHANGING[name](KINDS[kind](value), *trees)) for value in (0.25, 0.3, 0.7, 0.9)]
+    assert compilations == []
+    assert name == "extra argument" or not np.array_equal(made[0][0], made[1][0])
+
+
+def test_a_scale_is_rounded_once():
+    """As an operand it has the bits that it had as a number of the program."""
+    opt = front.amsgrad(1e-2)
     params, state, grads = arguments(opt)
-    seen = []
-    for count in range(6):
-        params, state = opt.step(params, state, grads, **(extra(count) if extra else {}))
-        if not extra:
-            opt.update(grads, state, params)
-        seen.append(len(compilations))
-    assert seen[2:] == [seen[2]] * 4
-
-
-def test_a_scale_of_one_has_the_bits_of_none():
-    opt = front.optimistic_adam_v2(0.1)
-    given = arguments(opt)
-    assert_close(opt.step(*given, grad_scale=1.0), opt.step(*given))
+    for scale in (0.7, 1e-3, 1):
+        expected = opt.step(params, state, jax.tree.map(lambda g: np.float32(scale) * g, grads))  # noqa: B023
+        assert_close(opt.step(params, state, grads, grad_scale=scale), expected)
+        assert_close(jax.jit(functools.partial(opt.step, grad_scale=scale))(params, state, grads), expected)
 
 
 def test_a_thousand_leaves():

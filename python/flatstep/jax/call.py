@@ -50,13 +50,16 @@ class Step:
         return 1 + len(self.traced)
 
     @property
+    def first_grad(self) -> int:
+        """The place of the first gradient, after which there are no others."""
+        return self.begin + self.leaves * (self.slots + (0 if self.makes_update else 1))
+
+    @property
     def sources(self) -> list[int]:
         """For each result the operand that it takes the place of."""
-        streams = self.leaves * (self.slots + (0 if self.makes_update else 1))
-        state = list(range(self.begin, self.begin + streams))
-        return (
-            [*range(self.begin + streams, self.begin + streams + self.leaves), *state] if self.makes_update else state
-        )
+        state = list(range(self.begin, self.first_grad))
+        grads = range(self.first_grad, self.first_grad + self.leaves)
+        return [*grads, *state] if self.makes_update else state
 
     def leaf(self, operands: Sequence[Any], index: int) -> tuple[Any, Any, list[Any]]:
         """The parameter (or None), the gradient and the state of one leaf."""

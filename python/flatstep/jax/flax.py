@@ -1,4 +1,4 @@
-r"""Flax's training states with fused steps in them. Needs flax; flatstep.jax itself does not import it.
+r"""Flax's training states with fused steps in them. Needs flax; flatstep does not import this module itself.
 
 Flax's own classes take flatstep's optimizers too, as they take optax's; what they call is ``update``, which with
 ``apply_updates`` goes over memory twice.
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .versions import check_module
+from . import versions
 
-check_module("flatstep.jax.flax", "flax", (0, 12, 8), "flax")  # before, nnx.Optimizer had no graph mode
+versions.require("flax", by="flatstep.jax.flax", extra="flax")
 
 from flax import nnx  # noqa: E402
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT  # noqa: E402

@@ -1,7 +1,8 @@
 """Every rule in plain jax.numpy: what runs where there is no kernel. For flatstep.jax only.
 
 The terms are those of csrc/rules/terms.h; XLA may contract them, so that results agree within a few ulp, not to the
-bit.
+bit. For complex leaves, which no kernel takes, they are optax's: nu is an average of abs(g)^2, and so is real, though
+optax stores it as the parameter is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Terms(NamedTuple):
 
     count: Array
     numbers: Mapping[str, Number]
-    compute: Any  # the dtype in which the rule works; complex leaves are pairs of it
+    compute: Any  # the dtype in which the rule works
     makes_update: bool  # the result is what would be added to the parameter, which is not at hand
 
     def gradient(self, param: Array, grad: Array) -> Array:
@@ -96,7 +97,7 @@ def amsgrad(terms: Terms, param: Array, g: Array, state: Leaf) -> tuple[Array, L
     n = terms.numbers
     mu, nu = _moments(terms, g, state)
     correct_nu = terms.correction(n["b2"])
-    nu_max = jnp.maximum(state[2], correct_nu * nu if n["correct_nu_before"] else nu)
+    nu_max = jnp.maximum(jnp.real(state[2]), correct_nu * nu if n["correct_nu_before"] else nu)
     mu_hat = terms.correction(n["b1"]) * mu if n["correct_mu"] else mu
     r = terms.direction(mu_hat, correct_nu * nu_max if n["correct_nu_after"] else nu_max)
     return terms.descent(param, r), (mu, nu, nu_max)
@@ -110,8 +111,12 @@ def optimistic_adam(terms: Terms, param: Array, g: Array, state: Leaf) -> tuple[
 
 def _moments(terms: Terms, g: Array, state: Leaf) -> tuple[Array, Array]:
     b1, b2 = terms.numbers["b1"], terms.numbers["b2"]
-    square = (jnp.conj(g) * g).real if jnp.iscomplexobj(g) else g * g
-    return terms.average(b1, state[0], g), terms.average(b2, state[1], square)
+    return terms.average(b1, state[0], g), terms.average(b2, jnp.real(state[1]), _squared(g))
+
+
+def _squared(g: Array) -> Array:
+    """abs(g)^2"""
+    return jnp.real(g) ** 2 + jnp.imag(g) ** 2 if jnp.iscomplexobj(g) else g * g
 
 
 Formula = Callable[[Terms, Array, Array, Leaf], tuple[Array, Leaf]]
@@ -121,7 +126,18 @@ FORMULAS: Mapping[str, Formula] = {"adam": adam, "amsgrad": amsgrad, "optimistic
 def step_leaf(rule: str, terms: Terms, param: Array, grad: Array, state: Sequence[Array]) -> list[Array]:
     """The parameter, or the update, and the state after one step, each in the dtype that it had."""
     stored = [grad.dtype if terms.makes_update else param.dtype, *(slot.dtype for slot in state)]
-    kind = np.result_type(terms.compute, np.complex64) if jnp.iscomplexobj(grad) else terms.compute
-    wide = [None if x is None else x.astype(kind) for x in (param, grad, *state)]
+    is_complex = any(x is not None and jnp.iscomplexobj(x) for x in (param, grad))
+    wide = [None if x is None else _computed(x, terms.compute, is_complex) for x in (param, grad, *state)]
     made, slots = FORMULAS[rule](terms, wide[0], terms.gradient(wide[0], wide[1]), tuple(wide[2:]))
-    return [x.astype(dtype) for x, dtype in zip((made, *slots), stored, strict=True)]
+    return [_stored(x, dtype) for x, dtype in zip((made, *slots), stored, strict=True)]
+
+
+def _computed(x: Array, compute: Any, is_complex: bool) -> Array:
+    """A stream of a leaf as the rule computes with it: real in a real leaf, whose mu may be stored as complex."""
+    if not jnp.iscomplexobj(x):
+        return x.astype(compute)
+    return x.astype(np.result_type(compute, np.complex64)) if is_complex else jnp.real(x).astype(compute)
+
+
+def _stored(x: Array, dtype: Any) -> Array:
+    return x.astype(dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else jnp.real(x).astype(dtype)

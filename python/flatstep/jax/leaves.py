@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .partition import merged
+from .partition import joined
 
 Array = Any
 PyTree = Any
@@ -33,6 +33,7 @@ class Leaves:
         leaves, structure = jax.tree.flatten(tree, is_leaf=is_none)
         self._structure: Any = structure
         self.arrays = [x if x is None else self._array(name, i, x) for i, x in enumerate(leaves)]
+        self._shardings: list[Any] = [None if x is None else jax.typeof(x).sharding.spec for x in self.arrays]
 
     def path(self, index: int) -> str:
         """Where a leaf is, as one would write it."""
@@ -61,6 +62,17 @@ class Leaves:
                 raise ValueError(
                     f"{name}{self.path(index)} is None, but its gradient is an array; expected an array, or a "
                     "gradient of None, which leaves the parameter as it is"
+                )
+
+    def require_complex(
+        self, name: str, arrays: Sequence[Array | None], source: str, wanted: Sequence[Array | None], remedy: str
+    ) -> None:
+        """TypeError where an array is real that takes up one that is complex: the imaginary part would be lost."""
+        for index, (array, other) in enumerate(zip(arrays, wanted, strict=True)):
+            if array is not None and other is not None and jnp.iscomplexobj(other) and not jnp.iscomplexobj(array):
+                raise TypeError(
+                    f"{name}{self.path(index)} is {array.dtype}, which cannot hold what {source}{self.path(index)}, "
+                    f"{other.dtype}, brings; {remedy}"
                 )
 
     def broadcast(self, name: str, tree: PyTree) -> list[bool]:
@@ -99,12 +111,20 @@ class Leaves:
                 f"{name}{self.path(index)} has shape {array.shape}, expected {own.shape}, as "
                 f"{self.name}{self.path(index)} has"
             )
-        found, expected = (jax.typeof(x).sharding.spec for x in (array, own))
-        if merged([found, expected]) is None:  # on Explicit axes: the types know of no others
+        self._join_sharding(name, index, array)
+
+    def _join_sharding(self, name: str, index: int, array: Array) -> None:
+        """ValueError where types say that two arrays of a leaf are sharded along axes that do not go together."""
+        found, before = jax.typeof(array).sharding.spec, self._shardings[index]
+        if found == before:
+            return
+        both = joined(found, before)
+        if both is None:
             raise ValueError(
-                f"{name}{self.path(index)} is sharded as {found}, and {self.name}{self.path(index)} in another way, as "
-                f"{expected}; call jax.sharding.reshard on one of them"
+                f"{name}{self.path(index)} is sharded as {found}, which does not go together with {before}, as "
+                f"{self.name}{self.path(index)} or what belongs to it is; call jax.sharding.reshard on it"
             )
+        self._shardings[index] = both
 
 
 def _truth(name: str, value: Any) -> bool:

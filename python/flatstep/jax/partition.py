@@ -47,7 +47,10 @@ def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) ->
 
 
 def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Any:
-    """The results of a step where shardings are part of types: shard by shard on the explicit axes of a mesh."""
+    """The results of a step where shardings are part of types: shard by shard on the explicit axes of a mesh.
+
+    A leaf's operands may be sharded otherwise than each other, as state is that each device holds a part of.
+    """
     mesh = _mesh(operands)
     if mesh is None:
         return carry_out(*operands)
@@ -55,18 +58,29 @@ def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any])
     explicit = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
     if not explicit:
         return carry_out(*_varying_together(step, operands))
-    specs = _specs(step, operands)
+    own, together = _specs(step, operands)
     sharded = jax.shard_map(
         lambda *shards: carry_out(*_varying_together(step, shards)),
         mesh=mesh,
-        in_specs=specs,
-        out_specs=tuple(specs[source] for source in step.sources),
+        in_specs=together,
+        out_specs=tuple(together[source] for source in step.sources),
         # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then refuse in specs).
         axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
     )
-    return sharded(
-        *(jax.sharding.reshard(x, NamedSharding(mesh, spec)) for x, spec in zip(operands, specs, strict=True))
-    )
+    made = sharded(*(_reshard(x, mesh, spec) for x, spec in zip(operands, together, strict=True)))
+    # Parameters and state stay where they were; an update is what jax's own arithmetic would make of all of them.
+    wanted = [together[source] if source >= step.first_grad else own[source] for source in step.sources]
+    return tuple(_reshard(x, mesh, spec) for x, spec in zip(made, wanted, strict=True))
+
+
+def joined(one: P, other: P) -> P | None:
+    """How jax shards the sum of two arrays: an axis as that one does which shards it. None where they contradict."""
+    length = max(len(one), len(other))
+    pairs = list(zip(_padded(one, length), _padded(other, length), strict=True))
+    entries = [y if x is None else x for x, y in pairs]
+    names = [name for entry in entries for name in _names(entry)]
+    agree = all(x is None or y is None or x == y for x, y in pairs) and len(names) == len(set(names))
+    return P(*entries) if agree else None
 
 
 def _mesh(operands: Sequence[Any]) -> Any:
@@ -91,35 +105,26 @@ def _check_mixture(mesh: Any, in_batches: bool) -> None:
         )
 
 
-def merged(specs: Sequence[P]) -> P | None:
-    """The sharding of the elementwise result of arrays with these: a dimension is split as one of them splits it.
+def _specs(step: Any, operands: Sequence[Any]) -> tuple[list[P], tuple[P, ...]]:
+    """How operands are sharded by their types, and how they have to be for a step: all of a leaf alike.
 
-    None where two of them split it in different ways, or where an axis of the mesh would be used twice.
+    The axes of a batch are sharded as the first leaf's.
     """
-    rank = max(map(len, specs))
-    entries = []
-    for dimension in zip(*(_padded(spec, rank) for spec in specs), strict=True):
-        split = {entry for entry in dimension if entry is not None}
-        if len(split) > 1:
-            return None
-        entries.append(split.pop() if split else None)
-    names = [name for entry in entries for name in _names(entry)]
-    return P(*entries) if len(names) == len(set(names)) else None
-
-
-def _specs(step: Any, operands: Sequence[Any]) -> tuple[P, ...]:
-    """How operands are to be sharded: those of a leaf alike, as their types say, and all along a batch as the first."""
-    specs = [jax.typeof(x).sharding.spec for x in operands]
-    of_batch = tuple(specs[step.begin])[: operands[0].ndim]
+    own = [jax.typeof(x).sharding.spec for x in operands]
+    batch = operands[0].ndim
+    of_batch = tuple(own[step.begin])[:batch]
+    own = [P(*of_batch, *tuple(spec)[batch:]) for spec in own]
     owners = _owners(step, len(operands))
-    of_leaf: dict[int | None, P] = {}
-    for leaf in range(step.leaves):
-        own = [P(*tuple(spec)[len(of_batch) :]) for spec, owner in zip(specs, owners, strict=True) if owner == leaf]
-        common = merged(own)
-        if common is None:
-            raise ValueError(f"the arrays of a leaf are sharded as {own}, along different axes; reshard them")
-        of_leaf[leaf] = common
-    return tuple(P(*of_batch) if owner is None else P(*of_batch, *of_leaf[owner]) for owner in owners)
+    of_leaf: dict[int | None, P] = {None: own[0]}
+    for owner, spec in zip(owners, own, strict=True):
+        if owner is not None:
+            of_leaf[owner] = joined(of_leaf.get(owner, spec), spec) or spec
+    return own, tuple(of_leaf[owner] for owner in owners)
+
+
+def _reshard(x: Any, mesh: Any, spec: P) -> Any:
+    kind = jax.typeof(x).sharding
+    return x if kind.mesh == mesh and kind.spec == spec else jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
 
 def _varying_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:

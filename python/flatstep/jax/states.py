@@ -20,13 +20,16 @@ _PARTS = {
     "amsgrad": ("ScaleByAmsgradState",),
     "optimistic_adam": ("ScaleByAdamState", "ScaleByOptimisticGradientState"),
 }
-_OF_RULES = {name for parts in _PARTS.values() for name in parts}
 # The fields that hold a rule's slots: which part of the chain's state, and the name in it.
 _SLOTS = {
     "adam": ((0, "mu"), (0, "nu")),
     "amsgrad": ((0, "mu"), (0, "nu"), (0, "nu_max")),
     "optimistic_adam": ((0, "mu"), (0, "nu"), (1, "previous_gradient")),
 }
+# What those that follow are, masked or not.
+_OTHERS = {"EmptyState", "ScaleByScheduleState", "WeightDecaySchedule"}
+# Averages of abs(g)^2: real where g is complex, too, though optax stores them as the parameter is.
+REAL_SLOTS = ("nu", "nu_max")
 
 
 class State(NamedTuple):
@@ -37,12 +40,12 @@ class State(NamedTuple):
 
     @classmethod
     def read(cls, rule: str, state: Any, others: int) -> State:
-        """TypeError where the state is not one that ``init`` makes, with so many parts beside the rule's own."""
+        """TypeError where the state is not one that ``init`` makes, with ``others`` parts after the rule's own."""
         is_chain = isinstance(state, (tuple, list)) and not hasattr(state, "_fields")
         found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
         own = list(_PARTS[rule])
-        is_foreign = len(found) != len(own) + others or any(name in _OF_RULES for name in found[len(own) :])
-        if not is_chain or found[: len(own)] != own or is_foreign:
+        rest = {type(_inner(part)).__name__ for part in state[len(own) :]} if is_chain else set()
+        if not is_chain or found[: len(own)] != own or len(found) != len(own) + others or not rest <= _OTHERS:
             raise TypeError(
                 f"state is {found}, expected {', '.join(own)} and {others} more; give what this optimizer's init or "
                 "step returned, or the same optimizer of optax"

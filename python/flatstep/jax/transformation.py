@@ -14,7 +14,7 @@ import optax
 from ..numbers import Number
 from .call import Step, carry_out, scalar_names
 from .leaves import Leaves
-from .states import State
+from .states import REAL_SLOTS, State
 
 Array = Any
 PyTree = Any
@@ -65,74 +65,29 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
 
     @property
     def step(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        """``step(params, state, grads, *, grad_scale=None)``: the parameters and the state after one step.
-
-        It belongs to ``update``, so that it is there in whatever is made again from the two fields, as jax.tree.map
-        makes it.
-        """
-        fused = getattr(self.update, "__self__", None)
-        if not isinstance(fused, _Fused):
-            raise AttributeError("step is gone with the update that was replaced; make another optimizer")
-        return fused.step
+        """The fused step. It belongs to ``update``, so that whatever is made of the two fields has it too."""
+        calls = getattr(self.update, "__self__", None)
+        if not isinstance(calls, _Calls):
+            raise AttributeError(
+                f"there is no fused step for update = {self.update!r}, which has replaced flatstep.jax's own; call "
+                "update, or make the optimizer with a function of flatstep.jax"
+            )
+        return calls.step
 
 
 def make(settings: Settings, reference: optax.GradientTransformation) -> FusedTransformation:
     """``reference`` is optax's own form, whose state is taken over."""
-    return FusedTransformation(reference.init, _Fused(settings).update)
+    return FusedTransformation(reference.init, _Calls(_Fused(settings)).update)
 
 
-def checked_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}, expected True or False")
-    return bool(value)
+class _Calls:
+    """The two calls of an optimizer: ``update`` is bound to this, and so leads to ``step``."""
 
-
-def checked_dtype(name: str, value: Any) -> Any:
-    try:
-        if value is None or jnp.issubdtype(jnp.dtype(value), jnp.floating):
-            return value
-    except TypeError:
-        pass
-    raise TypeError(f"{name} is {value!r}, expected None or a floating-point dtype")
-
-
-class _Fused:
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._hyperparameters = {name: _number(name, value) for name, value in settings.hyperparameters.items()}
-        if not callable(settings.learning_rate):
-            _number("learning_rate", settings.learning_rate)
-        if not (settings.decay.has_state and callable(settings.decay.strength)):
-            _number("weight_decay", settings.decay.strength)
-
-    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = None) -> tuple[PyTree, PyTree]:
-        """The parameters and the state after one step.
-
-        Under ``jax.jit`` with the first two donated both are changed in place, in one pass over memory. A leaf whose
-        gradient is None stays as it is.
-
-        Args:
-            params: arrays of any shapes, nested in any structure; None is a place without an array.
-            state: what ``init`` or a step returned.
-            grads: gradients, in the structure of ``params``.
-            grad_scale: number that gradients are multiplied with on the way in: clipping costs no pass of its own.
-                Another number compiles nothing. Default None: 1.
-
-        Raises:
-            TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
-        """
-        leaves = Leaves("params", params)
-        arrays = leaves.match("grads", grads)
-        before, slots = self._read(state, leaves, arrays)
-        _check_kinds(leaves, "params", leaves.arrays, "grads", arrays)
-        numbers = self._numbers(before)
-        if grad_scale is not None:
-            numbers["grad_scale"] = _as_operand("grad_scale", _number("grad_scale", grad_scale))
-        made = [list(leaves.arrays), *(list(slot) for slot in slots)]
-        for decays, indices in self._groups(leaves, arrays).items():
-            own = numbers if decays else {**numbers, "weight_decay": 0.0}
-            self._carry_out(indices, own, [leaves.arrays, *slots, arrays], made)
-        return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
+    def __init__(self, fused: _Fused) -> None:
+        self._fused = fused
+        # Kept, for jax.jit finds the programs that it has compiled by the function's identity. It does not refer to
+        # this object: a cycle would keep tracers alive.
+        self.step = fused.step
 
     def update(
         self, updates: PyTree, state: PyTree, params: PyTree | None = None, **extra: Any
@@ -150,11 +105,66 @@ class _Fused:
         Raises:
             TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
         """
+        return self._fused.update(updates, state, params)
+
+
+def checked_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}, expected True or False")
+    return bool(value)
+
+
+def checked_dtype(name: str, value: Any) -> Any:
+    try:
+        if value is None or jnp.issubdtype(jnp.dtype(value), jnp.inexact):
+            return value
+    except TypeError:
+        pass
+    raise TypeError(f"{name} is {value!r}, expected None or a floating-point dtype")
+
+
+class _Fused:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._hyperparameters = {name: _number(name, value) for name, value in settings.hyperparameters.items()}
+        if not callable(settings.learning_rate):
+            _number("learning_rate", settings.learning_rate)
+        if not (settings.decay.has_state and callable(settings.decay.strength)):
+            _number("weight_decay", settings.decay.strength)
+
+    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
+        """The parameters and the state after one step.
+
+        Under ``jax.jit`` with the first two donated both are changed in place, in one pass over memory. A leaf whose
+        gradient is None stays as it is.
+
+        Args:
+            params: arrays of any shapes, nested in any structure; None is a place without an array.
+            state: what ``init`` or a step returned.
+            grads: gradients, in the structure of ``params``.
+            grad_scale: number that gradients are multiplied with on the way in: clipping costs no pass of its own.
+                Default 1.
+
+        Raises:
+            TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
+        """
+        leaves = Leaves("params", params)
+        arrays = leaves.match("grads", grads)
+        leaves.require_complex("params", leaves.arrays, "grads", arrays, "give the gradient's real part")
+        before, slots = self._read(state, leaves, arrays)
+        numbers = {**self._numbers(before), "grad_scale": _scale(grad_scale)}
+        made = [list(leaves.arrays), *(list(slot) for slot in slots)]
+        for decays, indices in self._groups(leaves, arrays).items():
+            own = numbers if decays else {**numbers, "weight_decay": 0.0}
+            self._carry_out(indices, own, [leaves.arrays, *slots, arrays], made)
+        return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
+
+    def update(self, updates: PyTree, state: PyTree, params: PyTree | None) -> tuple[PyTree, PyTree]:
+        """The updates, and the state after them."""
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
-        _check_kinds(leaves, before.slots[1][0], slots[1], "updates", leaves.arrays)
         numbers = self._numbers(before)
-        arrays = [g if g is None else _at_least_as_wide(g, nu) for g, nu in zip(leaves.arrays, slots[1], strict=True)]
+        arrays = [g if g is None else _as_update(g, *own[:2]) for g, *own in zip(leaves.arrays, *slots, strict=True)]
         decay = self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
         if not decay.decoupled:
@@ -175,6 +185,9 @@ class _Fused:
         slots = [leaves.match(*slot, may_have_more) for slot in before.slots]
         for (name, _), slot in zip(before.slots, slots, strict=True):
             leaves.require(name, slot, grads)
+        for (name, _), slot in zip(before.slots, slots, strict=True):
+            if name.rsplit(".", 1)[-1] not in REAL_SLOTS:
+                leaves.require_complex(name, slot, leaves.name, leaves.arrays, "make the state without a real mu_dtype")
         return before, slots
 
     def _numbers(self, before: State) -> dict[str, Any]:
@@ -184,7 +197,7 @@ class _Fused:
         def at(name: str, value: ScalarOrSchedule, part: int) -> Any:
             if not callable(value):
                 return _number(name, value)
-            return _as_operand(name, _number(name, value(before.schedule_count(part))))  # another one at each step
+            return _as_operand(name, _number(name, value(before.schedule_count(part))))
 
         numbers = {
             "learning_rate": _as_operand("learning_rate", at("learning_rate", s.learning_rate, -1)),
@@ -258,22 +271,12 @@ def _call(
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
 
 
-def _check_kinds(
-    leaves: Leaves, name: str, arrays: Sequence[Array | None], of_grads: str, grads: Sequence[Array | None]
-) -> None:
-    """TypeError where one of an array and its gradient is complex, and the other is not."""
-    for index, (array, grad) in enumerate(zip(arrays, grads, strict=True)):
-        if array is not None and grad is not None and jnp.iscomplexobj(array) != jnp.iscomplexobj(grad):
-            path = leaves.path(index)
-            raise TypeError(
-                f"{of_grads}{path} is {grad.dtype}, but {name}{path} is {array.dtype}; expected two real arrays or two "
-                "complex ones"
-            )
-
-
-def _at_least_as_wide(grad: Array, nu: Array) -> Array:
+def _as_update(grad: Array, mu: Array, nu: Array) -> Array:
     """The gradient in the dtype that its updates have to have: nu is stored as the parameter is."""
-    return grad.astype(nu.dtype) if nu.dtype.itemsize > grad.dtype.itemsize else grad
+    dtype = nu.dtype if jnp.finfo(nu.dtype).bits > jnp.finfo(grad.dtype).bits else grad.dtype
+    if any(map(jnp.iscomplexobj, (grad, mu, nu))):
+        dtype = jnp.promote_types(dtype, jnp.complex64)
+    return grad if grad.dtype == dtype else grad.astype(dtype)
 
 
 def _plus(x: Array, factor: Any, y: Array | None) -> Array:
@@ -286,6 +289,12 @@ def _number(name: str, value: Any) -> Any:
     if isinstance(value, (jax.Array, np.ndarray)):
         return _as_operand(name, value)
     return _BOUNDS.get(name, _ANY).check(name, value)
+
+
+def _scale(value: Any) -> Any:
+    """grad_scale as an operand, since it changes from step to step; 1, the usual value, needs none."""
+    number = _number("grad_scale", value)
+    return number if isinstance(number, float) and number == 1 else _as_operand("grad_scale", number)
 
 
 def _as_operand(name: str, value: Any) -> Array:

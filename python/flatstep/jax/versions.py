@@ -1,4 +1,4 @@
-"""Whether the installed jax can run our steps, and their registration with it. For flatstep.jax only.
+"""Whether the jax at hand can run our steps, and their registration with it. For flatstep.jax only.
 
 XLA checks a handler's version when it starts, and one that it refuses leaves all of JAX unusable. So versions are
 compared here first, and nothing is registered before the first step is compiled.
@@ -15,26 +15,27 @@ from typing import Any
 
 OLDEST = {
     "jax": (0, 7, 1),  # before, jax had no reshard, and programs with Auto axes went to another partitioner
-    "optax": (0, 2, 7),  # the first whose amsgrad may leave biases uncorrected
+    "optax": (0, 2, 7),  # before, adamw did not count the steps of a weight decay's schedule, which it called with 0
+    "flax": (0, 12, 8),  # before, nnx.Optimizer had no graph, which ours hands on
 }
 
 
 def check() -> None:
     """ImportError where something is missing, too old or too new."""
-    for name, oldest in OLDEST.items():
-        check_module("flatstep.jax", name, oldest, "jax")
+    for name in ("jax", "optax"):
+        require(name, by="flatstep.jax", extra="jax")
     _check_interface(handler_module().api_version, _interface_of_jaxlib())
 
 
-def check_module(needed_by: str, name: str, oldest: tuple[int, ...], extra: str) -> None:
-    """ImportError where a module is missing or older than that."""
-    how = f"pip install 'flatstep[{extra}]'"
+def require(name: str, by: str, extra: str) -> None:
+    """ImportError where the package is missing, or older than the oldest that works."""
+    needed = f"{by} needs {name} {'.'.join(map(str, OLDEST[name]))} or later"
     try:
-        found: str = import_module(name).__version__
-    except ImportError as error:
-        raise ImportError(f"{needed_by} needs {name}: {how} ({error})") from None
-    if _numbers(found) < oldest:
-        raise ImportError(f"{needed_by} needs {name} {'.'.join(map(str, oldest))} or later, found {found}: {how}")
+        package = import_module(name)
+    except Exception as error:  # not only ImportError: an old package finds a new jax without what it asks for
+        raise ImportError(f"{needed}: pip install --upgrade 'flatstep[{extra}]' ({error})") from error
+    if _numbers(package.__version__) < OLDEST[name]:
+        raise ImportError(f"{needed}, found {package.__version__}: pip install --upgrade 'flatstep[{extra}]'")
 
 
 def handler_module() -> Any:
