@@ -94,7 +94,7 @@ REBUILT: dict[str, Any] = {
 
 @pytest.mark.parametrize("way", REBUILT)
 def test_step_survives(way):
-    """It is there in whatever is made of init and update, and it is that of update."""
+    """A rebuild from init and update has it, too: it is that of update."""
     opt = front.amsgrad(0.1)
     given = ONES, opt.init(ONES), ONES
     for made, expected in zip(*(jax.tree.leaves(step(*given)) for step in (REBUILT[way](opt), opt.step)), strict=True):

@@ -65,7 +65,7 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
 
     @property
     def step(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        """The fused step. It belongs to ``update``, so that whatever is made of the two fields has it too."""
+        """The fused step. It belongs to ``update``, so that each rebuild from the two fields has it too."""
         calls = getattr(self.update, "__self__", None)
         if not isinstance(calls, _Calls):
             raise AttributeError(
