@@ -17,7 +17,8 @@ import flatstep
 from . import device
 from .contender import Contender, Peer, Task, reason
 from .limit import as_jax, as_numpy, as_torch, limits
-from .measure import Clock, host_clock
+from .machine import free_memory
+from .measure import Clock, Run, host_clock
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,9 @@ class FrontEnd:
     limits: Callable[[Task], Iterator[Contender]]
     set_threads: Callable[[], None]
     clock: Clock = host_clock
+    host_seconds: Callable[[Run], float] | None = None  # that one run keeps the host, where the clock is a device's
+    free_memory: Callable[[], float] = free_memory  # bytes, where parameters and state are
+    seconds_per_element: float = 3e-8  # that a contender takes, in as few rounds as there can be
     has_device: Callable[[], bool] = lambda: True  # asked where its modules can be imported
 
     @property
@@ -122,6 +126,9 @@ FRONT_ENDS = {
             limits=device.limits,
             set_threads=lambda: None,
             clock=device.clock,
+            host_seconds=device.host_seconds,
+            free_memory=device.free_memory,
+            seconds_per_element=device.SECONDS_PER_ELEMENT,
             has_device=device.is_here,
         ),
     ]

@@ -24,17 +24,20 @@ AT_THE_LIMIT = 0.98  # share of the limit, from which on a step is as fast as th
 
 def show_cases(cases: Sequence[Measured], console: Console) -> None:
     """One table a front end: by case, each contender beside the faster limit and beside ours, and who is left out."""
-    for front_end, group in groupby(cases, lambda case: case.front_end):
+    for front_end, found in groupby(cases, lambda case: case.front_end):
+        group = [case for case in found if case.rows]
+        has_host = any(row.host_seconds for case in group for row in case.rows)
         table = Table(title=f"\n{front_end}, {flatstep.get_num_threads()} threads", title_justify="left", box=SIMPLE)
         table.add_column("step", no_wrap=True)
-        for column in ("time", "spread", "GB/s", "of limit", "times ours", "ulp"):
+        for column in ("time", "spread", "GB/s", "of limit", "times ours", "ulp", *["host"] * has_host):
             table.add_column(column, justify="right", no_wrap=True)
         table.add_column("")
-        for case in filter(lambda case: case.rows, group):
+        for case in group:
             table.add_section()
             table.add_row(Text(f"{case.rule}, {case.layout}, {case.shape}", style="bold cyan"))
             for row in [*filter(None, [case.limit]), *case.contenders]:
-                table.add_row(*_cells(case, row), style="dim" if row.is_limit else "bold" if row.is_ours else "")
+                style = "dim" if row.is_limit else "bold" if row.is_ours else ""
+                table.add_row(*_cells(case, row, has_host), style=style)
         console.print(table)
         for why, names in _left_out(cases, front_end).items():
             console.print(f"  left out: {'; '.join(names)}: {why}", style="dim")
@@ -51,7 +54,7 @@ def _left_out(cases: Sequence[Measured], front_end: str) -> dict[str, list[str]]
     return reasons
 
 
-def _cells(case: Measured, row: Row) -> Iterable[str]:
+def _cells(case: Measured, row: Row, has_host: bool) -> Iterable[str]:
     yield f"  {row.name}"
     yield duration(row.seconds.median)
     yield percent(row.seconds)
@@ -59,6 +62,8 @@ def _cells(case: Measured, row: Row) -> Iterable[str]:
     yield f"{row.share.median:.3f}"
     yield "" if row.is_limit else f"{row.times_ours.median:.2f}"
     yield "" if row.ulp is None else f"{row.ulp:,.1f}"
+    if has_host:
+        yield "" if row.host_seconds is None else duration(row.host_seconds)
     yield ", ".join(_remarks(case, row))
 
 

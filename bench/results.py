@@ -28,6 +28,7 @@ class Row:
     computes: str = ""
     bytes_per_element: float | None = None
     compile_seconds: float | None = None
+    host_seconds: float | None = None  # of one step, where ``seconds`` are a device's
     ulp: float | None = None  # worst error after some steps
 
 

@@ -17,12 +17,12 @@ from .contender import Contender, Peer, Task, reason
 from .data import Data
 from .front_ends import FRONT_ENDS, FrontEnd
 from .layouts import bytes_of, cost
-from .machine import free_memory, give_back_memory
+from .machine import give_back_memory
 from .measure import in_turns, spread
 from .results import Measured, Row
 
 COST_OF_A_CASE = 10**7  # elements, whose steps take about as long as all else about a case
-LEAST = 0.05, 3e-8  # seconds that a case takes, and an element of a contender, in as few rounds as there can be
+LEAST = 0.05  # seconds that a case takes besides those of its elements
 SPARE = 4  # arrays of the parameters' size, that a peer's intermediate results may need
 
 
@@ -68,7 +68,7 @@ def _measure(case: Case, plan: Plan, seconds: float, progress: Callable[[], None
     asked = [peer for peer in front_end.peers()[0] if peer.takes(task)]
     result.left_out = {peer.name: why for peer in asked if (why := peer.left_out(task))}
     peers = [peer for peer in asked if peer.name not in result.left_out]
-    why = _why_not(task, len(peers), plan.left)
+    why = _why_not(task, front_end, len(peers), plan.left)
     if not why:
         start = time.perf_counter()
         try:
@@ -83,13 +83,12 @@ def _measure(case: Case, plan: Plan, seconds: float, progress: Callable[[], None
     return result
 
 
-def _why_not(task: Task, peers: int, seconds: float) -> str:
+def _why_not(task: Task, front_end: FrontEnd, peers: int, seconds: float) -> str:
     """Why a case cannot be measured at all, or ""."""
-    of_a_case, of_an_element = LEAST
-    if seconds < of_a_case + of_an_element * task.elements * (1 + peers):
+    if seconds < LEAST + front_end.seconds_per_element * task.elements * (1 + peers):
         return "no time was left"
     needed = _bytes_needed(task, peers)
-    return f"needs {needed / 1e9:.0f} GB of memory" if needed > free_memory() else ""
+    return f"needs {needed / 1e9:.0f} GB of memory" if needed > front_end.free_memory() else ""
 
 
 def _bytes_needed(task: Task, peers: int) -> int:
@@ -131,7 +130,11 @@ class _Entries:
         runs = {contender.name: contender.run for contender in self.contenders}
         timed = in_turns(runs, self.plan.rounds, progress, seconds, self.front_end.clock, self._failed)
         ours = next(name for name, peer in self.peers.items() if peer.is_ours)
-        return _rows([contender for contender in self.contenders if contender.name in timed], timed, ours, self.ulps)
+        rows = _rows([contender for contender in self.contenders if contender.name in timed], timed, ours, self.ulps)
+        if self.front_end.host_seconds:
+            for row in rows:
+                row.host_seconds = self.front_end.host_seconds(runs[row.name])
+        return rows
 
     def _enter(self, peer: Peer, data: Data) -> None:
         contender = peer.make(self.task, data)

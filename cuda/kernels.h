@@ -7,7 +7,7 @@ namespace flatstep::device {
 
 // One cell of Rule x Layout. Without launches where the rule does not fit the layout.
 struct Kernel {
-  void (*load)();  // both, onto the current device, so that no launch fails for want of it
+  void (*load)();  // both, by Runtime::load, so that no launch fails for want of it
   void (*launch_preparation)(const Preparation&, void* stream);
   void (*launch_sweep)(const Sweep&, void* stream);
   int64_t coefficient_bytes;  // of one row

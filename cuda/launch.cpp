@@ -9,7 +9,7 @@
 namespace flatstep::device {
 
 void Launcher::load(int layout) const {
-  kernels_[layout].load();
+  runtime_.load(kernels_[layout].load);
   const Runtime::Failure failure = runtime_.launch_failure();
   if (failure.is_for_want_of_memory) throw OutOfDeviceMemory(text(layout, "", failure.why));
   if (!failure.why.empty()) throw std::runtime_error(text(layout, "", failure.why));

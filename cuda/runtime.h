@@ -44,6 +44,8 @@ class Runtime {
   virtual void wait(void* event) noexcept = 0;
   virtual void release_event(void* event) noexcept = 0;
 
+  virtual void load(void (*kernels)()) = 0;  // onto the current device, also while a stream is capturing
+
   struct Failure {
     std::string why;  // empty where there is none
     bool is_for_want_of_memory = false;

@@ -2,7 +2,6 @@
 #include <cuda_runtime.h>
 
 #include "batch.cuh"
-#include "driver.h"
 #include "prepare.cuh"
 #include "sweep.cuh"
 #include "target.h"
@@ -33,7 +32,6 @@ void launch_tables(const device::Batch& batch, const device::Tables& tables, voi
 // What fails here is found as the failure of a launch is.
 template <class R, class L>
 void load() {
-  const device::Relaxed mode;  // a first step may be captured, and loading is forbidden then by default
   cudaFuncAttributes unused;
   if (cudaFuncGetAttributes(&unused, prepare<R, typename L::Compute>) == cudaSuccess)
     cudaFuncGetAttributes(&unused, sweep<R, L>);

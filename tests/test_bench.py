@@ -23,6 +23,7 @@ from flatstep.bench import (
     cases,
     command,
     compare,
+    device,
     exact,
     handover,
     layouts,
@@ -317,8 +318,10 @@ def small_case() -> cases.Case:
     return cases.Case("numpy", "amsgrad", F32, shapes.one_array(1000))
 
 
-def measured(monkeypatch, *peers: Peer, seconds: float = 60, case: cases.Case | None = None) -> results.Measured:
-    front_end = replace(FRONT_ENDS["numpy"], modules=[])
+def measured(
+    monkeypatch, *peers: Peer, seconds: float = 60, case: cases.Case | None = None, **settings: object
+) -> results.Measured:
+    front_end = replace(FRONT_ENDS["numpy"], modules=[], **settings)
     monkeypatch.setitem(FRONT_ENDS, "numpy", front_end)
     monkeypatch.setattr(type(front_end), "peers", lambda self: ([OURS, *peers], []))
     plan = Plan(rounds=3, end=time.perf_counter() + seconds, quick=True)
@@ -377,8 +380,80 @@ def test_without_time_a_case_has_ours_and_the_limit(monkeypatch):
 
 
 def test_without_memory_a_case_says_so(monkeypatch):
-    monkeypatch.setattr("flatstep.bench.runner.free_memory", lambda: 1.0)
-    assert "GB of memory" in measured(monkeypatch).left_out["flatstep"]
+    assert "GB of memory" in measured(monkeypatch, free_memory=lambda: 1.0).left_out["flatstep"]
+
+
+def test_a_case_of_a_fast_front_end_takes_little_time(monkeypatch):
+    """By what its elements take there, not by what they take on a processor."""
+    monkeypatch.setattr("flatstep.bench.runner.Data", lambda *_: None)
+    limits = FRONT_ENDS["numpy"].limits
+    there = dict(free_memory=lambda: math.inf, limits=lambda task: limits(replace(task, elements=1)))
+    case = cases.Case("numpy", "amsgrad", F32, shapes.one_array(2**28))
+    for seconds_per_element, is_left_out in [(3e-8, True), (3e-10, False)]:
+        found = measured(monkeypatch, seconds=10, case=case, seconds_per_element=seconds_per_element, **there)
+        assert (found.ours is None) == is_left_out
+
+
+def test_the_time_of_the_host_is_a_column_of_its_own(monkeypatch):
+    without, found = measured(monkeypatch), measured(monkeypatch, host_seconds=lambda run: 0.25)
+    assert {row.host_seconds for row in found.rows} == {0.25}
+    assert "250.000 ms" in shown(report.show_cases, [found])
+    assert " host " not in shown(report.show_cases, [without])
+
+
+class Device:
+    """A device with a clock of its own, which a host launches onto: a step takes each of them its time."""
+
+    def __init__(self, monkeypatch, cycle: float = 1e-9):
+        torch = pytest.importorskip("torch")
+        self.host = self.now = 0.0
+        for name, replaced in {
+            "Event": lambda enable_timing: self.Event(self),
+            "synchronize": lambda: None,
+            "_sleep": lambda cycles: self.launch(1e-6, cycles * cycle),
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, replaced)
+        self.zero_ = lambda: self.launch(1e-6, 1e-4)
+        monkeypatch.setattr(device, "_scratch", lambda: self)
+
+    def launch(self, on_host: float, on_device: float) -> None:
+        self.host += on_host
+        self.now = max(self.now, self.host) + on_device
+
+    class Event:
+        def __init__(self, owner):
+            self.owner = owner
+
+        def record(self):
+            self.at = max(self.owner.now, self.owner.host)
+
+        def query(self):
+            return self.owner.host >= self.at
+
+        def elapsed_time(self, end):
+            return (end.at - self.at) * 1e3
+
+
+@pytest.mark.parametrize("launches", [1, 10, 10_000])
+def test_a_device_is_timed_by_what_it_does(monkeypatch, launches):
+    """And not by its host, which takes ten times as long to launch a step."""
+    played = Device(monkeypatch)
+
+    def step():
+        for _ in range(launches):
+            played.launch(1e-5, 1e-6)
+
+    assert device.clock(step, 3) == pytest.approx(launches * 1e-6)
+
+
+def test_a_step_that_waits_for_its_device_is_timed_as_it_is(monkeypatch):
+    played = Device(monkeypatch)
+
+    def step():
+        played.launch(1e-5, 1e-3)
+        played.host = played.now
+
+    assert device.clock(step, 3) == pytest.approx(1e-3, rel=0.1)
 
 
 def test_memory_is_that_of_who_takes_part(monkeypatch):

@@ -67,6 +67,14 @@ def quads(name: str) -> tuple[int, int]:
     return stored + formats[1] * pack // 16, stored
 
 
+def loops(ptx: str) -> list[str]:
+    """What lies between a label and each branch back to it."""
+    lines = ptx.splitlines()
+    labels = {line.partition(":")[0]: at for at, line in enumerate(lines) if re.match(r"\$\w+:", line)}
+    branches = ((at, re.search(r"\bbra\S*\s+(\$\w+)", line)) for at, line in enumerate(lines))
+    return ["\n".join(lines[labels[to[1]] : at]) for at, to in branches if to and labels[to[1]] < at]
+
+
 @nvcc
 @pytest.mark.skipif(shutil.which("c++filt") is None, reason="needs c++filt, from binutils")
 def test_sixteen_bytes_at_a_time(tmp_path_factory):
@@ -85,8 +93,10 @@ def test_sixteen_bytes_at_a_time(tmp_path_factory):
         # Besides those of streams there are loads of tables.
         assert len(re.findall(r"ld\.global\.v4\.[fub]32|ld\.global\.v2\.[fub]64", text)) >= loads, name
         assert len(re.findall(r"st\.global\.v4\.u32", text)) == stores, name
-        # Segment, tile and gradient, each read once: a gradient held by reference would be read in every iteration.
-        assert len(re.findall(r"ld\.global\.[ub]64", text)) <= 24, name
+        packs = [body for body in loops(text) if "st.global.v4" in body]
+        assert packs, name
+        # No table is read again between packs: a store could have changed it, so that packs would wait for it.
+        assert not [load for body in packs for load in re.findall(r"ld\.global\S*", body) if ".v" not in load], name
     assert sweeps == kernels() - 2 * len(_core.rules()) - 1
 
 
@@ -95,7 +105,7 @@ def test_imports_where_there_is_no_driver():
     """And says so, or names the devices."""
     from flatstep import _cuda
 
-    assert re.search(r"\b\d{2,3}\b", str(_cuda.architectures))
+    assert _cuda.architectures
     try:
         assert all(major >= 7 for _, (major, _) in _cuda.devices())
     except RuntimeError as error:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -202,6 +203,36 @@ def test_a_graph_needs_capturable():
             opt.step()
     torch.cuda.synchronize()
     same_bits(there[0].cpu(), before.cpu())
+
+
+FIRST_CAPTURED = """
+from test_cuda_torch import DEFAULTS, DEVICE, SHAPES, give_grads, pair, same, torch
+case = DEFAULTS[0]
+here, there = pair(SHAPES)
+opts = case.make(here), case.make(there)
+give_grads(here, seed=0)
+opts[0].step()
+opts[1].load_state_dict(opts[0].state_dict())
+opts[1].param_groups[0]["capturable"] = True
+for param, other in zip(here, there, strict=True):
+    other.data.copy_(param.data)
+    other.grad = param.grad.to(DEVICE)
+graph = torch.cuda.CUDAGraph()
+with torch.cuda.graph(graph):
+    opts[1].step()
+for _ in range(2):
+    graph.replay()
+    opts[0].step()
+same(opts, here, there)
+"""
+
+
+def test_the_first_step_of_a_process_may_be_captured():
+    """As when training is resumed: kernels are loaded while the capture is under way, which CUDA forbids by default."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    command = [sys.executable, "-c", FIRST_CAPTURED]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
 
 
 @defaults

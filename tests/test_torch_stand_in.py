@@ -127,8 +127,12 @@ def test_the_host_asks_for_nothing(case, unread):
 
 
 @defaults
-def test_a_graph_follows_its_numbers(case):
-    """Steps that are captured once and replayed: a schedule, overflows and eager steps in between have their effect."""
+@pytest.mark.parametrize("is_resumed", [False, True], ids=["", "resumed"])
+def test_a_graph_follows_its_numbers(case, is_resumed):
+    """Steps that are captured once and replayed: a schedule, overflows and eager steps in between have their effect.
+
+    An optimizer that is resumed loads its kernels during the capture.
+    """
     rng = np.random.default_rng(1)
     arrays, grads = some(rng), some(rng)
     params, twin = params_of(arrays), params_of(arrays)
@@ -140,6 +144,11 @@ def test_a_graph_follows_its_numbers(case):
         set_grads(group, [grad.copy() for grad in grads])
     opt.step()  # as torch asks for, before a graph
     eager.step()
+    if is_resumed:
+        state = opt.state_dict()
+        opt = case.make(params, capturable=True)
+        opt.load_state_dict(state)
+        opt.param_groups[0]["lr"], opt.found_inf = lr, overflow
     with stand_in.capturing():
         opt.step()
     captured = [param.grad for param in params]

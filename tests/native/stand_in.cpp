@@ -58,7 +58,7 @@ void launch_tables(const device::Batch& batch, const device::Tables& tables, voi
 
 template <class R, class L>
 void load() {
-  testing::active->load();
+  testing::active->load_kernel();
 }
 
 template <class R, class T>
@@ -218,7 +218,17 @@ device::Runtime::Failure StandIn::launch_failure() {
   return {std::exchange(launch_failed_, false) ? "a planned failure" : ""};
 }
 
-void StandIn::load() {
+void StandIn::load(void (*kernels)()) {
+  may_load_ = true;
+  kernels();
+  may_load_ = false;
+}
+
+// As a capture of CUDA's forbids by default, of any stream.
+void StandIn::load_kernel() {
+  const auto is_captured = [](const Stream& stream) { return stream.captured.has_value(); };
+  if (!may_load_ && std::any_of(streams_.begin(), streams_.end(), is_captured))
+    throw std::logic_error("no kernel may be loaded while a stream is capturing");
   ++loads;
   load_lacks_memory_ = is_to_fail();
   launch_failed_ = launch_failed_ || fails_loads;

@@ -50,7 +50,7 @@ class StandIn : public device::Runtime {
   void* last_stream = nullptr;  // that a launch went to
 
   // For kernels: `tables` is the device memory that the kernel begins with.
-  void load();
+  void load_kernel();
   void enqueue_launch(void* stream, const std::vector<const void*>& tables, std::function<void()> kernel);
 
   int current_device() override { return device_; }
@@ -73,6 +73,7 @@ class StandIn : public device::Runtime {
   bool is_past(void* event) override;
   void wait(void* event) noexcept override;
   void release_event(void* event) noexcept override;
+  void load(void (*kernels)()) override;
   Failure launch_failure() override;
 
  private:
@@ -125,6 +126,7 @@ class StandIn : public device::Runtime {
 
   int device_ = 0;
   bool launch_failed_ = false, load_lacks_memory_ = false;
+  bool may_load_ = false;  // even while a stream is capturing
   Random choice_{1};
   std::deque<Stream> streams_;
   Stream* now_;
