@@ -422,7 +422,7 @@ COUNTS = {
 @defaults
 @pytest.mark.parametrize("kind", COUNTS)
 def test_counts_stay_in_their_tensor(case, kind):
-    """One of one element, shared with another process, say, counts the updates, whatever its shape and dtype."""
+    """A tensor of one element, shared with another process, say, counts the updates. Any shape and dtype will do."""
     (param,), (plain,) = twins([(6,)])
     opt, peer = case.make([param]), case.make([plain])
     count = COUNTS[kind]()

@@ -64,7 +64,7 @@ def check_types(group: Group) -> None:
 def step_numbers(group: Group) -> tuple[Group, Group]:
     """The numbers of a step by name: as floats, and those on a device, which the host does not read.
 
-    What torch.optim steps with is taken, whatever its value: schedulers move numbers slightly out of their bounds.
+    Bounds are not looked at: torch.optim steps with any number, and schedulers move numbers slightly out of bounds.
     """
     b1, b2 = _two(group["betas"])
     given = {"lr": group["lr"], "b1": b1, "b2": b2}
