@@ -43,7 +43,7 @@ def free_memory() -> float:
 
 
 def clock(run: Run, repeats: int) -> float:
-    """Seconds that a run takes on the device, the mean over the repeats.
+    """Seconds that a run takes on the device: the mean of several.
 
     Where the device has reached a run before the host has launched all of it, the run is timed again with a longer head
     start. No head start helps a run that waits for the device, or one of more launches than CUDA queues: it has none.
