@@ -72,7 +72,7 @@ def test_a_quick_run_has_every_case(quick):
     expected = [case for case in cases.cases(quick=True) if case.front_end in HERE]
     assert [case.key for case in found.cases] == [(*case[:2], case.layout.name, case.shape.name) for case in expected]
     timed = [case for case in found.cases if case.rows]
-    assert {case.front_end for case in timed} == set(HERE)
+    assert timed and all(case.rows or case.left_out for case in found.cases)
     assert {why for case in found.cases if not case.rows for why in case.left_out.values()} <= {"no time was left"}
     for case in timed:
         assert case.ours is not None and case.limit is not None
