@@ -241,7 +241,12 @@ REFUSED = {
     "no numbers": (with_state(exp_avg=torch.zeros(4, device="meta")), "exp_avg in .* is on the meta device"),
     "a text": (with_state(exp_avg_sq="zeros"), "exp_avg_sq in the state of parameter 1 .* is a str, expected a torch"),
     "a list": (with_state(exp_avg=[0.0, 0.0, 0.0, 0.0]), "exp_avg in the state of parameter 1 .* is a list"),
-    "a text as count": (with_state(step="2"), "step in the state of parameter 1 .* is a str"),
+    "a text as count": (
+        with_state(step="2"),
+        "step in the state of parameter 1 .* is '2', expected a number from 0 on",
+    ),
+    "a count below 0": (with_state(step=-1), "step in the state of parameter 1 .* is -1, expected a number from 0"),
+    "a count too large": (with_state(step=10**400), "step in the state of parameter 1 .* expected a number from 0 on"),
     "two counts": (with_state(step=torch.ones(2)), "step in the state of parameter 1 .* has shape .2,."),
     "no dict": (
         lambda saved: saved["state"].update({1: "nothing"}),

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _ALL_GROUPS_HAVE = ("lr", "betas", "eps", "weight_decay")  # of Adam and its relatives, in every version of torch
 
 
+_TOO_MANY = 2**62  # steps, for the count of the compiled core
+
+
 @dataclass
 class _Ready:
     """A value that the state is to hold as it is. Hides it from torch, which would cast it to its parameter's dtype."""
@@ -159,8 +162,8 @@ def _copy(value: Tensor, device: torch.device, dtype: torch.dtype | None, what: 
 
 def _step(step: Any, param: Tensor, what: str) -> Tensor:
     if not isinstance(step, Tensor):
-        if not isinstance(step, (int, float)):
-            raise ValueError(f"{what} is a {type(step).__name__}, expected a number or a tensor of one")
+        if not (isinstance(step, (int, float)) and 0 <= step < _TOO_MANY):
+            raise ValueError(f"{what} is {step!r}, expected a number from 0 on, or a tensor of one")
         return count(step, param)
     if step.numel() != 1:
         raise ValueError(f"{what} has shape {tuple(step.shape)}, expected a tensor of one number")
