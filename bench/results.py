@@ -57,8 +57,9 @@ class Measured:
 
     @property
     def limit(self) -> Row | None:
-        """The faster of its forms, which the shares are of."""
-        return min((row for row in self.rows if row.is_limit), key=lambda row: row.seconds.median, default=None)
+        """The faster of its forms, which the shares are of: its own is 1. Medians may tie once they are rounded."""
+        limits = [row for row in self.rows if row.is_limit]
+        return min(limits, key=lambda row: (row.share != (1, 1, 1), row.seconds.median), default=None)
 
     @property
     def contenders(self) -> Iterator[Row]:

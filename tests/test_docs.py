@@ -122,11 +122,14 @@ DIFFERENCES = README.parent / "docs" / "differences.md"
 
 def test_every_difference_has_a_test():
     """Each row of the tables names, in its last column, a test that there is."""
-    lines = DIFFERENCES.read_text(encoding="utf-8").splitlines()
-    rows = [line.strip("| ").split(" | ") for line in lines if "::" in line]
-    assert len(rows) > 10
+    lines = [line for line in DIFFERENCES.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    rows = [line.strip("| ").split(" | ") for line in lines if not line.startswith("|---")]
+    headers = [row for row in rows if row[-1] == "test"]
+    assert len(headers) == 4
     for row in rows:
         assert len(row) == 4, row
+        if row in headers:
+            continue
         file, name = row[-1].split("::")
         text = (README.parent / "tests" / file).read_text(encoding="utf-8")
         assert re.search(rf"^def {name}\(", text, re.MULTILINE), row

@@ -245,6 +245,29 @@ def test_gradients_are_unscaled_after_the_step(case, name, dtype):
 
 
 @defaults
+@pytest.mark.parametrize("kind", ["negated", "conjugated", "imaginary part", "made in inference mode"])
+def test_odd_gradients_are_unscaled_too(case, kind):
+    """In their memory, which holds other numbers than they mean."""
+    values = torch.tensor([8.0, 16.0, -24.0])
+    with torch.inference_mode(kind == "made in inference mode"):
+        grad = {
+            "negated": lambda: torch._neg_view(-values),
+            "conjugated": lambda: torch.complex(values, -values).conj(),
+            "imaginary part": lambda: torch.complex(values, -values).conj().imag,
+            "made in inference mode": lambda: values * 1,
+        }[kind]()
+    (param,), (plain,) = twins([(3,)], grad.dtype)
+    opt, peer = case.make([param], fused=True), case.make([plain])
+    opt.grad_scale = torch.tensor(8.0)
+    param.grad, plain.grad = grad, grad.resolve_conj().resolve_neg().clone() / 8
+    opt.step()
+    peer.step()
+    same_bits(param, plain)
+    assert param.grad is grad
+    assert torch.equal(grad.resolve_conj().resolve_neg(), plain.grad)
+
+
+@defaults
 def test_a_gradient_that_cannot_be_unscaled_in_place(case):
     """Is named before anything is done, as torch raises for it."""
     params, _ = twins([(3,), (4,)])

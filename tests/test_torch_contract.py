@@ -682,6 +682,13 @@ def test_another_default_device(case):
     assert opt.state[columns[1]]["step"].item() == 3
 
 
+def test_a_wrapper_may_say_who_unscales():
+    """torch's optimizers keep that in an attribute, which wrappers set."""
+    opt = front.Adam(twins([(3,)])[0])
+    opt._step_supports_amp_scaling = True
+    assert opt._step_supports_amp_scaling is True
+
+
 def breakers():
     """What may be wrong with the last parameter; each takes the optimizer and the parameter."""
 
@@ -709,6 +716,7 @@ def breakers():
         "NaN step": (state(step=torch.tensor(float("nan"))), ValueError, "has a step of nan"),
         "state's shape": (state(exp_avg=torch.zeros(5)), ValueError, "but its exp_avg has"),
         "state's dtype": (state(exp_avg=torch.zeros(6, dtype=torch.int32)), (TypeError, ValueError), "1 of group 0"),
+        "expanded state": (state(exp_avg=torch.zeros(1).expand(6)), ValueError, "exp_avg of param 1 .* share memory"),
         "no tensor": (state(exp_avg=[]), TypeError, "state exp_avg of param 1 of group 0 is a list"),
         "state on meta": (state(exp_avg=torch.zeros(6, device="meta")), ValueError, "is on meta"),
     }

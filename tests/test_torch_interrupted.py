@@ -7,11 +7,13 @@ import itertools
 import os
 
 import pytest
+from torch.overrides import TorchFunctionMode
 
 from interrupts import PACKAGE, interrupted
 from torch_cases import DEFAULTS, give_grads, torch, twins
 
-FOLDERS = (PACKAGE, os.path.join(os.path.dirname(torch.__file__), "optim", ""))
+TORCH = os.path.dirname(torch.__file__)
+FOLDERS = (PACKAGE, os.path.join(TORCH, "optim", ""), os.path.join(TORCH, "utils", "hooks.py"))
 case = DEFAULTS[-1]
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # raised in a callback
 
@@ -37,7 +39,7 @@ def model(steps):
     return opt, params
 
 
-def at_every_moment(fresh, call):
+def at_every_moment(fresh, call, folders=FOLDERS):
     """Calls on a fresh optimizer each time, until the call has no such moment; what each has left behind."""
     opt, params = fresh()
     old = content(opt, params)
@@ -47,12 +49,11 @@ def at_every_moment(fresh, call):
     seen = []
     for moment in itertools.count(1, 3):  # the windows that matter are wider
         opt, params = fresh()
-        if not interrupted(lambda opt=opt: call(opt), moment, folders=FOLDERS):
+        if not interrupted(lambda opt=opt: call(opt), moment, folders=folders):
             break
         seen.append(content(opt, params) == new)
         assert seen[-1] or content(opt, params) == old, f"half done at moment {moment}"
-        give_grads(params, seed=10)
-        opt.grad_scale = None
+        call(opt)
         opt.step()
     assert seen.count(False) > 50 and seen.count(True) > 0
 
@@ -62,21 +63,41 @@ def test_a_step(steps):
     at_every_moment(lambda: model(steps), lambda opt: opt.step())
 
 
+class Watching(TorchFunctionMode):
+    """Code of a user's in Python, around each of torch's operations."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_under_a_mode():
+    def call(opt):
+        with Watching():
+            opt.step()
+
+    at_every_moment(lambda: model(2), call, (*FOLDERS, __file__))
+
+
 def test_gradients_are_unscaled_with_the_step():
     def fresh():
         opt, params = model(2)
         opt.grad_scale = torch.tensor(4.0)
-        return opt, [*params, *(torch.nn.Parameter(param.grad) for param in params)]  # the gradients' memory
+        return opt, params
 
-    opt, tensors = fresh()
-    old = [tensor.tolist() for tensor in tensors]
+    def seen_in(params):
+        return [[tensor.tolist() for tensor in (param, param.grad)] for param in params]
+
+    opt, params = fresh()
+    old = seen_in(params)
     opt.step()
-    new = [tensor.tolist() for tensor in tensors]
-    for moment in itertools.count(1, 3):  # the windows that matter are wider
-        opt, tensors = fresh()
+    new, seen = seen_in(params), []
+    for moment in itertools.count(1, 3):
+        opt, params = fresh()
         if not interrupted(opt.step, moment, folders=FOLDERS):
             break
-        assert [tensor.tolist() for tensor in tensors] in (old, new)
+        seen.append(seen_in(params))
+        assert seen[-1] in (old, new)
+    assert old in seen and new in seen
 
 
 def test_a_load():

@@ -1,4 +1,4 @@
-// Lets one caller at a time use an optimizer. For step.cpp's and torch.cpp's, which Python calls within `run`.
+// Lets one caller at a time use an optimizer. Python calls the steps of step.cpp and torch.cpp within `run`.
 #include <atomic>
 
 #include "bind.h"
@@ -8,8 +8,8 @@ namespace flatstep {
 
 namespace {
 
-// Who comes while another is inside gets a RuntimeError, and does not wait. After a fork during a call the child finds
-// that call's half-done work, and is told so.
+// A second caller gets a RuntimeError and does not wait. After a fork during a call the child has that call's half-done
+// work, and its calls raise a RuntimeError that says so.
 //
 // Between taking and giving back lies nothing but the call of a function, in C: a signal's handler can raise between
 // any two of Python's own instructions, and so before or after all that a `with` or a `finally` does.

@@ -207,8 +207,8 @@ class Optimizer:
         """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
 
         Write into the arrays: ``opt.state["mu"]["w"][...] = 0``, or ``opt.state["mu"]["w"] *= 2``. The dicts and lists
-        around them refuse to be changed; those of ``state_dict()`` are plain. What is on a device comes as arrays of
-        the parameter's own library.
+        around them refuse to be changed, and are no dicts to jax.tree.map; those of ``state_dict()`` are plain. What is
+        on a device comes as arrays of the parameter's own library.
         """
         state = {slot: self._tree.build(map(_lent, self._state.views(slot))) for slot in self._state.slots}
         found: dict[str, Any] = read_only(state, _WRITE_INTO)

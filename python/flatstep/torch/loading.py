@@ -17,15 +17,13 @@ from torch import Tensor
 from .. import _core
 from . import devices
 from .numbers import UNSAID, Group
-from .plain import count, dtype_name
+from .plain import count, dtype_name, is_abstract
 
 if TYPE_CHECKING:
     from .optimizer import FusedOptimizer
 
-_ALL_GROUPS_HAVE = ("lr", "betas", "eps", "weight_decay")  # of Adam and its relatives, in every version of torch
-
-
 _TOO_MANY = 2**62  # steps, for the count of the compiled core
+_ALL_GROUPS_HAVE = ("lr", "betas", "eps", "weight_decay")  # of Adam and its relatives, in every version of torch
 
 
 @dataclass
@@ -44,6 +42,8 @@ def prepare(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
     _check_form(state_dict)
     for index, group in enumerate(state_dict["param_groups"]):
         _check_group(optimizer, f"group {index} of the state_dict", group)
+    for own, loaded in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
+        optimizer.check_group({**optimizer.defaults, **UNSAID, **loaded, "params": own["params"]})
     states = dict(state_dict["state"])
     for key, param, group in _parameters(optimizer, state_dict):
         if key in states:
@@ -117,6 +117,8 @@ def _prepared(optimizer: FusedOptimizer, key: Any, state: Any, param: Tensor, gr
         raise ValueError(f"{what} is a {type(state).__name__}, expected a dict")
     if not state:
         return state
+    # Twice on its way where an interrupted load has left its hook.
+    state = {name: value.value if isinstance(value, _Ready) else value for name, value in state.items()}
     slots = optimizer.keys_of(group)
     missing = [name for name in ("step", *slots) if name not in state]
     if missing:
@@ -129,8 +131,7 @@ def _prepared(optimizer: FusedOptimizer, key: Any, state: Any, param: Tensor, gr
             f"{what} has {unknown}, which {type(optimizer).__name__} does not have; it was saved by another optimizer"
         )
     for name in slots:
-        if not isinstance(state[name], Tensor):
-            raise ValueError(f"{name} in {what} is a {type(state[name]).__name__}, expected a torch.Tensor")
+        _check_slot(state[name], param, f"{name} in {what}")
     ready: dict[str, Any] = {"step": _step(state["step"], param, f"step in {what}")}
     for name, dtype in _dtypes(optimizer, state, param, group).items():
         ready[name] = _copy(state[name], param.device, dtype, f"{name} in {what}")
@@ -154,6 +155,15 @@ def _dtypes(optimizer: FusedOptimizer, state: dict[str, Any], param: Tensor, gro
     return fresh
 
 
+def _check_slot(value: Any, param: Tensor, what: str) -> None:
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{what} is a {type(value).__name__}, expected a torch.Tensor")
+    if value.layout != torch.strided:
+        raise ValueError(f"{what} has layout {value.layout}, expected torch.strided")
+    if value.shape != param.shape:
+        raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {tuple(param.shape)} like its parameter")
+
+
 def _copy(value: Tensor, device: torch.device, dtype: torch.dtype | None, what: str) -> Tensor:
     if value.is_meta and device.type != "meta":
         raise ValueError(f"{what} is on the meta device, without numbers; load the file with map_location='cpu'")
@@ -161,11 +171,15 @@ def _copy(value: Tensor, device: torch.device, dtype: torch.dtype | None, what: 
 
 
 def _step(step: Any, param: Tensor, what: str) -> Tensor:
-    if not isinstance(step, Tensor):
-        if not (isinstance(step, (int, float)) and 0 <= step < _TOO_MANY):
-            raise ValueError(f"{what} is {step!r}, expected a number from 0 on, or a tensor of one")
-        return count(step, param)
-    if step.numel() != 1:
+    is_tensor = isinstance(step, Tensor)
+    if is_tensor and step.numel() != 1:
         raise ValueError(f"{what} has shape {tuple(step.shape)}, expected a tensor of one number")
+    if is_tensor and is_abstract(step):
+        return _copy(step, devices.of_count(param), None, what)
+    number = step.item() if is_tensor else step
+    if not (isinstance(number, (int, float)) and 0 <= number < _TOO_MANY and number == int(number)):
+        raise ValueError(f"{what} is {number!r}, expected a whole number from 0 on")
+    if not is_tensor:
+        return count(number, param)
     # A device counts in float32, and a capturable or fused optimizer of torch does so too.
     return _copy(step, devices.of_count(param), torch.float32 if devices.is_apart(param.device) else None, what)

@@ -13,8 +13,8 @@ from . import devices
 
 Group = dict[str, Any]
 
-# What torch's optimizers do without having a word for it. Groups do not say it either: the distributed checkpoints of
-# torch can be loaded only into groups that have no keys beside theirs.
+# Options that torch's optimizers do not have, at the values that give torch's behaviour. A group leaves them out then:
+# the distributed checkpoints of torch can be loaded only into groups that have no keys beside torch's.
 UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_dtype": None}
 
 LARGEST = 2.0**128 - 2.0**104  # that float32 can hold

@@ -36,6 +36,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     grad_scale: torch.Tensor | None  # torch.amp.GradScaler sets both for a step, multiplied with a scale that is there
     found_inf: torch.Tensor | None
 
+    _unscales: bool | None = None  # where a wrapper has set _step_supports_amp_scaling
     _makers: list[object]
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
@@ -57,7 +58,13 @@ class FusedOptimizer(torch.optim.Optimizer):
         being called, and clip gradients before it. Not for parameters of FSDP1: its ShardedGradScaler asks the other
         ranks for overflows only when it unscales.
         """
+        if self._unscales is not None:
+            return self._unscales
         return bool(self.defaults["fused"]) and not any(getattr(p, "_fsdp_flattened", False) for p in self._params())
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        self._unscales = value
 
     def _params(self) -> Iterator[torch.Tensor]:
         return (param for group in self.param_groups for param in group["params"])
@@ -82,7 +89,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         return self.keys_of(self.defaults)
 
     def keys_of(self, group: Group) -> list[str]:
-        """Those in a group."""
+        """The keys of a parameter's state in a group, but for ``step``."""
         return [KEYS[slot] for slot in _slots(self.rule_of(group))]
 
     def foreign_keys(self) -> list[str]:
@@ -100,7 +107,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
-            self._check_group(group)
+            self._check_capturable(group)
+            self.check_group(group)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -108,12 +116,15 @@ class FusedOptimizer(torch.optim.Optimizer):
             if name in param_group and type(param_group[name]) is type(value) and param_group[name] == value:
                 del param_group[name]
 
-    def _check_group(self, group: Group) -> None:
-        # Groups of a loaded state, perhaps saved beside a GPU, are let be.
+    def _check_capturable(self, group: Group) -> None:
+        # Groups of a loaded state, perhaps saved beside a GPU, are not checked.
         elsewhere = [param.device for param in group["params"] if not devices.is_apart(param.device)]
         if group["capturable"] and elsewhere:
             why = devices.refusal(elsewhere[0]) or "is on the CPU"
             raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
+
+    def check_group(self, group: Group) -> None:
+        """TypeError or ValueError where a group could not be stepped."""
         check_types(group)
         self._row(group, 1.0)
         for dtype in {param.dtype for param in group["params"]}:
@@ -244,15 +255,16 @@ class FusedOptimizer(torch.optim.Optimizer):
 
         The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
         """
-        wanting, stepped = step({}, *modes, completion)
+        wanting, stepped = _step_with(step, {}, modes, completion)
         if wanting:
             with torch.inference_mode(False), torch.no_grad():
                 stand_ins = self._stand_ins(wanting, groups, modes[2])
-                stand_ins.place_states()
                 try:
-                    _, stepped = step(stand_ins.tensors, *modes, stand_ins.completion() + completion)
+                    stand_ins.place_states()
+                    _, stepped = _step_with(step, stand_ins.tensors, modes, stand_ins.completion() + completion)
                 finally:
                     stand_ins.withdraw_states()
+                stand_ins.count_abstract()
         return stepped  # type: ignore[no-any-return]
 
     def _stand_ins(self, wanting: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
@@ -301,10 +313,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
             rules = [(rule, ["step", *[KEYS[slot] for slot in _slots(rule)]]) for rule in self.rules]
-            self._made = (
-                _core.TorchStepper(rules, plain_types, exchange_api, makers),
-                _core.Exclusive(),
-            )
+            exclusive = self.__dict__.setdefault("_exclusive", _core.Exclusive())  # one, also for two threads at once
+            self._made = _core.TorchStepper(rules, plain_types, exchange_api, makers), exclusive
         return self._made
 
     @staticmethod
@@ -343,6 +353,14 @@ class FusedOptimizer(torch.optim.Optimizer):
                 group.setdefault(key, defaults[key])
         loading.unwrap(state["state"])
         super().__setstate__(state)
+
+
+def _step_with(step: Callable[..., Any], stand_ins: Any, modes: tuple[Any, ...], completion: list[Call]) -> Any:
+    """A step of the core. What completes it runs under no torch function or dispatch mode, which may be Python code."""
+    if not completion:
+        return step(stand_ins, *modes, completion)
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        return step(stand_ins, *modes, completion)
 
 
 def _rounds(groups: list[Work]) -> list[list[Work]]:

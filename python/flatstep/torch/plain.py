@@ -26,9 +26,17 @@ def is_distributed(tensor: Tensor) -> bool:
     return type(tensor).__name__ == "DTensor" and type(tensor).__module__.startswith("torch.distributed")
 
 
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a distributed tensor; any other tensor itself."""
+    if not is_distributed(tensor):
+        return tensor
+    part = tensor.to_local()  # type: ignore[attr-defined]
+    return part.wait() if hasattr(part, "wait") else part  # type: ignore[no-any-return]  # of a collective under way
+
+
 def is_abstract(tensor: Tensor) -> bool:
     """Whether the tensor has a shape and a dtype but no numbers: on the meta device, or under FakeTensorMode."""
-    part = tensor.to_local() if is_distributed(tensor) else tensor  # type: ignore[attr-defined]
+    part = local(tensor)
     return part.is_meta or any(kind.__name__ == "FakeTensor" for kind in type(part).__mro__)
 
 
@@ -42,10 +50,7 @@ def plain(tensor: Tensor, what: str) -> Tensor:
 
     RuntimeError, TypeError or ValueError, in terms of ``what``, where its memory cannot be stepped.
     """
-    if is_distributed(tensor):
-        tensor = tensor.to_local()  # type: ignore[attr-defined]
-        if hasattr(tensor, "wait"):  # what collectives return before they are done
-            tensor = tensor.wait()
+    tensor = local(tensor)
     if tensor.layout != torch.strided:
         if tensor.is_sparse:
             raise RuntimeError(f"{what} is sparse, expected a dense tensor; consider torch.optim.SparseAdam instead")
@@ -70,6 +75,12 @@ def plain(tensor: Tensor, what: str) -> Tensor:
 def real(tensor: Tensor) -> Tensor:
     """The tensor over the same memory, complex numbers as pairs of real ones."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def in_memory(tensor: Tensor) -> Tensor:
+    """The numbers that lie in the tensor's memory, where it means their negatives or conjugates."""
+    tensor = tensor.conj() if tensor.is_conj() else tensor
+    return torch._neg_view(tensor) if tensor.is_neg() else tensor
 
 
 def resolved(tensor: Tensor) -> Tensor:

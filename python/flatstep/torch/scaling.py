@@ -9,7 +9,7 @@ import torch
 
 from ..numbers import Number
 from . import devices
-from .plain import is_abstract, is_distributed
+from .plain import in_memory, is_abstract, local
 from .stand_ins import Call
 
 _SCALE = Number(at_least=2.0**-1022)
@@ -26,7 +26,7 @@ def factor_of(scale: Any) -> float:
 
 
 def on_devices(params: Iterable[torch.Tensor], *numbers: Any) -> list[OnDevice]:
-    """The scale and the flag on each device of the parameters, if neither is the host's to know; else nothing.
+    """The scale and the flag on each device of the parameters. Empty where one of them is on the host.
 
     The host does not wait for them.
     """
@@ -56,16 +56,13 @@ def write_back(grads: Mapping[int, torch.Tensor], factors: Factors, name: Callab
     """
     by_device: dict[torch.device, list[torch.Tensor]] = {}
     for position, grad in {id(grad): (position, grad) for position, grad in grads.items()}.values():
-        own = grad.detach()
-        own = own.to_local() if is_distributed(own) else own  # type: ignore[attr-defined]
+        own = local(grad.detach())
         if own.layout != torch.strided or is_abstract(own):
             continue  # the step raises, or computes nothing
-        why = "has elements that share memory" if torch._debug_has_internal_overlap(own) == 1 else ""
-        if own.is_inference() and not torch.is_inference_mode_enabled():
-            why = "was made in inference mode"
-        if why:
+        if torch._debug_has_internal_overlap(own) == 1:
             raise ValueError(
-                f"grad of {name(position)} {why}, so that it cannot be unscaled in place; clone it, or pass fused=False"
+                f"grad of {name(position)} has elements that share memory, so that it cannot be unscaled in place; "
+                "clone it, or pass fused=False"
             )
-        by_device.setdefault(own.device, []).append(own)
+        by_device.setdefault(own.device, []).append(in_memory(own))
     return [(torch._foreach_mul_, own, factors(device)) for device, own in by_device.items()]

@@ -58,12 +58,15 @@ class StandIns:
         grad = real(resolved(plain(_placed_like(param.grad, param, of_grad), of_grad)))
         whole = plain(param, what)
         state = self._state(param, keys, mu_dtype, what)
-        own = self._dense(self._written(whole), what)
+        own = self._dense(self._written(whole, what), what)
         if own.data_ptr() != whole.data_ptr():
             self._copied[position] = whole
         counter = self._counter(state, position, param)
-        slots = [self._like(self._part(state[key], param, f"state {key} of {what}"), own) for key in keys]
+        slots = [self._slot(state[key], param, own, f"state {key} of {what}") for key in keys]
         self.tensors[position] = (own, grad, counter, *slots)
+
+    def _slot(self, slot: Tensor, param: Tensor, own: Tensor, what: str) -> Tensor:
+        return self._like(self._part(slot, param, what), own, what)
 
     def _state(self, param: Tensor, keys: list[str], mu_dtype: torch.dtype | None, what: str) -> State:
         """What the state of a parameter will be: a copy of the dict, or a new one."""
@@ -117,27 +120,31 @@ class StandIns:
         """What follows the step: copies are written back, the last made first, and new states are filled in."""
         return [
             *((tensor.copy_, copy) for tensor, copy in reversed(self._copies)),
-            *((step.add_, 1) for step in self._counted),
             *((self._states[param].update, state) for param, state in self._new_states.items()),
         ]
+
+    def count_abstract(self) -> None:
+        """After the step: counts the updates of parameters without numbers."""
+        for step in self._counted:
+            step += 1
 
     def _dense(self, param: Tensor, what: str) -> Tensor:
         if torch._debug_has_internal_overlap(param) == 1:
             raise ValueError(f"{what} has elements that share memory, as expand() makes them; pass a copy of it")
         if torch.empty_like(param, device="meta").stride() == param.stride():
             return param
-        return self._copy_of(param, param.contiguous())
+        return self._copy_of(param, param.contiguous(), what)
 
-    def _written(self, tensor: Tensor) -> Tensor:
+    def _written(self, tensor: Tensor, what: str) -> Tensor:
         """The tensor as one whose memory holds its real numbers, or a copy that is."""
         own = resolved(tensor)
-        return real(tensor if own is tensor else self._copy_of(tensor, own))
+        return real(tensor if own is tensor else self._copy_of(tensor, own, what))
 
-    def _like(self, slot: Tensor, param: Tensor) -> Tensor:
+    def _like(self, slot: Tensor, param: Tensor, what: str) -> Tensor:
         """The state laid out as its parameter."""
         if slot.shape != param.shape or slot.stride() == param.stride():
             return slot  # one of another shape is the core's to reject
-        return self._copy_of(slot, torch.empty_like(param, dtype=slot.dtype).copy_(slot))
+        return self._copy_of(slot, torch.empty_like(param, dtype=slot.dtype).copy_(slot), what)
 
     def _part(self, slot: Tensor, param: Tensor, what: str) -> Tensor:
         """This rank's part of a state, which must be that of the parameter's part."""
@@ -147,7 +154,7 @@ class StandIns:
                 f"{what} lies as {_text(own)}, expected {_text(wanted)} like its parameter; "
                 "load it by set_optimizer_state_dict of torch.distributed.checkpoint.state_dict"
             )
-        return self._written(plain(slot, what))
+        return self._written(plain(slot, what), what)
 
     def _counter(self, state: State, position: int, param: Tensor) -> Tensor:
         """The tensor in which the core counts the parameter's updates: the state's own, or a copy written back."""
@@ -163,10 +170,13 @@ class StandIns:
                 "which a step would count up twice; clone it"
             )
         if step.dtype in (torch.float32, torch.float64):
-            return self._written(step)
-        return self._copy_of(step, step.to(torch.float64))
+            return self._written(step, what)
+        return self._copy_of(step, step.to(torch.float64), what)
 
-    def _copy_of(self, tensor: Tensor, copy: Tensor) -> Tensor:
+    def _copy_of(self, tensor: Tensor, copy: Tensor, what: str) -> Tensor:
+        """The copy, which will be written back. ValueError where that would fail, when the step is done."""
+        if torch._debug_has_internal_overlap(tensor) == 1:
+            raise ValueError(f"{what} has elements that share memory, as expand() makes them; pass a copy of it")
         self._copies.append((tensor, copy))
         return copy
 
