@@ -22,7 +22,7 @@ Refusal wrong_dtype(Stream stream, int64_t leaf, std::string_view dtype, std::st
   return {stream, leaf, found + ", expected " + expected + "; " + advice, -1, true};
 }
 
-// "a, b or c", in the order of the alphabet.
+// "a, b or c", sorted.
 std::string one_of(std::vector<std::string> names) {
   std::sort(names.begin(), names.end());
   std::string all;

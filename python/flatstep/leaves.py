@@ -115,7 +115,6 @@ def _has_moved(tree: Tree, index: int) -> ValueError:
 
 
 def _place(array: Array) -> tuple[Any, ...]:
-    address = (
-        array.ctypes.data if array.size else 0
-    )  # an empty tensor has none, for which NumPy makes up another each time
+    # An empty tensor has no address, and NumPy gives its array another one each time.
+    address = array.ctypes.data if array.size else 0
     return address, array.shape, array.strides, array.dtype, array.flags.writeable
