@@ -716,6 +716,7 @@ def breakers():
         "NaN step": (state(step=torch.tensor(float("nan"))), ValueError, "has a step of nan"),
         "state's shape": (state(exp_avg=torch.zeros(5)), ValueError, "but its exp_avg has"),
         "state's dtype": (state(exp_avg=torch.zeros(6, dtype=torch.int32)), (TypeError, ValueError), "1 of group 0"),
+        "no dict": (lambda opt, param: opt.state.__setitem__(param, []), TypeError, "has a list as its state"),
         "expanded state": (state(exp_avg=torch.zeros(1).expand(6)), ValueError, "exp_avg of param 1 .* share memory"),
         "no tensor": (state(exp_avg=[]), TypeError, "state exp_avg of param 1 of group 0 is a list"),
         "state on meta": (state(exp_avg=torch.zeros(6, device="meta")), ValueError, "is on meta"),

@@ -190,6 +190,22 @@ def test_a_parameter_that_stands_twice(case, layout):
 
 
 @parametrize(DEFAULT_PEERS)
+def test_a_parameter_that_stands_in_two_groups(case):
+    """Put there by a script; stepped once for each, with the numbers of each."""
+    (ours, other), (theirs, another) = twins([(3,), (4,)])
+    opt = case.make([{"params": [ours]}, {"params": [other], "lr": 0.5}])
+    peer = torch_peer(case, [{"params": [theirs]}, {"params": [another], "lr": 0.5}])
+    opt.param_groups[1]["params"] = [other, ours]
+    peer.param_groups[1]["params"] = [another, theirs]
+    for count in range(2):
+        give_grads([ours, other], [theirs, another], seed=count)
+        opt.step()
+        peer.step()
+    assert_close([ours, other], [theirs, another])
+    assert opt.state[ours]["step"] == 4
+
+
+@parametrize(DEFAULT_PEERS)
 def test_tied_parameters(case):
     """A module names them twice and lists them once."""
 

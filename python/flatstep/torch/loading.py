@@ -1,18 +1,21 @@
-"""Taking over a state_dict: every check and conversion, before torch's own load_state_dict assigns anything.
+"""Taking over a state_dict: every check and conversion, before anything is assigned.
 
 Used by optimizer.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from functools import cache
 from itertools import chain, combinations
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from .. import _core
 from . import devices
@@ -26,29 +29,46 @@ _TOO_MANY = 2**62  # steps, for the count of the compiled core
 _ALL_GROUPS_HAVE = ("lr", "betas", "eps", "weight_decay")  # of Adam and its relatives, in every version of torch
 
 
-@dataclass
-class _Ready:
-    """A value that the state is to hold as it is. Hides it from torch, which would cast it to its parameter's dtype."""
+def prepare(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """The state and the groups that the optimizer is to have: copies, each beside its parameter.
 
-    value: Any
-
-
-def prepare(optimizer: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The state_dict, checked, in which our states are copies, each beside its parameter and ready to be stepped.
-
-    ValueError or TypeError where it cannot be taken over. What torch's own load_state_dict checks is left to it, and
-    so is what belongs to no parameter or to no slot.
+    ValueError or TypeError where the state_dict cannot be taken over.
     """
     _check_form(state_dict)
-    for index, group in enumerate(state_dict["param_groups"]):
-        _check_group(optimizer, f"group {index} of the state_dict", group)
-    for own, loaded in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
-        optimizer.check_group({**optimizer.defaults, **UNSAID, **loaded, "params": own["params"]})
-    states = dict(state_dict["state"])
-    for key, param, group in _parameters(optimizer, state_dict):
-        if key in states:
-            states[key] = _prepared(optimizer, key, states[key], param, group)
-    return {**state_dict, "state": states}
+    groups = [_group(optimizer, *pair) for pair in _pairs(optimizer, state_dict["param_groups"])]
+    by_key = {
+        key: (param, group)
+        for loaded, group in zip(state_dict["param_groups"], groups, strict=True)
+        for key, param in zip(loaded["params"], group["params"], strict=True)
+    }
+    state: dict[Any, Any] = defaultdict(dict)
+    for key, own in state_dict["state"].items():
+        if key in by_key:
+            param, group = by_key[key]
+            state[param] = _prepared(optimizer, key, own, param, group)
+        else:
+            state[key] = own  # of no parameter: a number that a subclass keeps, say
+    return {"state": state, "param_groups": groups}
+
+
+def _pairs(optimizer: FusedOptimizer, loaded: Sequence[Group]) -> Iterator[tuple[int, Group, Group]]:
+    """The optimizer's groups beside those that are loaded."""
+    if len(loaded) != len(optimizer.param_groups):
+        raise ValueError("the state_dict has a different number of parameter groups than the optimizer")
+    for index, (own, other) in enumerate(zip(optimizer.param_groups, loaded, strict=True)):
+        if len(own["params"]) != len(other["params"]):
+            raise ValueError(f"group {index} of the state_dict doesn't match the size of the optimizer's group")
+        yield index, own, other
+
+
+def _group(optimizer: FusedOptimizer, index: int, own: Group, loaded: Group) -> Group:
+    """A group as it will be: the optimizer's parameters with the numbers and options that are loaded."""
+    _check_group(optimizer, f"group {index} of the state_dict", loaded)
+    kept = {name: own[name] for name in ("params", "param_names") if name in own}
+    taken = deepcopy({name: value for name, value in loaded.items() if name != "params"})
+    group = optimizer.filled({**kept, **taken}, optimizer.defaults)
+    optimizer.check_group({**UNSAID, **group})
+    return group
 
 
 def _check_form(state_dict: dict[str, Any]) -> None:
@@ -60,21 +80,6 @@ def _check_form(state_dict: dict[str, Any]) -> None:
     for index, group in enumerate(state_dict["param_groups"]):
         if not isinstance(group, dict) or "params" not in group:
             raise ValueError(f"group {index} of the state_dict is {group!r}, expected a dict with 'params'")
-
-
-def unwrap(state: dict[Any, Any]) -> None:
-    """Puts what ``prepare`` has made ready into a state that no optimizer holds yet."""
-    for own in state.values():
-        if isinstance(own, dict):
-            own.update({key: value.value for key, value in own.items() if isinstance(value, _Ready)})
-
-
-def _parameters(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> Iterator[tuple[Any, Tensor, Group]]:
-    """What the state_dict calls each parameter, the parameter, and its group as it will be."""
-    for own, loaded in zip(optimizer.param_groups, state_dict["param_groups"], strict=False):
-        group = {**optimizer.defaults, **UNSAID, **loaded}
-        for key, param in zip(loaded["params"], own["params"], strict=False):
-            yield key, param, group
 
 
 def _check_group(optimizer: FusedOptimizer, what: str, group: Group) -> None:
@@ -117,8 +122,6 @@ def _prepared(optimizer: FusedOptimizer, key: Any, state: Any, param: Tensor, gr
         raise ValueError(f"{what} is a {type(state).__name__}, expected a dict")
     if not state:
         return state
-    # Twice on its way where an interrupted load has left its hook.
-    state = {name: value.value if isinstance(value, _Ready) else value for name, value in state.items()}
     slots = optimizer.keys_of(group)
     missing = [name for name in ("step", *slots) if name not in state]
     if missing:
@@ -135,7 +138,19 @@ def _prepared(optimizer: FusedOptimizer, key: Any, state: Any, param: Tensor, gr
     ready: dict[str, Any] = {"step": _step(state["step"], param, f"step in {what}")}
     for name, dtype in _dtypes(optimizer, state, param, group).items():
         ready[name] = _copy(state[name], param.device, dtype, f"{name} in {what}")
-    return {**state, **{name: _Ready(value) for name, value in ready.items()}}
+    extras = {name: _cast(value, param) for name, value in state.items() if name not in ready}
+    return {name: ready.get(name, extras.get(name)) for name in state}
+
+
+def _cast(value: Any, param: Tensor) -> Any:
+    """What is in no slot, as torch takes it over: tensors in it go to the parameter's device and dtype."""
+    if isinstance(value, Tensor):
+        return value.to(param.device, param.dtype if param.is_floating_point() else None)
+    if isinstance(value, dict):
+        return {key: _cast(inner, param) for key, inner in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)([_cast(inner, param) for inner in value])
+    return value
 
 
 def _dtypes(optimizer: FusedOptimizer, state: dict[str, Any], param: Tensor, group: Group) -> dict[str, torch.dtype]:
@@ -144,7 +159,7 @@ def _dtypes(optimizer: FusedOptimizer, state: dict[str, Any], param: Tensor, gro
     torch rounds all of them to the parameter's dtype, which may hold less than what was saved.
     """
     slots = optimizer.keys_of(group)
-    fresh = {name: (group["mu_dtype"] if name == "exp_avg" else None) or param.dtype for name in slots}
+    fresh = {name: (group.get("mu_dtype") if name == "exp_avg" else None) or param.dtype for name in slots}
     saved = {name: state[name].dtype for name in slots}
     wide = [name for name in slots if saved[name].is_floating_point and saved[name].itemsize > fresh[name].itemsize]
     own = dtype_name(param.dtype)
@@ -160,7 +175,7 @@ def _check_slot(value: Any, param: Tensor, what: str) -> None:
         raise ValueError(f"{what} is a {type(value).__name__}, expected a torch.Tensor")
     if value.layout != torch.strided:
         raise ValueError(f"{what} has layout {value.layout}, expected torch.strided")
-    if value.shape != param.shape:
+    if not is_lazy(param) and value.shape != param.shape:
         raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {tuple(param.shape)} like its parameter")
 
 
@@ -177,9 +192,9 @@ def _step(step: Any, param: Tensor, what: str) -> Tensor:
     if is_tensor and is_abstract(step):
         return _copy(step, devices.of_count(param), None, what)
     number = step.item() if is_tensor else step
-    if not (isinstance(number, (int, float)) and 0 <= number < _TOO_MANY and number == int(number)):
+    if not (isinstance(number, Real) and 0 <= number < _TOO_MANY and number == int(number)):
         raise ValueError(f"{what} is {number!r}, expected a whole number from 0 on")
-    if not is_tensor:
+    if type(step) is not Tensor or step.layout != torch.strided or step.is_quantized:
         return count(number, param)
     # A device counts in float32, and a capturable or fused optimizer of torch does so too.
     return _copy(step, devices.of_count(param), torch.float32 if devices.is_apart(param.device) else None, what)

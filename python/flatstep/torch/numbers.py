@@ -17,6 +17,16 @@ Group = dict[str, Any]
 # the distributed checkpoints of torch can be loaded only into groups that have no keys beside torch's.
 UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_dtype": None}
 
+# Options that older versions of torch did not have, at the values that torch gives them in older checkpoints.
+LATER_OPTIONS: Group = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+    "decoupled_weight_decay": False,
+}
+
 LARGEST = 2.0**128 - 2.0**104  # that float32 can hold
 _WIDE = (torch.float64, torch.complex128)
 _LABELS = {"b1": "betas[0]", "b2": "betas[1]"}  # what messages call them

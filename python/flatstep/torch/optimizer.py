@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from .. import _core
 from . import devices, loading, scaling
 from .flat import FlatParameter
-from .numbers import UNSAID, Group, as_flag, check_like_torch, check_types, step_numbers
+from .numbers import LATER_OPTIONS, UNSAID, Group, as_flag, check_like_torch, check_types, step_numbers
 from .plain import dtype_name
 from .stand_ins import Call, StandIns
 
@@ -329,6 +329,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
         return step
 
+    @_disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch.optim.Optimizer.load_state_dict, but every state is a copy, and keeps its dtype where it is wider.
 
@@ -338,20 +339,26 @@ class FusedOptimizer(torch.optim.Optimizer):
             TypeError, ValueError: the state is of another rule or convention, lacks a key, or holds something else than
                 tensors. Then nothing has changed.
         """
-        # Registered last, so that it sees what the hooks of users make of the state.
-        handle = self.register_load_state_dict_pre_hook(loading.prepare)
-        try:
-            super().load_state_dict(state_dict)
-        finally:
-            handle.remove()
+        # torch's own would cast all states to the dtypes of their parameters.
+        state_dict = state_dict.copy()
+        for pre_hook in list(self._optimizer_load_state_dict_pre_hooks.values()):
+            changed = pre_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        self.__setstate__(loading.prepare(self, state_dict))
+        for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
+            post_hook(self)
+
+    def filled(self, group: Group, defaults: Group) -> Group:
+        """A group, perhaps of an older version, with the options that it lacks; torch's as torch fills them in."""
+        amsgrad = {"amsgrad": False} if len(self.rules) > 1 else {}
+        own = {name: value for name, value in defaults.items() if name not in UNSAID}
+        return {**own, **LATER_OPTIONS, **amsgrad, **group}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
         defaults = state.get("defaults") or self.defaults
         for group in state["param_groups"]:
-            for key in defaults.keys() - UNSAID.keys():
-                group.setdefault(key, defaults[key])
-        loading.unwrap(state["state"])
+            group.update(self.filled(group, defaults))
         super().__setstate__(state)
 
 
@@ -366,8 +373,8 @@ def _step_with(step: Callable[..., Any], stand_ins: Any, modes: tuple[Any, ...],
 def _rounds(groups: list[Work]) -> list[list[Work]]:
     """Groups in which parameters stand several times, as several steps in each of which none stands twice."""
     rounds: list[list[Work]] = []
+    seen: dict[int, int] = {}
     for index, (params, *_) in enumerate(groups):
-        seen: dict[int, int] = {}
         for param in params:
             turn = seen[id(param)] = seen.get(id(param), -1) + 1
             if turn == len(rounds):

@@ -70,7 +70,9 @@ class StandIns:
 
     def _state(self, param: Tensor, keys: list[str], mu_dtype: torch.dtype | None, what: str) -> State:
         """What the state of a parameter will be: a copy of the dict, or a new one."""
-        known = self._states.get(param)
+        known = self._states.get(param, {})
+        if not isinstance(known, dict):
+            raise TypeError(f"{what} has a {type(known).__name__} as its state, expected a dict")
         if not known and devices.is_capturing(param.device):
             raise RuntimeError(f"{what} has no state yet, and a graph would make it again; step once before capturing")
         state = self._new_states[param] = dict(known or new_state(param, keys, mu_dtype))
@@ -120,12 +122,13 @@ class StandIns:
         """What follows the step: copies are written back, the last made first, and new states are filled in."""
         return [
             *((tensor.copy_, copy) for tensor, copy in reversed(self._copies)),
+            *((step.add_, 1) for step in self._counted if not is_abstract(step)),
             *((self._states[param].update, state) for param, state in self._new_states.items()),
         ]
 
     def count_abstract(self) -> None:
-        """After the step: counts the updates of parameters without numbers."""
-        for step in self._counted:
+        """After the step: counts the updates of parameters whose counts have no number either."""
+        for step in filter(is_abstract, self._counted):
             step += 1
 
     def _dense(self, param: Tensor, what: str) -> Tensor:
@@ -162,7 +165,8 @@ class StandIns:
         if not isinstance(step, Tensor) or step.device != devices.of_count(param):
             step = state["step"] = count(_one_number(step, what), param)
         _one_number(step, what)
-        step = step.detach()
+        with torch._C.DisableTorchFunctionSubclass():
+            step = step.detach()
         other = self._counters.setdefault(step.data_ptr(), position)
         if other != position:
             raise ValueError(
