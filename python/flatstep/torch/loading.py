@@ -64,7 +64,7 @@ def _pairs(optimizer: FusedOptimizer, loaded: Sequence[Group]) -> Iterator[tuple
 def _group(optimizer: FusedOptimizer, index: int, own: Group, loaded: Group) -> Group:
     """A group as it will be: the optimizer's parameters with the numbers and options that are loaded."""
     _check_group(optimizer, f"group {index} of the state_dict", loaded)
-    kept = {name: own[name] for name in ("params", "param_names") if name in own}
+    kept: Group = {name: own[name] for name in ("params", "param_names") if name in own}
     taken = deepcopy({name: value for name, value in loaded.items() if name != "params"})
     group = optimizer.filled({**kept, **taken}, optimizer.defaults)
     optimizer.check_group({**UNSAID, **group})
@@ -191,8 +191,9 @@ def _step(step: Any, param: Tensor, what: str) -> Tensor:
         raise ValueError(f"{what} has shape {tuple(step.shape)}, expected a tensor of one number")
     if is_tensor and is_abstract(step):
         return _copy(step, devices.of_count(param), None, what)
-    number = step.item() if is_tensor else step
-    if not (isinstance(number, Real) and 0 <= number < _TOO_MANY and number == int(number)):
+    number: Any = step.item() if is_tensor else step
+    is_real = isinstance(number, Real)  # as NumPy's numbers are too
+    if not (is_real and 0 <= number < _TOO_MANY and number == int(number)):
         raise ValueError(f"{what} is {number!r}, expected a whole number from 0 on")
     if type(step) is not Tensor or step.layout != torch.strided or step.is_quantized:
         return count(number, param)
