@@ -22,6 +22,19 @@ struct Scalars {
   double hyperparameters[max_hyperparameters];  // the rule's own, in the order in which it names them
 };
 
+// The doubles that all rules have, by name. All front ends and devices count numbers in this order, hyperparameters
+// after them; a row of Python numbers has the count in front, and no is_initial_step.
+struct CommonScalar {
+  const char* name;
+  double Scalars::* member;
+};
+
+constexpr CommonScalar common_scalars[] = {
+    {"learning_rate", &Scalars::learning_rate}, {"grad_scale", &Scalars::grad_scale},
+    {"weight_decay", &Scalars::weight_decay},   {"decoupled_weight_decay", &Scalars::decoupled_weight_decay},
+    {"maximize", &Scalars::maximize},           {"is_initial_step", &Scalars::is_initial_step}};
+constexpr int scalar_count = sizeof common_scalars / sizeof *common_scalars;
+
 // How to visit a strided gradient in the order in which its parameter lies in memory: outermost axis first, strides in
 // elements.
 struct Walk {

@@ -6,8 +6,9 @@ namespace flatstep {
 namespace {
 
 template <class F>
-FormatDescription describe_format() {
-  return {F::name, int(sizeof(typename F::Storage))};
+Dtype dtype_of() {
+  static_assert(bytes_of(dtype_named(F::name)) == sizeof(typename F::Storage));
+  return dtype_named(F::name);
 }
 
 template <Rule R>
@@ -20,9 +21,9 @@ RuleDescription describe_rule() {
 
 template <class L>
 LayoutDescription describe_layout() {
-  return {describe_format<typename L::Param>(), describe_format<typename L::Grad>(),
-          describe_format<typename L::template Slot<Role::first_moment>>(),
-          describe_format<typename L::template Slot<Role::second_moment>>(), L::state_as_computed};
+  return {dtype_of<typename L::Param>(), dtype_of<typename L::Grad>(),
+          dtype_of<typename L::template Slot<Role::first_moment>>(),
+          dtype_of<typename L::template Slot<Role::second_moment>>(), L::state_as_computed};
 }
 
 template <class... R>
@@ -37,7 +38,7 @@ std::vector<LayoutDescription> describe_layouts(List<L...>) {
 
 }  // namespace
 
-const FormatDescription& LayoutDescription::slot(Role role) const {
+Dtype LayoutDescription::slot(Role role) const {
   switch (role) {
     case Role::first_moment: return first_moment;
     case Role::second_moment: return second_moment;
@@ -67,33 +68,25 @@ bool has_kernel(int rule, int layout) {
   return layouts()[size_t(layout)].state_as_computed || !rules()[size_t(rule)].needs_state_as_computed;
 }
 
-int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment,
-                std::string_view second_moment) {
-  if (first_moment.empty()) first_moment = param;
-  if (second_moment.empty()) second_moment = param;
+int find_layout(Dtype param, Dtype grad, Dtype first_moment) {
   for (size_t i = 0; i < layouts().size(); ++i) {
     const LayoutDescription& layout = layouts()[i];
-    if (layout.param.name == param && layout.grad.name == grad && layout.first_moment.name == first_moment &&
-        layout.second_moment.name == second_moment)
+    if (layout.param == param && layout.grad == grad && layout.first_moment == first_moment &&
+        layout.second_moment == param)
       return int(i);
   }
   return -1;
 }
 
-int find_kernel(int rule, std::string_view param, std::string_view grad, const std::vector<std::string_view>& state) {
+int find_kernel(int rule, Dtype param, Dtype grad, const Dtype* state) {
   const std::vector<SlotDescription>& slots = rules()[size_t(rule)].slots;
-  if (state.size() != slots.size()) return -1;
-  std::string_view first, second;
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (slots[i].role == Role::first_moment) first = state[i];
-    if (slots[i].role == Role::second_moment) second = state[i];
+  for (size_t i = 0; i < layouts().size(); ++i) {
+    const LayoutDescription& layout = layouts()[i];
+    bool fits = has_kernel(rule, int(i)) && layout.param == param && layout.grad == grad;
+    for (size_t slot = 0; slot < slots.size(); ++slot) fits = fits && layout.slot(slots[slot].role) == state[slot];
+    if (fits) return int(i);
   }
-  const int layout = find_layout(param, grad, first, second);
-  if (layout < 0 || !has_kernel(rule, layout)) return -1;
-  for (size_t i = 0; i < slots.size(); ++i) {
-    if (layouts()[size_t(layout)].slot(slots[i].role).name != state[i]) return -1;
-  }
-  return layout;
+  return -1;
 }
 
 }  // namespace flatstep

@@ -6,13 +6,9 @@
 #include <vector>
 
 #include "catalog.h"
+#include "dtype.h"
 
 namespace flatstep {
-
-struct FormatDescription {
-  std::string_view name;
-  int bytes;
-};
 
 struct SlotDescription {
   std::string_view name;
@@ -27,10 +23,10 @@ struct RuleDescription {
 };
 
 struct LayoutDescription {
-  FormatDescription param, grad, first_moment, second_moment;
+  Dtype param, grad, first_moment, second_moment;
   bool state_as_computed;
 
-  const FormatDescription& slot(Role role) const;
+  Dtype slot(Role role) const;
 };
 
 const std::vector<RuleDescription>& rules();
@@ -39,13 +35,11 @@ const std::vector<LayoutDescription>& layouts();
 // Whether there is a kernel for the two, by their indices.
 bool has_kernel(int rule, int layout);
 
-// The index of a rule by its name, of a layout by its formats; -1 where the catalogue has none. An empty format of a
-// moment is the parameter's own.
+// By a rule's name, a layout's dtypes or a slot's; -1 where the catalogue has none.
 int find_rule(std::string_view name);
-int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment,
-                std::string_view second_moment = {});
+int find_layout(Dtype param, Dtype grad, Dtype first_moment);  // its second moment is stored as the parameter is
 
-// The layout of a rule's kernel for streams of these formats, a format a slot; -1 where there is no such kernel.
-int find_kernel(int rule, std::string_view param, std::string_view grad, const std::vector<std::string_view>& state);
+// The layout of a rule's kernel for tensors of these dtypes, one a slot; -1 where there is no such kernel.
+int find_kernel(int rule, Dtype param, Dtype grad, const Dtype* state);
 
 }  // namespace flatstep

@@ -8,7 +8,7 @@
 namespace flatstep::device {
 
 constexpr int most_leaves = 32;
-constexpr int most_numbers = 6 + max_hyperparameters;  // the doubles of Scalars
+constexpr int most_numbers = scalar_count + max_hyperparameters;  // the doubles of Scalars
 
 // One tensor of every entry: entry after entry in memory.
 struct Leaf {

@@ -30,8 +30,8 @@ void Launcher::check(int layout, const char* part) const {
 
 std::string Launcher::text(int layout, const char* part, const std::string& why) const {
   return "the launch of " + (part + std::string(rules()[size_t(rule_)].name)) + " on " +
-         std::string(layouts()[size_t(layout)].param.name) + " parameters failed on device " + std::to_string(index_) +
-         ": " + why;
+         std::string(name_of(layouts()[size_t(layout)].param)) + " parameters failed on device " +
+         std::to_string(index_) + ": " + why;
 }
 
 }  // namespace flatstep::device

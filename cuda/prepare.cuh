@@ -2,6 +2,8 @@
 // not move what its other blocks still read. Included by target.cu, and by the tests' stand-in for a device.
 #pragma once
 
+#include <utility>  // std::integer_sequence
+
 #include "catalog.h"
 #include "segments.h"
 
@@ -29,16 +31,12 @@ FLATSTEP_FN void write(const DeviceNumber& number, double value) {
 // Replaces the number that has this index (see Traced). Without an array that is indexed by what is not known when this
 // is compiled, which would lie in local memory.
 FLATSTEP_FN void replace(Scalars& scalars, int32_t number, double value) {
-  double* const common[] = {&scalars.learning_rate,          &scalars.grad_scale, &scalars.weight_decay,
-                            &scalars.decoupled_weight_decay, &scalars.maximize,   &scalars.is_initial_step};
-  constexpr int common_count = sizeof common / sizeof *common;
-#pragma unroll
-  for (int k = 0; k < common_count; ++k) {
-    if (k == number) *common[k] = value;
-  }
+  [&]<int... K>(std::integer_sequence<int, K...>) {
+    ((K == number ? void(scalars.*common_scalars[K].member = value) : void()), ...);
+  }(std::make_integer_sequence<int, scalar_count>());
 #pragma unroll
   for (int k = 0; k < max_hyperparameters; ++k) {
-    if (common_count + k == number) scalars.hyperparameters[k] = value;
+    if (scalar_count + k == number) scalars.hyperparameters[k] = value;
   }
 }
 

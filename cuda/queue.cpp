@@ -44,7 +44,7 @@ int64_t append_walk(std::vector<int64_t>& walks, const Walk* walk) {
   return begin;
 }
 
-int param_bytes(int layout) { return layouts()[size_t(layout)].param.bytes; }
+int param_bytes(int layout) { return bytes_of(layouts()[size_t(layout)].param); }
 
 }  // namespace
 

@@ -24,7 +24,8 @@ ffi::Error step(void* stream, int32_t index, ffi::RemainingArgs args, ffi::Remai
     const device::Relaxed mode;  // a kernel may be loaded at its first launch, be that captured or not
     const device::XlaDevice device{device::cuda_runtime(), device::cuda_kernels, device::cuda_lay_out, index};
     const auto copy = [&](void* to, const void* from, size_t bytes) { device::copy_there(to, from, bytes, stream); };
-    device::carry_out(device, {{rule, makes_update, numbers, traced}, args, rets, copy, true}, stream);
+    XlaStep step({rule, makes_update, numbers, traced}, args, rets, copy, true);
+    device::carry_out(device, step, stream);
     return ffi::Error::Success();
   } catch (const std::invalid_argument& error) {
     return ffi::Error(ffi::ErrorCode::kInvalidArgument, error.what());

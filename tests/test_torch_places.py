@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
 from contextlib import ExitStack
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +16,48 @@ from torch_cases import torch
 KEYS = ["step", "exp_avg", "exp_avg_sq"]
 
 
+class ExchangeAPI(ctypes.Structure):
+    """DLPack's table of functions, version 1."""
+
+    _fields_ = [
+        ("version", ctypes.c_uint32 * 2),
+        ("previous", ctypes.c_void_p),
+        ("unused", ctypes.c_void_p * 3),
+        ("describe", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)),
+        ("current_stream", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)),
+    ]
+
+
+def exchange_api() -> object:
+    """torch's own, which says of each Tensor below that it lies on the device that it names."""
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    own = ExchangeAPI.from_address(pointer(torch.Tensor.__dlpack_c_exchange_api__, b"dlpack_exchange_api"))
+
+    def describe(tensor: Tensor, out: int) -> int:
+        failed = own.describe(tensor._tensor, out)
+        kind = {"cpu": 1, "cuda": 2}[tensor.device.type]
+        (ctypes.c_int32 * 2).from_address(out + 8)[:] = kind, tensor.device.index or 0
+        return failed
+
+    def current_stream(kind: int, index: int, out: int) -> int:
+        ctypes.c_void_p.from_address(out).value = 0
+        return 0
+
+    kinds = dict(ExchangeAPI._fields_)
+    table = ExchangeAPI(describe=kinds["describe"](describe), current_stream=kinds["current_stream"](current_stream))
+    table.version[:] = 1, 3
+    KEPT.append(table)
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return new(ctypes.addressof(table), b"dlpack_exchange_api", None)
+
+
+KEPT: list[ExchangeAPI] = []
+
+
 class Tensor:
-    """What the core asks of tensors where torch has no exchange API. The memory is the processor's all the same."""
+    """A tensor of torch's in the processor's memory, which the table above places on another device."""
 
     def __init__(self, array: np.ndarray, device: str) -> None:
         self._tensor = torch.from_numpy(array.copy())
@@ -39,7 +79,7 @@ class Model:
             param.grad = Tensor(numbers(rng, (200,), np.float32), device)
             slots = {key: Tensor(np.zeros(200, np.float32), device) for key in KEYS[1:]}
             self.state[param] = {"step": Tensor(np.zeros((), np.float32), device), **slots}
-        self.stepper = _core.TorchStepper([("adam", KEYS)], (Tensor,), None, [stand_in.cuda_maker()])
+        self.stepper = _core.TorchStepper([("adam", KEYS)], (Tensor,), exchange_api(), [stand_in.cuda_maker()])
 
     def step(self, capturable: bool = True) -> None:
         row = 0, 0.1, 1.0, 0.0, 0.0, 0.0, *[{"b1": 0.9, "b2": 0.99}.get(name, 0.0) for name in HYPERPARAMETERS]
@@ -52,12 +92,6 @@ class Model:
 
 
 HYPERPARAMETERS = _core.hyperparameters("adam")
-
-
-@pytest.fixture(autouse=True)
-def streams(monkeypatch):
-    """Each device's own."""
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=0))
 
 
 def same(ours, theirs):

@@ -5,6 +5,8 @@
 
 #include "bind.h"
 #include "describe.h"
+#include "parallel.h"
+#include "targets.h"
 
 namespace flatstep {
 
@@ -35,18 +37,29 @@ nb::tuple slots(std::string_view rule) {
 // The dtype of each slot of a rule on the layout of such parameters.
 std::vector<std::string_view> slot_dtypes(std::string_view rule, std::string_view param,
                                           std::string_view first_moment) {
-  const int layout = find_layout(param, param, first_moment);
+  const Dtype dtype = dtype_named(param);
+  const int layout = find_layout(dtype, dtype, first_moment.empty() ? dtype : dtype_named(first_moment));
   if (layout < 0) throw nb::key_error(("no layout for parameters of dtype " + std::string(param)).c_str());
   std::vector<std::string_view> dtypes;
   for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots)
-    dtypes.push_back(layouts()[size_t(layout)].slot(slot.role).name);
+    dtypes.push_back(name_of(layouts()[size_t(layout)].slot(slot.role)));
   return dtypes;
 }
 
-// Whether there is a kernel for streams of these dtypes, one a slot.
+// Whether there is a kernel for tensors of these dtypes, one a slot.
 bool has_kernel_for(std::string_view rule, std::string_view param, std::string_view grad,
                     const std::vector<std::string_view>& state) {
-  return find_kernel(rule_index(rule), param, grad, state) >= 0;
+  if (state.size() != rules()[size_t(rule_index(rule))].slots.size()) return false;
+  std::vector<Dtype> dtypes;
+  for (const std::string_view name : state) dtypes.push_back(dtype_named(name));
+  return find_kernel(rule_index(rule), dtype_named(param), dtype_named(grad), dtypes.data()) >= 0;
+}
+
+// The names of the numbers that all rules have, in the order of common_scalars.
+nb::tuple scalar_names() {
+  nb::list names;
+  for (const CommonScalar& scalar : common_scalars) names.append(scalar.name);
+  return nb::tuple(names);
 }
 
 nb::list target_names() {
@@ -76,6 +89,7 @@ void bind_catalog(nb::module_& module) {
   module.def("slots", &slots, nb::arg("rule"), nb::sig("def slots(rule: str) -> tuple[str, ...]"));
   module.def("slot_dtypes", &slot_dtypes, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
   module.def("has_kernel", &has_kernel_for, nb::arg("rule"), nb::arg("param"), nb::arg("grad"), nb::arg("state"));
+  module.attr("scalars") = scalar_names();
   module.def("targets", &target_names, nb::sig("def targets() -> list[str]"));
   module.def("built_targets", &built, nb::sig("def built_targets() -> list[tuple[str, str, str, str]]"));
   module.def("chosen_target", [] { return chosen_target().name; });

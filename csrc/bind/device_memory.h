@@ -9,14 +9,9 @@
 
 #include "bind.h"
 #include "device.h"
-#include "exchange.h"
-#include "tensors.h"
+#include "dlpack.h"
 
 namespace flatstep {
-
-// Whose memory an array is, as DLPack numbers devices, but for CUDA's two kinds, which are one. Raises where it does
-// not say.
-Device device_of(nb::handle object);
 
 // The maker for a type of device, of capsules with them. Raises where there is none.
 const DeviceMaker& maker_for(int32_t type, nb::list devices);
@@ -34,17 +29,16 @@ class DeviceMemory {
   // So many bytes of state on the device of a queue, zero at first, for parameters like `source`.
   DeviceMemory(std::shared_ptr<DeviceQueue> queue, const DeviceMemory& source, int64_t bytes);
 
-  // A part of this memory, as an array of its own, for the parameter `source`. Strides are in bytes.
+  // A part of this memory, as an array of its own, for the parameter `source`. Strides are in elements.
   DeviceMemory part(int64_t offset, std::vector<int64_t> shape, std::vector<int64_t> strides, std::string dtype,
-                    int item_bytes, nb::object source) const;
+                    nb::object source) const;
 
-  Array array() const;
+  Tensor tensor() const;
   const Device& device() const { return device_; }
   void* data() const { return data_; }
   const std::vector<int64_t>& shape() const { return shape_; }
   const std::vector<int64_t>& strides() const { return strides_; }
   const std::string& dtype() const { return dtype_; }
-  int item_bytes() const { return item_bytes_; }
   nb::object source() const { return source_; }
   bool is_copy() const { return is_copy_; }  // that its library made of the array, to lend it
 
@@ -70,8 +64,6 @@ class DeviceMemory {
 
  private:
   DeviceMemory() = default;
-  void take(nb::handle capsule);
-  void describe(const dlpack::TensorView& view);
   void* stream() const;
 
   nb::object source_;
@@ -81,8 +73,7 @@ class DeviceMemory {
   Device device_{};
   char* data_ = nullptr;
   std::string dtype_;
-  int item_bytes_ = 1;
-  std::vector<int64_t> shape_, strides_;
+  std::vector<int64_t> shape_, strides_;  // in elements
   bool read_only_ = false, is_copy_ = false;
 };
 

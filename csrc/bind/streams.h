@@ -3,21 +3,13 @@
 
 #include <optional>
 
-#include "bind.h"
 #include "device.h"
-#include "exchange.h"
-#include "tensors.h"
+#include "dlpack.h"
 
 namespace flatstep {
 
-namespace dlpack {
-
-// What a capsule of that API holds, in the version that we know; null where it has none. Raises for other objects.
-const ExchangeAPI* known_version_of(nb::handle capsule);
-
-}  // namespace dlpack
-
-// Makes a device current for as long as it lives: libraries answer for the one that is, and lend what lies on no other.
+// Makes a device current for as long as it lives: libraries answer for the one that is, and export what lies on no
+// other.
 class OnDevice {
  public:
   OnDevice(const DeviceMaker& maker, int index) : maker_(maker), before_(maker.use(index)) {}

@@ -20,12 +20,12 @@ class DeviceArray:
     def __init__(self, memory: _core.DeviceMemory) -> None:
         self.memory = memory
         self.shape: tuple[int, ...] = memory.shape
-        self.strides: tuple[int, ...] = memory.strides
-        self.itemsize = memory.item_bytes
         try:
             self.dtype: Any = dtype_of(memory.dtype)
-        except TypeError:
-            self.dtype = memory.dtype  # for the compiled core to refuse
+            self.itemsize = int(self.dtype.itemsize)
+        except TypeError:  # a dtype that the compiled core rejects
+            self.dtype, self.itemsize = memory.dtype, 1
+        self.strides = tuple([stride * self.itemsize for stride in memory.strides])
 
     @property
     def _bytes(self) -> int:
@@ -33,8 +33,7 @@ class DeviceArray:
 
     def _over(self, buffer: Array) -> Array:
         """An array over the host's buffer that lies as this one does."""
-        strides = tuple([stride // self.itemsize for stride in self.strides])
-        return view((self.shape, strides), buffer, 0, self.dtype.name)
+        return view((self.shape, self.memory.strides), buffer, 0, self.dtype.name)
 
     def to_host(self) -> Array:
         """A copy in the host's memory."""

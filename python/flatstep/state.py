@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import _core
-from .arrays import Array, aligned_zeros, dtype_of, view
+from .arrays import Array, aligned_zeros, view
 from .device_arrays import DeviceArray
 from .leaves import Leaf
 
@@ -76,9 +76,7 @@ def _view(
         return view(shape, buffer, offset, dtype)
     assert isinstance(param, DeviceArray)
     lengths, strides = shape
-    item = dtype_of(dtype).itemsize
-    in_bytes = [stride * item for stride in strides]
-    return DeviceArray(buffer.part(offset, list(lengths), in_bytes, dtype, item, param.memory.source))
+    return DeviceArray(buffer.part(offset, list(lengths), list(strides), dtype, param.memory.source))
 
 
 def _form(param: Leaf) -> tuple[Any, ...]:

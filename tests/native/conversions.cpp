@@ -24,7 +24,8 @@ struct Step {
   Scalars scalars{};
   Block param{2 * count}, grad{4 * count}, previous{2 * count};
 
-  explicit Step(const Narrow& format) : layout(find_layout(format.name, "float32", format.name)) {
+  explicit Step(const Narrow& format)
+      : layout(find_layout(dtype_named(format.name), Dtype::float32, dtype_named(format.name))) {
     scalars.count = 1;
     scalars.grad_scale = 1;
     for (int64_t i = 0; i < count; ++i) {

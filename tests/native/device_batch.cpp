@@ -44,9 +44,9 @@ Leaves::Leaves(int rule, int layout, const std::vector<int64_t>& lengths, int64_
     : rule_(rule), layout_(layout), lengths_(lengths), entries_(entries), random_(seed) {
   for (const int64_t length : lengths) elements_ += length * entries;
   const LayoutDescription& formats = layouts()[size_t(layout)];
-  add_stream(formats.param.bytes, true);
-  add_stream(formats.grad.bytes, true);
-  for (const SlotDescription& slot : rules()[size_t(rule)].slots) add_stream(formats.slot(slot.role).bytes, false);
+  add_stream(bytes_of(formats.param), true);
+  add_stream(bytes_of(formats.grad), true);
+  for (const SlotDescription& slot : rules()[size_t(rule)].slots) add_stream(bytes_of(formats.slot(slot.role)), false);
   fixed_ = some_numbers(rules()[size_t(rule)], random_);
   counts_.resize(size_t(entries));
   rates_.resize(size_t(entries));

@@ -214,7 +214,7 @@ void failures_leave_all_as_it_was() {
 }
 
 void a_refused_launch_says_whose_it_was() {
-  const int rule = find_rule("adam"), layout = find_layout("bfloat16", "float32", "bfloat16", "bfloat16");
+  const int rule = find_rule("adam"), layout = find_layout(Dtype::bfloat16, Dtype::float32, Dtype::bfloat16);
   for (const bool is_first : {true, false}) {
     StandIn runtime;
     Twins twins(runtime, rule, {layout}, 3, 1, 41);

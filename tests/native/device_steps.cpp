@@ -50,17 +50,17 @@ void step_plainly(int rule, int layout, const Segment& segment, const Scalars& s
   const std::vector<SlotDescription>& slots = rules()[size_t(rule)].slots;
   const std::vector<int64_t> from = places(segment);
   for (int64_t i = 0; i < segment.count; ++i) {
-    char* const param = static_cast<char*>(segment.param) + i * formats.param.bytes;
+    char* const param = static_cast<char*>(segment.param) + i * bytes_of(formats.param);
     char grad[8];
-    std::memcpy(grad, static_cast<const char*>(segment.grad) + from[size_t(i)] * formats.grad.bytes,
-                size_t(formats.grad.bytes));
+    std::memcpy(grad, static_cast<const char*>(segment.grad) + from[size_t(i)] * bytes_of(formats.grad),
+                size_t(bytes_of(formats.grad)));
     if (segment.makes_update) {  // -0 in every format
-      std::memset(param, 0, size_t(formats.param.bytes));
-      param[formats.param.bytes - 1] = char(0x80);
+      std::memset(param, 0, size_t(bytes_of(formats.param)));
+      param[bytes_of(formats.param) - 1] = char(0x80);
     }
     void* state[max_slots];
     for (size_t slot = 0; slot < slots.size(); ++slot)
-      state[slot] = static_cast<char*>(segment.state[slot]) + i * formats.slot(slots[slot].role).bytes;
+      state[slot] = static_cast<char*>(segment.state[slot]) + i * bytes_of(formats.slot(slots[slot].role));
     plain_step(rule, layout, scalars, param, grad, state);
   }
 }

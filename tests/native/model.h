@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "check.h"
+#include "step.h"
 #include "testing.h"
 
 namespace flatstep::testing {
@@ -25,13 +25,12 @@ class Model {
  private:
   Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed);
 
-  std::vector<int64_t> lengths_, rows_;
+  std::vector<int64_t> lengths_;
   std::vector<Scalars> scalars_;
-  int64_t item_bytes_, twice_;
   Block params_, grads_;
   std::vector<Block> state_;
-  std::vector<std::optional<Array>> grad_arrays_;
-  std::optional<Plan> plan_;
+  std::vector<Parameter> parameters_;
+  Step step_;
 };
 
 }  // namespace flatstep::testing

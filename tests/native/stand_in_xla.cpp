@@ -26,8 +26,8 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vi
   const flatstep::DefaultFloatingPoint mode;  // a device has no other
   try {
     const flatstep::device::XlaDevice device{stand_in(), StandIn::kernels, StandIn::lay_out, 0};
-    flatstep::device::carry_out(device, {{rule, makes_update, numbers, traced}, args, rets, &std::memcpy, true},
-                                nullptr);
+    flatstep::XlaStep step({rule, makes_update, numbers, traced}, args, rets, &std::memcpy, true);
+    flatstep::device::carry_out(device, step, nullptr);
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     return ffi::Error(ffi::ErrorCode::kInternal, error.what());

@@ -43,12 +43,12 @@ void Streams::add(int64_t length, int64_t row) {
   segment.count = length;
   segment.scalars = row;
   segment.makes_update = random_.chance(25);
-  segment.param = make_stream(length, formats.param.bytes, common, true).data();
+  segment.param = make_stream(length, bytes_of(formats.param), common, true).data();
   for (size_t slot = 0; slot < rules()[size_t(rule_)].slots.size(); ++slot) {
-    const int bytes = formats.slot(rules()[size_t(rule_)].slots[slot].role).bytes;
+    const int bytes = bytes_of(formats.slot(rules()[size_t(rule_)].slots[slot].role));
     segment.state[slot] = make_stream(length, bytes, some_phase(common), false).data();
   }
-  if (segment.makes_update && formats.grad.name == formats.param.name && random_.chance(50)) {
+  if (segment.makes_update && formats.grad == formats.param && random_.chance(50)) {
     segment.grad = segment.param;
   } else if (!segment.makes_update && random_.chance(20)) {
     give_walk(segment);
@@ -60,7 +60,7 @@ void Streams::add(int64_t length, int64_t row) {
 }
 
 void Streams::give_gradient(Segment& segment, int64_t phase) {
-  const int bytes = layouts()[size_t(layout_)].grad.bytes;
+  const int bytes = bytes_of(layouts()[size_t(layout_)].grad);
   segment.grad = make_stream(segment.count, bytes, some_phase(phase), true).data();
 }
 
@@ -84,7 +84,7 @@ void Streams::give_walk(Segment& segment) {
     (stride < 0 ? before : behind) += stride * (length - 1);
   }
   walk.walk = {int(walk.shape.size()), walk.shape.data(), walk.strides.data()};
-  const int bytes = layouts()[size_t(layout_)].grad.bytes;
+  const int bytes = bytes_of(layouts()[size_t(layout_)].grad);
   const Stream& stream = make_stream(behind - before + 1, bytes, random_.below(Stream::phases), true);
   segment.grad = stream.data() - before * bytes;
   segment.walk = &walk.walk;

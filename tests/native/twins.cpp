@@ -29,15 +29,8 @@ double write(NumberKind kind, char* to, double value) {
 
 // The doubles of Scalars, as Traced counts them.
 double& number_of(Scalars& scalars, int32_t number) {
-  switch (number) {
-    case 0: return scalars.learning_rate;
-    case 1: return scalars.grad_scale;
-    case 2: return scalars.weight_decay;
-    case 3: return scalars.decoupled_weight_decay;
-    case 4: return scalars.maximize;
-    case 5: return scalars.is_initial_step;
-    default: return scalars.hyperparameters[number - 6];
-  }
+  return number < scalar_count ? scalars.*common_scalars[number].member
+                               : scalars.hyperparameters[number - scalar_count];
 }
 
 std::vector<Streams> make_streams(int rule, const std::vector<int>& layouts, int64_t tensors, int64_t rows,

@@ -71,7 +71,7 @@ class Step:
 @functools.cache
 def scalar_names(rule: str) -> tuple[str, ...]:
     """The names of a step's numbers, in their order."""
-    return (*versions.handler_module().scalars, *_core.hyperparameters(rule))
+    return (*_core.scalars, *_core.hyperparameters(rule))
 
 
 def carry_out(step: Step, operands: Sequence[Array]) -> tuple[Array, ...]:
@@ -152,7 +152,7 @@ def _dtypes(step: Step, operands: Sequence[Any]) -> tuple[str, str, list[str]]:
 
 def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
     """Whether there is a kernel for the dtypes."""
-    return bool(versions.handler_module().has_kernel(step.rule, *_dtypes(step, operands)))
+    return _core.has_kernel(step.rule, *_dtypes(step, operands))
 
 
 def kernel(*operands: Array, step: Step) -> list[Array]:

@@ -1,5 +1,5 @@
-// See hostile_arrays.h.
-#include "hostile_arrays.h"
+// See hostile_tensors.h.
+#include "hostile_tensors.h"
 
 #include <algorithm>
 #include <numeric>
@@ -12,16 +12,7 @@ constexpr int64_t most_elements = 1200;  // some tiles, and more than kernels lo
 constexpr int64_t huge = int64_t{1} << 62;
 constexpr Wide all_memory = Wide{1} << 64;
 
-struct Type {
-  std::string_view name;
-  int bytes;
-};
-
-Type random_type(Random& random, bool known) {
-  if (!known) return random.pick<Type>({{"int32", 4}, {"int8", 1}, {"complex128", 16}, {"", 8}, {"float31", 4}});
-  const FormatDescription& format = random.pick(layouts()).param;
-  return {format.name, format.bytes};
-}
+Dtype random_dtype(Random& random, bool known) { return known ? random.pick(layouts()).param : Dtype::other; }
 
 std::vector<int64_t> random_shape(Random& random) {
   const int64_t axes = random.chance(5) ? random.between(5, 40) : random.pick<int64_t>({0, 1, 1, 1, 2, 2, 3, 4});
@@ -40,7 +31,7 @@ std::vector<int64_t> random_shape(Random& random) {
 }
 
 // Strides of a dense array with its axes in some order in memory.
-std::vector<int64_t> dense_strides(Random& random, const std::vector<int64_t>& shape, int item_bytes) {
+std::vector<int64_t> dense_strides(Random& random, const std::vector<int64_t>& shape) {
   std::vector<size_t> order(shape.size());
   std::iota(order.begin(), order.end(), size_t{0});
   if (random.chance(50)) std::reverse(order.begin(), order.end());
@@ -48,7 +39,7 @@ std::vector<int64_t> dense_strides(Random& random, const std::vector<int64_t>& s
     for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[size_t(random.below(int64_t(i)))]);
   }
   std::vector<int64_t> strides(shape.size());
-  uint64_t stride = uint64_t(item_bytes);  // may wrap: an empty array's strides mean nothing
+  uint64_t stride = 1;  // may wrap: an empty array's strides mean nothing
   for (const size_t axis : order) {
     strides[axis] = int64_t(stride);
     stride *= uint64_t(std::max(shape[axis], int64_t{1}));
@@ -70,7 +61,7 @@ void bend(Random& random, Description& array) {
     case 2: stride = random.pick<int64_t>({huge, -huge, INT64_MAX, INT64_MIN, INT64_MAX / 4 * 4}); break;
     case 3: array.shape[axis] = random.pick<int64_t>({huge, huge, -1}); break;
     case 4: stride = random.between(-40, 40); break;
-    case 5: stride = random.between(-10, 10) * array.item_bytes; break;
+    case 5: stride = random.between(-10, 10); break;
     default:  // every so many elements of a larger array
       for (int64_t& each : array.strides) each = int64_t(uint64_t(each) * 3);
   }
@@ -96,7 +87,7 @@ bool place(Random& random, Description& array, const Room& room) {
     array.data += int64_t(free);
     return true;
   }
-  const int step = random.chance(50) ? cache_line : random.chance(95) ? array.item_bytes : 1;
+  const int step = random.chance(50) ? cache_line : random.chance(95) ? array.item_bytes() : 1;
   array.data += random.below(int64_t(free) + 1) / step * step;
   return true;
 }
@@ -104,10 +95,10 @@ bool place(Random& random, Description& array, const Room& room) {
 }  // namespace
 
 Description random_param(Random& random, const Room& room) {
-  const Type type = random_type(random, !random.chance(3));
+  const Dtype dtype = random_dtype(random, !random.chance(3));
   while (true) {
-    Description param{nullptr, type.name, type.bytes, random_shape(random), {}, random.chance(2)};
-    param.strides = dense_strides(random, param.shape, type.bytes);
+    Description param{nullptr, dtype, random_shape(random), {}, random.chance(2)};
+    param.strides = dense_strides(random, param.shape);
     if (random.chance(10)) bend(random, param);
     if (place(random, param, room)) return param;
   }
@@ -117,30 +108,25 @@ Description random_grad(Random& random, const Room& room, const Description& par
   while (true) {
     Description grad = param;
     grad.read_only = random.chance(50);
-    if (random.chance(3)) {
-      const Type type = random_type(random, random.chance(50));
-      grad.dtype = type.name;
-      grad.item_bytes = type.bytes;
-    }
+    if (random.chance(3)) grad.dtype = random_dtype(random, random.chance(50));
     if (random.chance(3)) grad.shape = random_shape(random);
-    if (random.chance(60) || grad.item_bytes != param.item_bytes || grad.shape != param.shape)
-      grad.strides = dense_strides(random, grad.shape, grad.item_bytes);
+    if (random.chance(60) || grad.shape != param.shape) grad.strides = dense_strides(random, grad.shape);
     for (int bends = int(random.below(4)) - 1; bends > 0; --bends) bend(random, grad);
     if (place(random, grad, room)) return grad;
   }
 }
 
-std::optional<Description> spread_grad(Random& random, const Description& param, const Extent& middle,
+std::optional<Description> spread_grad(Random& random, const Description& param, const Range& middle,
                                        const Room& room) {
   if (is_empty(param) || param.shape.empty()) return std::nullopt;
   Description grad = param;
   const auto axis = size_t(random.below(int64_t(param.shape.size())));
   grad.shape[axis] = 1;
   const auto [begin, end] = extent_of(grad);  // of what stays together
-  const int64_t jitter = random.between(-1, 1) * param.item_bytes;
-  const auto stride = int64_t(end - begin + (middle.end - middle.begin) / param.item_bytes * param.item_bytes) + jitter;
+  const int64_t item = param.item_bytes(), jitter = random.between(-1, 1) * item;
+  const auto stride = int64_t(end - begin + (middle.end - middle.begin) / item * item) + jitter;
   grad.shape[axis] = param.shape[axis];
-  grad.strides[axis] = stride;
+  grad.strides[axis] = stride / item;
   const int64_t before = random.below(param.shape[axis]) * stride, start = random.between(0, 1) * jitter - before;
   const Wide first = middle.begin - (end - begin) + start - Wide(reinterpret_cast<uintptr_t>(room.begin));
   if (first < 0 || first + stride * (param.shape[axis] - 1) + (end - begin) > room.bytes) return std::nullopt;
@@ -155,26 +141,27 @@ std::optional<std::vector<Wide>> addresses(const Description& array) {
     if (array.shape[axis] < 0 || Wide(all.size()) * array.shape[axis] > most_elements) return std::nullopt;
     std::vector<Wide> next;
     for (const Wide address : all) {
-      for (int64_t i = 0; i < array.shape[axis]; ++i) next.push_back(address + Wide(i) * array.strides[axis]);
+      for (int64_t i = 0; i < array.shape[axis]; ++i)
+        next.push_back(address + Wide(i) * array.strides[axis] * array.item_bytes());
     }
     all = std::move(next);
   }
   return all;
 }
 
-Extent extent_of(const Description& array) {
-  Extent extent{Wide(reinterpret_cast<uintptr_t>(array.data)), Wide(reinterpret_cast<uintptr_t>(array.data))};
+Range extent_of(const Description& array) {
+  Range extent{Wide(reinterpret_cast<uintptr_t>(array.data)), Wide(reinterpret_cast<uintptr_t>(array.data))};
   if (is_empty(array)) return extent;
-  extent.end += array.item_bytes;
+  extent.end += array.item_bytes();
   for (size_t axis = 0; axis < array.shape.size(); ++axis) {
-    const Wide reach = Wide(array.shape[axis] - 1) * array.strides[axis];
+    const Wide reach = Wide(array.shape[axis] - 1) * array.strides[axis] * array.item_bytes();
     (reach < 0 ? extent.begin : extent.end) += reach;
   }
   return extent;
 }
 
-bool is_good_param(const Description& param, int rule, std::string_view first_moment) {
-  const int layout = find_layout(param.dtype, param.dtype, first_moment);
+bool is_good_param(const Description& param, int rule, std::optional<Dtype> first_moment) {
+  const int layout = find_layout(param.dtype, param.dtype, first_moment.value_or(param.dtype));
   if (layout < 0 || !has_kernel(rule, layout)) return false;
   if (param.read_only) return false;
   auto all = addresses(param);
@@ -184,20 +171,20 @@ bool is_good_param(const Description& param, int rule, std::string_view first_mo
   }
   std::sort(all->begin(), all->end());
   for (size_t i = 0; i < all->size(); ++i) {
-    if ((*all)[i] % param.item_bytes != 0 || (*all)[i] != (*all)[0] + Wide(i) * param.item_bytes) return false;
+    if ((*all)[i] % param.item_bytes() != 0 || (*all)[i] != (*all)[0] + Wide(i) * param.item_bytes()) return false;
   }
   return true;
 }
 
-bool is_good_grad(const Description& grad, const Description& param, const std::vector<Extent>& written) {
+bool is_good_grad(const Description& grad, const Description& param, const std::vector<Range>& written) {
   if (grad.dtype != param.dtype || grad.shape != param.shape) return false;
   const auto all = addresses(grad);
   if (!all) return false;
   if (all->empty()) return true;
   for (const Wide address : *all) {
-    const Extent element{address, address + grad.item_bytes};
-    if (address % grad.item_bytes != 0 || address < 0 || element.end > all_memory) return false;
-    for (const Extent& other : written) {
+    const Range element{address, address + grad.item_bytes()};
+    if (address % grad.item_bytes() != 0 || address < 0 || element.end > all_memory) return false;
+    for (const Range& other : written) {
       if (element.overlaps(other)) return false;
     }
   }

@@ -1,4 +1,4 @@
-// Shows Plan to Python: an optimizer's parameters checked once, then one call a step.
+// The steps of flatstep.Optimizer: parameters checked when it is made, then one call a step.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
@@ -8,8 +8,7 @@
 
 #include "bind.h"
 #include "describe.h"
-#include "leaf_group.h"
-#include "running.h"
+#include "numpy_params.h"
 
 namespace flatstep {
 
@@ -27,29 +26,31 @@ class Stepper {
         target_(&chosen_target()),
         team_(on_openmp ? Team::openmp : Team::own) {
     if (rule_ < 0) throw nb::key_error("no such rule");
+    std::optional<Dtype> of_moment;
+    if (!first_moment.empty()) of_moment = dtype_named(first_moment);
     naming([&] {
       for (size_t i = 0; i < params_.size(); ++i) {
         const DeviceMemory* memory = nullptr;
         nb::try_cast(params_[i], memory);
-        group_on(memory ? memory->device() : Device{dlpack::cpu, 0}).add(int64_t(i), params_[i]);
+        group_on(memory ? memory->device() : Device{cpu_device, 0}).add(int64_t(i), params_[i], of_moment);
       }
-      for (LeafGroup& group : groups_) group.make_plan(first_moment);
+      for (NumpyParams& group : groups_) group.check_new();
     });
   }
 
   Stepper(const Stepper&) = delete;
   Stepper& operator=(const Stepper&) = delete;
 
-  // A group is the leaves of one device: (whether it is the processor, its leaves).
+  // A group is the parameters of one device: (whether it is the processor, their indices).
   nb::list groups() const {
     nb::list described;
-    for (const LeafGroup& group : groups_) described.append(nb::make_tuple(group.is_processor(), group.leaves()));
+    for (const NumpyParams& group : groups_) described.append(nb::make_tuple(group.is_processor(), group.indices()));
     return described;
   }
 
-  // (each leaf's offset in the buffer of a slot of a group, the buffer's length), in bytes
+  // (each parameter's offset in the buffer of a slot of a group, the buffer's length), in bytes
   nb::tuple state_layout(size_t group, int slot) const {
-    const Plan::StateLayout placed = groups_.at(group).state_layout(slot);
+    const NumpyParams::StateLayout placed = groups_.at(group).state_layout(slot);
     return nb::make_tuple(placed.offsets, placed.bytes);
   }
 
@@ -68,15 +69,10 @@ class Stepper {
 
   // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first. `progress` becomes the
   // stepper's with the step itself: no signal can strike between the two.
-  void step(nb::list grads, nb::list scalars, const Rows& rows, nb::object progress) {
-    with_jobs(grads, scalars, rows, [this](const std::vector<Scalars>& table) {
-      for (LeafGroup& group : groups_) group.prepare(table);
-      // Launches first: they may fail, and run beside the processor's part.
-      for (const bool on_processor : {false, true}) {
-        for (LeafGroup& group : groups_) {
-          if (group.is_processor() == on_processor) group.carry_out(team_);
-        }
-      }
+  void step(nb::list grads, nb::list scalars, const RowOfEach& rows, nb::object progress) {
+    with_tensors(grads, scalars, rows, [this] {
+      for (NumpyParams& group : groups_) group.prepare(*target_);
+      launch_all(groups_, team_);
     });
     progress_ = std::move(progress);
   }
@@ -87,10 +83,10 @@ class Stepper {
 
   // The part of a step that falls to the elements first <= i < last of each job of the processor's. For tests of what
   // kernels do far out, where a whole step would touch more memory than a machine has.
-  void step_range(nb::list grads, nb::list scalars, const Rows& rows, int64_t first, int64_t last) {
-    with_jobs(grads, scalars, rows, [=, this](const std::vector<Scalars>&) {
-      for (const LeafGroup& group : groups_) {
-        for (const Job& job : group.jobs()) {
+  void step_range(nb::list grads, nb::list scalars, const RowOfEach& rows, int64_t first, int64_t last) {
+    with_tensors(grads, scalars, rows, [=, this] {
+      for (NumpyParams& group : groups_) {
+        for (const Job& job : group.tensors.jobs(group.scalars, *target_)) {
           if (first < 0 || last > job.elements || !group.is_processor())
             throw std::out_of_range("elements outside of the step");
           job.kernel(*job.call, first, last);
@@ -102,7 +98,7 @@ class Stepper {
   // Who carries out the steps: the processor's target, the devices, or both.
   std::string target() const {
     std::string names;
-    for (const LeafGroup& group : groups_) {
+    for (const NumpyParams& group : groups_) {
       const std::string_view name = group.is_processor() ? target_->name : "cuda";
       if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + std::string(name);
     }
@@ -125,25 +121,24 @@ class Stepper {
   }
 
  private:
-  LeafGroup& group_on(const Device& device) {
-    for (LeafGroup& group : groups_) {
+  NumpyParams& group_on(const Device& device) {
+    for (NumpyParams& group : groups_) {
       if (group.device() == device) return group;
     }
-    return groups_.emplace_back(rule_, device,
-                                device.type == dlpack::cpu ? nullptr : &maker_for(device.type, devices_));
+    return groups_.emplace_back(device, rule_, device.type == cpu_device ? nullptr : &maker_for(device.type, devices_));
   }
 
   // Whatever happens, a step leaves no references behind.
   struct Forgetting {
     Stepper& stepper;
     ~Forgetting() {
-      for (LeafGroup& group : stepper.groups_) group.end();
+      for (NumpyParams& group : stepper.groups_) group.end();
     }
   };
 
-  // Checks and assembles a step, and has it carried out with the interpreter unlocked.
+  // Reads and checks the tensors of a step; then carries it out with the interpreter unlocked.
   template <class F>
-  void with_jobs(const nb::list& grads, const nb::list& scalars, const Rows& rows, F&& carry_out) {
+  void with_tensors(const nb::list& grads, const nb::list& scalars, const RowOfEach& rows, F&& carry_out) {
     if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
       throw nb::value_error("expected one gradient and one row a parameter");
     std::vector<Scalars> table;
@@ -153,33 +148,32 @@ class Stepper {
     }
     const Forgetting at_the_end{*this};
     naming([&] {
-      for (LeafGroup& group : groups_) take_grads(group, grads);
-      // Only now: taking another library's arrays runs its code, which may do anything.
+      for (NumpyParams& group : groups_) take_grads(group, grads, table);
+      // Parameters after all gradients: reading another library's arrays runs its code, which may do anything.
       for (const bool by_dlpack : {true, false}) {
-        for (LeafGroup& group : groups_) {
-          if (group.is_processor() != by_dlpack) group.check_params();
+        for (NumpyParams& group : groups_) {
+          if (group.is_processor() != by_dlpack) group.add_params(rows);
         }
       }
-      for (LeafGroup& group : groups_) group.assemble(table, rows, *target_);
-      unlocked([&] { carry_out(table); });
+      unlocked(carry_out);
     });
   }
 
-  static void take_grads(LeafGroup& group, const nb::list& grads) {
-    group.begin();
-    for (size_t position = 0; position < group.leaves().size(); ++position) {
-      const nb::handle grad = grads[size_t(group.leaves()[position])];
+  static void take_grads(NumpyParams& group, const nb::list& grads, const std::vector<Scalars>& table) {
+    group.begin(table);
+    for (size_t position = 0; position < group.indices().size(); ++position) {
+      const nb::handle grad = grads[size_t(group.indices()[position])];
       if (!grad.is_none()) group.take_grad(position, grad);
     }
   }
 
-  // Carries out f; a refusal becomes a Python error that names the leaf.
+  // Carries out f; an ArgumentError becomes a Python error that names the parameter.
   template <class F>
   void naming(F&& f) const {
     try {
       f();
-    } catch (const Refusal& refusal) {
-      raise(refusal, {"params", "grads", [this](int64_t leaf) { return nb::cast<std::string>(name_(leaf)); }});
+    } catch (const ArgumentError& error) {
+      raise(error, {"params", "grads", [this](int64_t index) { return nb::cast<std::string>(name_(index)); }});
     }
   }
 
@@ -190,7 +184,7 @@ class Stepper {
   nb::list devices_;  // keeps the makers
   const Target* target_;
   Team team_;
-  std::deque<LeafGroup> groups_;  // in the order in which their devices were met
+  std::deque<NumpyParams> groups_;  // in the order in which their devices were met
 };
 
 }  // namespace

@@ -1,13 +1,13 @@
-// Random descriptors against check.h's Plan: it takes exactly what it promises to take, and a step on what it took
-// changes exactly the elements of parameters and state, to what the plain step makes of each. All else is a canary.
+// Random tensors against step.h: it takes exactly what it promises to take, and a step on what it took changes exactly
+// the elements of parameters and state, to what the plain step makes of each. All else is a canary.
 //
-//   fuzz_plan [plans] [first seed] [seconds]    ends with the plans or with the seconds, whichever comes first
+//   fuzz_step [plans] [first seed] [seconds]    ends with the plans or with the seconds, whichever comes first
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 
-#include "hostile_arrays.h"
+#include "hostile_tensors.h"
 #include "plain_step.h"
 
 namespace flatstep::testing {
@@ -30,88 +30,134 @@ class Life {
         grads_memory_(most_leaves * room_bytes) {
     params_memory_.fill(random_, true);
     rule_ = int(random_.below(int64_t(rules().size())));
-    if (random_.chance(50)) first_moment_ = random_.pick(layouts()).first_moment.name;
-    if (!make_plan()) return;
+    if (random_.chance(50)) first_moment_ = random_.pick(layouts()).first_moment;
+    if (!make_params()) return;
     make_state();
     for (int i = 0; i < 3; ++i) take_step();
   }
 
  private:
-  bool make_plan() {
+  bool make_params() {
     const int64_t leaves = random_.between(0, most_leaves);
-    std::vector<Array> arrays;
     bool good = true;
-    params_.reserve(most_leaves);  // arrays point into them
+    params_.reserve(most_leaves);  // tensors point into them
     for (int64_t i = 0; i < leaves; ++i) {
       const Description& param = params_.emplace_back(random_param(random_, room_for_param(i)));
-      arrays.push_back(param.array());
       good = good && is_good_param(param, rule_, first_moment_);
-      for (const Extent& other : written_) good = good && !other.overlaps(extent_of(param));
+      for (const Range& other : written_) good = good && !other.overlaps(extent_of(param));
       if (extent_of(param).begin < extent_of(param).end) written_.push_back(extent_of(param));
     }
     ++tally_.plans;
     try {
-      plan_.emplace(rule_, arrays, first_moment_);
-    } catch (const Refusal& refusal) {
+      OverlapCheck overlap;
+      for (int64_t i = 0; i < leaves; ++i) {
+        const Tensor param = params_[size_t(i)].tensor();
+        check_new_parameter(rule_, i, param, first_moment_);
+        Extent extent{0, 0, i, -1};
+        if (element_count(param) > 0 && find_extent(param, extent)) overlap.add_written(extent);
+      }
+      overlap.check({});
+    } catch (const ArgumentError& refusal) {
       ++tally_.plans_refused;
       check(!good, "good parameters were refused");
-      check(refusal.stream == Stream::param && refusal.leaf < leaves && !refusal.text.empty(), "a refusal makes sense");
+      check(refusal.operand == Operand::param && refusal.index < leaves && !refusal.text.empty(),
+            "an error makes sense");
       return false;
     }
     check(good, "bad parameters were taken");
-    for (int64_t i = 0; i < leaves; ++i) plan_->check_unchanged(i, arrays[size_t(i)]);
     return true;
   }
 
   void make_state() {
-    for (size_t slot = 0; slot < rules()[size_t(rule_)].slots.size(); ++slot) {
-      const int64_t bytes = plan_->state_layout(int(slot)).bytes;
+    const std::vector<SlotDescription>& slots = rules()[size_t(rule_)].slots;
+    std::vector<std::string> names;
+    offsets_.resize(slots.size());
+    for (size_t slot = 0; slot < slots.size(); ++slot) {
+      int64_t bytes = 0;
+      for (const Description& param : params_) {
+        const int item = bytes_of(slot_dtype(param, slot));
+        bytes = (bytes + item - 1) / item * item + random_.below(8) * item;
+        offsets_[slot].push_back(bytes);
+        bytes += element_count(param.tensor()) * item;
+      }
+      names.emplace_back(slots[slot].name);
       Block& block = state_.emplace_back(bytes);
       block.fill(random_, false);
-      plan_->place_state(int(slot), block.data(), bytes);
       const auto begin = Wide(reinterpret_cast<uintptr_t>(block.data()));
       if (bytes > 0) written_.push_back({begin, begin + bytes});
     }
+    step_.emplace(rule_, names, StepOptions{false, false, true});
+    for (size_t i = 0; i < params_.size(); ++i) {
+      Extent extent{0, 0, int64_t(i), -1};
+      const Tensor param = params_[i].tensor();
+      if (element_count(param) > 0 && find_extent(param, extent)) step_->fix_memory(extent);
+    }
+    for (const Block& block : state_) {
+      const auto begin = reinterpret_cast<uintptr_t>(block.data());
+      if (block.bytes() > 0) step_->fix_memory({begin, begin + uintptr_t(block.bytes()), -1, -1});
+    }
+  }
+
+  Dtype slot_dtype(const Description& param, size_t slot) const {
+    const int layout = find_layout(param.dtype, param.dtype, first_moment_.value_or(param.dtype));
+    return layouts()[size_t(layout)].slot(rules()[size_t(rule_)].slots[slot].role);
+  }
+
+  Parameter parameter(size_t index, const Description& grad, int64_t row) const {
+    Parameter parameter{int64_t(index), params_[index].tensor(), grad.tensor(), {}, row};
+    for (size_t slot = 0; slot < state_.size(); ++slot) {
+      parameter.state[slot] = parameter.param;
+      parameter.state[slot].data = state_[slot].data() + offsets_[slot][index];
+      parameter.state[slot].dtype = slot_dtype(params_[index], slot);
+    }
+    return parameter;
+  }
+
+  // The step's jobs. Throws ArgumentError.
+  const std::vector<Job>& jobs(const std::vector<std::optional<Description>>& grads, const std::vector<int64_t>& rows,
+                               const std::vector<Scalars>& scalars) {
+    step_->begin();
+    for (size_t i = 0; i < grads.size(); ++i) {
+      if (grads[i]) check(step_->add(parameter(i, *grads[i], rows[i])), "dense parameters are taken as they lie");
+    }
+    step_->check_overlap();
+    return step_->jobs(scalars, *random_.pick(targets()));
   }
 
   void take_step() {
     grads_memory_.fill(random_, true);
     std::vector<std::optional<Description>> grads;
-    std::vector<std::optional<Array>> arrays;
     std::vector<int64_t> rows;
     bool good = true;
     for (const Description& param : params_) {
       grads.emplace_back();
       if (!random_.chance(10)) grads.back() = random_grad(random_, room_for_grad(), param);
       if (grads.back() && random_.chance(10)) {
-        const Extent middle = extent_of(random_.pick(params_));
+        const Range middle = extent_of(random_.pick(params_));
         if (const auto spread = spread_grad(random_, param, middle, all_of(params_memory_))) grads.back() = spread;
       }
       rows.push_back(random_.below(2));
       if (grads.back()) good = good && is_good_grad(*grads.back(), param, written_);
     }
-    for (const auto& grad : grads) arrays.push_back(grad ? std::optional(grad->array()) : std::nullopt);
     const RuleDescription& rule = rules()[size_t(rule_)];
     const std::vector<Scalars> scalars = {some_numbers(rule, random_), some_numbers(rule, random_)};
-    const bool alike = random_.chance(50);
-    if (alike) std::fill(rows.begin(), rows.end(), 0);
 
     const std::vector<std::string> before = images();
-    const std::vector<Job>* jobs;
+    const std::vector<Job>* made;
     ++tally_.steps;
     try {
-      jobs = &plan_->assemble(arrays, scalars, alike ? nullptr : &rows, *random_.pick(targets()));
-    } catch (const Refusal& refusal) {
+      made = &jobs(grads, rows, scalars);
+    } catch (const ArgumentError& refusal) {
       ++tally_.steps_refused;
       check(!good, "good gradients were refused");
-      check(refusal.stream == Stream::grad && !refusal.text.empty(), "a refusal makes sense");
+      check(refusal.operand == Operand::grad && !refusal.text.empty(), "an error makes sense");
       check(images() == before, "a refusal changes nothing");
       return;
     }
     check(good, "bad gradients were taken");
     for (const auto& grad : grads) tally_.around += grad && is_around_written(*grad);
-    run(jobs->data(), int64_t(jobs->size()), Team::own);
-    for (const Job& job : *jobs) {
+    run(made->data(), int64_t(made->size()), Team::own);
+    for (const Job& job : *made) {
       for (int64_t i = 0; i < job.call->segment_count; ++i) tally_.walks += job.call->segments[i].walk != nullptr;
     }
 
@@ -125,17 +171,17 @@ class Life {
 
   void step_plainly(size_t leaf, const Description& grad, const Scalars& scalars) {
     const Description& param = params_[leaf];
-    const int layout = find_layout(param.dtype, param.dtype, first_moment_);
+    const int layout = find_layout(param.dtype, param.dtype, first_moment_.value_or(param.dtype));
     const auto to = addresses(param), from = addresses(grad);
     const Wide first = extent_of(param).begin;
     std::vector<char*> state;
     std::vector<int> bytes;
     for (size_t slot = 0; slot < state_.size(); ++slot) {
-      state.push_back(state_[slot].data() + plan_->state_layout(int(slot)).offsets[leaf]);
-      bytes.push_back(layouts()[size_t(layout)].slot(rules()[size_t(rule_)].slots[slot].role).bytes);
+      state.push_back(state_[slot].data() + offsets_[slot][leaf]);
+      bytes.push_back(bytes_of(slot_dtype(param, slot)));
     }
     for (size_t i = 0; i < to->size(); ++i) {
-      const auto place = int64_t(((*to)[i] - first) / param.item_bytes);  // state lies as its parameter does
+      const auto place = int64_t(((*to)[i] - first) / param.item_bytes());  // state lies as its parameter does
       void* slots[max_slots];
       for (size_t slot = 0; slot < state.size(); ++slot) slots[slot] = state[slot] + place * bytes[slot];
       plain_step(rule_, layout, scalars, reinterpret_cast<void*>(uintptr_t((*to)[i])),
@@ -151,8 +197,8 @@ class Life {
     const Room all = all_of(params_memory_);
     if (params_.empty()) return all;
     const Description& param = random_.pick(params_);
-    const Extent extent = extent_of(param);
-    const int64_t overlap = random_.below(2) * param.item_bytes;
+    const Range extent = extent_of(param);
+    const int64_t overlap = random_.below(2) * param.item_bytes();
     const Wide start = Wide(reinterpret_cast<uintptr_t>(all.begin)), stop = start + all.bytes;
     const Wide begin = random_.chance(50) ? extent.end - overlap : start;
     const Wide end = begin == start ? extent.begin + overlap : stop;
@@ -163,7 +209,7 @@ class Life {
   // Whether something written lies between a gradient's elements.
   bool is_around_written(const Description& grad) const {
     return std::any_of(written_.begin(), written_.end(),
-                       [extent = extent_of(grad)](const Extent& other) { return extent.overlaps(other); });
+                       [extent = extent_of(grad)](const Range& other) { return extent.overlaps(other); });
   }
 
   Room room_for_param(int64_t leaf) {
@@ -194,11 +240,12 @@ class Life {
   Tally& tally_;
   Block params_memory_, grads_memory_;
   int rule_;
-  std::string_view first_moment_;
+  std::optional<Dtype> first_moment_;
   std::vector<Description> params_;
-  std::vector<Extent> written_;
+  std::vector<Range> written_;
   std::vector<Block> state_;
-  std::optional<Plan> plan_;
+  std::vector<std::vector<int64_t>> offsets_;  // by slot, then by parameter
+  std::optional<Step> step_;
 };
 
 void fuzz(uint64_t plans, uint64_t first_seed, double seconds) {
@@ -209,7 +256,7 @@ void fuzz(uint64_t plans, uint64_t first_seed, double seconds) {
     try {
       Life(seed, tally);
     } catch (const std::exception& error) {
-      throw std::runtime_error(std::string(error.what()) + "; again by: fuzz_plan 1 " + std::to_string(seed));
+      throw std::runtime_error(std::string(error.what()) + "; again by: fuzz_step 1 " + std::to_string(seed));
     }
   }
   std::printf(
@@ -232,5 +279,5 @@ int main(int count, char** arguments) {
   const uint64_t plans = count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 5000;
   const uint64_t seed = count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 1;
   const double seconds = count > 3 ? std::atof(arguments[3]) : 20;
-  return flatstep::testing::run_parts({{"random descriptors", [=] { flatstep::testing::fuzz(plans, seed, seconds); }}});
+  return flatstep::testing::run_parts({{"random tensors", [=] { flatstep::testing::fuzz(plans, seed, seconds); }}});
 }

@@ -9,9 +9,9 @@
 
 #include "bind.h"
 #include "describe.h"
-#include "running.h"
-#include "torch_place.h"
-#include "torch_reader.h"
+#include "read_torch.h"
+#include "streams.h"
+#include "torch_params.h"
 
 namespace flatstep {
 
@@ -31,7 +31,7 @@ struct Parts {
 // A rule that groups may choose, and the keys of its state: for the count of updates, then for each slot.
 struct StateOfRule {
   int rule;
-  std::vector<std::string> slots;  // what refusals call them
+  std::vector<std::string> slots;  // for messages
   std::vector<nb::object> keys;
 
   StateOfRule(std::string_view name, std::vector<std::string> names) : rule(find_rule(name)) {
@@ -74,20 +74,14 @@ class TorchStepper {
     nb::list stepped;
     if (wanting_.size() == 0) {
       std::vector<Scaling> scaling;
-      std::vector<void*> streams;
-      for (const Place& place : places_) {
-        scaling.push_back(scaling_on(place, scalings));
-        streams.push_back(place.is_processor() ? nullptr : reader_.current_stream(place.device()));
+      for (TorchParams& params : params_) {
+        scaling.push_back(scaling_on(params.device(), scalings));
+        if (!params.is_processor()) params.stream = reader_.current_stream(params.device());
       }
       unlocked([&] {
-        check_captures(streams);
-        for (size_t i = 0; i < places_.size(); ++i) places_[i].prepare(*target_, scaling[i], capturable, streams[i]);
-        // Launches first: they may fail, and run beside the processor's part.
-        for (const bool on_processor : {false, true}) {
-          for (Place& place : places_) {
-            if (place.is_processor() == on_processor) place.carry_out(threads);
-          }
-        }
+        check_captures();
+        for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
+        launch_all(params_, Team::openmp, threads);
       });
       for (nb::handle call : completion) complete(call);
       for (const nb::object& param : stepped_) stepped.append(param);
@@ -99,8 +93,7 @@ class TorchStepper {
 
  private:
   void forget() {
-    for (Place& place : places_) place.clear();
-    reader_.forget();
+    for (TorchParams& params : params_) params.begin();
     held_.clear();
     stepped_.clear();
     positions_of_.clear();
@@ -128,23 +121,25 @@ class TorchStepper {
         const nb::tuple parts = nb::borrow<nb::tuple>(group);
         rule_ = &rules_.at(nb::cast<size_t>(parts[2]));
         numbers_ = read_numbers(nb::borrow<nb::tuple>(parts[1]));
-        for (Place& place : places_) place.begin_group();
+        for (TorchParams& params : params_) params.begin_group();
         for (nb::handle param : nb::borrow<nb::list>(parts[0])) take(position++, param, state, stand_ins);
       }
       if (wanting_.size() > 0) return;
-      for (size_t i = 0; i < places_.size(); ++i) check_device_of(i);
-      for (Place& place : places_) place.check_overlap();
-      for (Place& place : places_) place.check_counts();
-    } catch (const Refusal& refusal) {
-      raise_for(refusal, name);
+      for (size_t i = 0; i < params_.size(); ++i) check_device_of(i);
+    } catch (const ArgumentError& error) {
+      raise_for(error, name);
     }
   }
 
-  // Places of one device are checked together: their rules differ, but their parameters may share memory.
-  void check_device_of(size_t index) {
-    for (size_t i = 0; i < index; ++i) {
-      if (places_[i].device() == places_[index].device()) return places_[i].take_checks_of(places_[index]);
+  // The parameters of one device are checked together: their rules differ, but they may share memory.
+  void check_device_of(size_t first) {
+    std::vector<TorchParams*> others;
+    for (size_t i = 0; i < params_.size(); ++i) {
+      if (i == first || params_[i].device() != params_[first].device()) continue;
+      if (i < first) return;
+      others.push_back(&params_[i]);
     }
+    params_[first].check(others);
   }
 
   void take(int64_t position, nb::handle param, const nb::dict& state, const nb::dict& stand_ins) {
@@ -169,7 +164,7 @@ class TorchStepper {
     }
     if (!add(position, parts)) {
       if (is_stand_in)
-        throw Refusal{Stream::param, position, "is of a kind that cannot be stepped; use torch.optim for it"};
+        throw ArgumentError{Operand::param, position, "is of a kind that cannot be stepped; use torch.optim for it"};
       wanting_.append(position);
       return;
     }
@@ -222,39 +217,37 @@ class TorchStepper {
   }
 
   bool add(int64_t position, const Parts& parts) {
-    TensorLeaf leaf{position, {}, {}, {}, 0};
+    Parameter parameter{position, {}, {}, {}, 0};
     Tensor count;
-    if (!reader_.read(parts.param, leaf.param) || !reader_.read(parts.grad, leaf.grad) ||
+    if (!reader_.read(parts.param, parameter.param) || !reader_.read(parts.grad, parameter.grad) ||
         !reader_.read(parts.step, count))
       return false;
     for (size_t slot = 0; slot < rule_->slots.size(); ++slot) {
-      if (!reader_.read(parts.state[slot], leaf.state[slot])) return false;
+      if (!reader_.read(parts.state[slot], parameter.state[slot])) return false;
     }
-    Place* const place = place_on(leaf.param.device);
-    return place && place->add(leaf, count, numbers_);
+    TorchParams* const params = params_on(parameter.param.device);
+    return params && params->add(parameter, count, numbers_);
   }
 
-  // Where tensors of that device are stepped by the group's rule; null where nothing can.
-  Place* place_on(const Device& device) {
-    for (Place& place : places_) {
-      if (place.device() == device && place.rule() == rule_->rule) return &place;
+  // Those of that device which the group's rule steps; null where nothing can.
+  TorchParams* params_on(const Device& device) {
+    for (TorchParams& params : params_) {
+      if (params.device() == device && params.rule() == rule_->rule) return &params;
     }
     const DeviceMaker* maker = nullptr;
     for (const DeviceMaker* known : makers_) maker = known->type == device.type ? known : maker;
-    if (!maker && device.type != dlpack::cpu) return nullptr;
-    return &places_.emplace_back(device, rule_->rule, rule_->slots, maker);
+    if (!maker && device.type != cpu_device) return nullptr;
+    return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, maker);
   }
 
   // A group's row, in which a tensor may stand for a number that lies on a device.
   GroupNumbers read_numbers(const nb::tuple& row) {
-    constexpr size_t common = 6;
     GroupNumbers numbers;
     nb::object plain = row;  // with zeros where tensors are
     for (size_t i = 0; i < row.size(); ++i) {
       const nb::handle item = row[i];
       if (PyFloat_Check(item.ptr()) || PyLong_Check(item.ptr())) continue;
-      // A row begins with the count and has no is_initial_step.
-      numbers.on_device.push_back({int32_t(i < common ? i - 1 : i), read_number(item)});
+      numbers.on_device.push_back({int32_t(i < scalar_count ? i - 1 : i), read_number(item)});
       if (plain.is(row)) plain = nb::list(row);
       plain[i] = 0.0;
     }
@@ -264,7 +257,7 @@ class TorchStepper {
 
   Tensor read_number(nb::handle object) {
     Tensor number;
-    if (!reader_.read(object, number) || element_count(number) != 1 || number.item_bytes < 4) {
+    if (!reader_.read(object, number) || element_count(number) != 1 || bytes_of(number.dtype) < 4) {
       const std::string given = nb::repr(nb::handle(object.type())).c_str();
       const std::string dtype =
           nb::hasattr(object, "dtype") ? nb::str(nb::object(object.attr("dtype"))).c_str() : "none";
@@ -277,26 +270,26 @@ class TorchStepper {
     return number;
   }
 
-  Scaling scaling_on(const Place& place, const nb::list& scalings) {
+  Scaling scaling_on(const Device& device, const nb::list& scalings) {
     Scaling found;
     for (nb::handle pair : scalings) {
       for (size_t i = 0; i < 2; ++i) {
         const nb::handle item = nb::borrow<nb::tuple>(pair)[i];
         if (item.is_none()) continue;
         const Tensor number = read_number(item);
-        if (number.device == place.device()) (i == 0 ? found.scale : found.overflow) = number;
+        if (number.device == device) (i == 0 ? found.scale : found.overflow) = number;
       }
     }
-    if (found.overflow && found.overflow->item_bytes != 4) throw nb::type_error("found_inf is not float32");
+    if (found.overflow && found.overflow->dtype != Dtype::float32) throw nb::type_error("found_inf is not float32");
     return found;
   }
 
   // A graph holds a whole step or nothing of it.
-  void check_captures(const std::vector<void*>& streams) const {
-    const Place *captured = nullptr, *other = nullptr;
-    if (places_.size() < 2) return;
-    for (size_t i = 0; i < places_.size(); ++i) {
-      if (!places_[i].is_idle()) (places_[i].is_captured(streams[i]) ? captured : other) = &places_[i];
+  void check_captures() const {
+    const TorchParams *captured = nullptr, *other = nullptr;
+    if (params_.size() < 2) return;
+    for (const TorchParams& params : params_) {
+      if (!params.is_idle()) (params.is_captured() ? captured : other) = &params;
     }
     if (!captured || !other) return;
     throw std::runtime_error(
@@ -307,25 +300,26 @@ class TorchStepper {
                                      " too, or make an optimizer of their own for the parameters there"));
   }
 
-  // Raises a refusal as a Python error that names the parameter.
-  [[noreturn]] void raise_for(const Refusal& refusal, const nb::callable& name) {
+  // Raises a Python error that names the parameter.
+  [[noreturn]] void raise_for(const ArgumentError& error, const nb::callable& name) {
     const auto object_at = [&](int64_t position) -> nb::handle {
       for (size_t i = 0; i < stepped_.size(); ++i) {
         if (positions_of_[i] == position) return stepped_[i];
       }
       return {};
     };
-    if (refusal.other >= 0 && refusal.stream == Stream::param && object_at(refusal.leaf).is(object_at(refusal.other)))
+    if (error.other >= 0 && error.other != error.index && error.operand == Operand::param &&
+        object_at(error.index).is(object_at(error.other)))
       throw Repeated("a parameter stands in the optimizer twice");
-    flatstep::raise(refusal, {"param ", "grad of ", [&](int64_t at) { return nb::cast<std::string>(name(at)); }});
+    flatstep::raise(error, {"param ", "grad of ", [&](int64_t at) { return nb::cast<std::string>(name(at)); }});
   }
 
   std::vector<StateOfRule> rules_;
   const Target* target_;
-  Reader reader_;
+  TorchReader reader_;
   nb::list devices_;  // keeps the makers
   std::vector<const DeviceMaker*> makers_;
-  std::deque<Place> places_;  // in the order in which they were met
+  std::deque<TorchParams> params_;  // by device and rule, in the order in which they were met
 
   // Of the step under way.
   const StateOfRule* rule_ = nullptr;  // of the group under way
@@ -343,9 +337,9 @@ void bind_torch(nb::module_& module) {
   nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
   nb::class_<TorchStepper>(module, "TorchStepper")
       .def(nb::init<nb::list, nb::tuple, nb::handle, nb::list>(), nb::arg("rules"), nb::arg("plain_types"),
-           nb::arg("exchange_api").none(), nb::arg("devices"),
+           nb::arg("exchange_api"), nb::arg("devices"),
            nb::sig("def __init__(self, rules: list[tuple[str, list[str]]], plain_types: tuple[type, ...], "
-                   "exchange_api: object | None, devices: list[object]) -> None"))
+                   "exchange_api: object, devices: list[object]) -> None"))
       .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("scalings"),
            nb::arg("capturable"), nb::arg("name"), nb::arg("threads"), nb::arg("completion"),
            nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "

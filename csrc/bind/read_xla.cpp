@@ -1,0 +1,160 @@
+// See read_xla.h.
+#include "read_xla.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "describe.h"
+
+namespace flatstep {
+
+namespace {
+
+namespace ffi = xla::ffi;
+
+constexpr int64_t dense = 1;  // the stride of every tensor here
+
+Dtype dtype_of(ffi::DataType dtype) {
+  return find_dtype([=](const DtypeNames& known) { return known.xla_type == int(dtype); });
+}
+
+static_assert(int(ffi::DataType::F16) == known_dtypes[0].xla_type &&
+              int(ffi::DataType::BF16) == known_dtypes[1].xla_type &&
+              int(ffi::DataType::F32) == known_dtypes[2].xla_type &&
+              int(ffi::DataType::F64) == known_dtypes[3].xla_type);
+
+XlaStep::Buffer buffer_of(const ffi::AnyBuffer& buffer) {
+  return {buffer.untyped_data(), buffer.element_type(), int64_t(buffer.size_bytes()), int64_t(buffer.element_count()),
+          buffer.dimensions()};
+}
+
+int known_rule(std::string_view name) {
+  const int rule = find_rule(name);
+  if (rule < 0) reject_xla("there is no rule named " + std::string(name));
+  return rule;
+}
+
+// Calls f; what Step rejects becomes an error of XLA's.
+template <class F>
+auto rejecting(const F& f) {
+  try {
+    return f();
+  } catch (const ArgumentError& error) {
+    reject_xla((error.operand == Operand::param ? "parameter " : "gradient ") + std::to_string(error.index) + " " +
+               error.text);
+  }
+}
+
+std::vector<std::string> slot_names(int rule) {
+  std::vector<std::string> names;
+  for (const SlotDescription& slot : rules()[size_t(rule)].slots) names.emplace_back(slot.name);
+  return names;
+}
+
+}  // namespace
+
+double& number_at(Scalars& scalars, size_t index) {
+  return index < scalar_count ? scalars.*common_scalars[index].member : scalars.hyperparameters[index - scalar_count];
+}
+
+void reject_xla(const std::string& text) { throw std::invalid_argument("flatstep: " + text); }
+
+XlaStep::XlaStep(const XlaAttributes& attributes, ffi::RemainingArgs args, ffi::RemainingRets rets, const Copy& copy,
+                 bool has_workspace)
+    : attributes_(attributes),
+      args_(args),
+      rets_(rets),
+      rule_(known_rule(attributes.rule)),
+      slots_(rules()[size_t(rule_)].slots.size()),
+      step_(rule_, slot_names(rule_), {}) {
+  const size_t written = slots_ + 1;  // for each parameter: its state, and the parameter or its update
+  const size_t results = rets.size() - (has_workspace && rets.size() > 0), parameters = results / written;
+  const size_t numbers = 1 + attributes.traced.size(), read = attributes.makes_update ? written : written + 1;
+  if (results != parameters * written || args.size() != numbers + parameters * read ||
+      attributes.numbers.size() != scalar_count + rules()[size_t(rule_)].hyperparameters.size())
+    reject_xla("a step has too many or too few operands");
+  if (has_workspace) workspace_ = result(results);
+  read_numbers();
+  for (size_t index = 0; index < parameters; ++index) read_parameter(index, parameters, copy);
+}
+
+XlaStep::Buffer XlaStep::operand(size_t index) const {
+  const auto buffer = args_.get<ffi::AnyBuffer>(index);
+  if (!buffer) reject_xla(buffer.error().message());
+  return buffer_of(*buffer);
+}
+
+XlaStep::Buffer XlaStep::result(size_t index) const {
+  auto buffer = rets_.get<ffi::AnyBuffer>(index);
+  if (!buffer) reject_xla(buffer.error().message());
+  return buffer_of(**buffer);
+}
+
+// XLA puts a result where its operand is; should it ever not do so, the operand is copied there first.
+XlaStep::Buffer XlaStep::result(size_t index, size_t operand_index, const Copy& copy) const {
+  const Buffer from = operand(operand_index), to = result(index);
+  if (to.count != from.count || to.dtype != from.dtype) reject_xla("a result is not like its operand");
+  if (to.data != from.data) copy(to.data, from.data, size_t(from.bytes));
+  return {to.data, from.dtype, from.bytes, from.count, from.shape};
+}
+
+Tensor XlaStep::tensor_of(const Buffer& buffer) {
+  shapes_.push_back(counts_.count > 0 ? buffer.count / counts_.count : 0);
+  return {buffer.data, &shapes_.back(), &dense, 1, dtype_of(buffer.dtype), false, {}, nullptr};
+}
+
+void XlaStep::read_numbers() {
+  for (size_t i = 0; i < attributes_.numbers.size(); ++i) number_at(fixed_, i) = attributes_.numbers[i];
+  counts_ = operand(0);
+  if (counts_.dtype != ffi::DataType::S32) reject_xla("the count of a step is not int32");
+  for (size_t k = 0; k < attributes_.traced.size(); ++k) {
+    const Number number{size_t(attributes_.traced[k]), operand(1 + k)};
+    if (number.values.count != counts_.count || number.index >= attributes_.numbers.size())
+      reject_xla("a number has another shape");
+    if (number.values.dtype != ffi::DataType::F32 && number.values.dtype != ffi::DataType::F64)
+      reject_xla("a number of a step is neither float32 nor float64");
+    traced_.push_back(number);
+  }
+}
+
+void XlaStep::read_parameter(size_t index, size_t parameters, const Copy& copy) {
+  const bool update = attributes_.makes_update;
+  const size_t begin = 1 + attributes_.traced.size(), grads = begin + parameters * (update ? slots_ : slots_ + 1);
+  const Buffer written = result(index, update ? grads + index : begin + index, copy);
+  const ffi::AnyBuffer::Dimensions batch = counts_.shape;
+  if (written.shape.size() < batch.size() || !std::equal(batch.begin(), batch.end(), written.shape.begin()))
+    reject_xla("a parameter is of another batch than the numbers");
+  Parameter parameter{int64_t(index), tensor_of(written), tensor_of(operand(grads + index)), {}, 0, update};
+  for (size_t slot = 0; slot < slots_; ++slot) {
+    const size_t from = begin + (update ? slot : slot + 1) * parameters + index;
+    parameter.state[slot] = tensor_of(result((slot + 1) * parameters + index, from, copy));
+  }
+  if (rejecting([&] { return step_.size_of(parameter).count; }) > 0) parameters_.push_back(parameter);
+}
+
+const std::vector<Job>& XlaStep::jobs(const Target& target) {
+  for (int64_t entry = 0; entry < entries(); ++entry) {
+    Scalars& scalars = scalars_.emplace_back(fixed_);
+    scalars.count = static_cast<const int32_t*>(counts_.data)[entry];
+    for (const Number& number : traced_) {
+      const void* const values = number.values.data;
+      number_at(scalars, number.index) = number.values.dtype == ffi::DataType::F64
+                                             ? static_cast<const double*>(values)[entry]
+                                             : double(static_cast<const float*>(values)[entry]);
+    }
+  }
+  const auto advance = [](Tensor& tensor) {
+    tensor.data = static_cast<char*>(tensor.data) + *tensor.shape * bytes_of(tensor.dtype);
+  };
+  for (Parameter parameter : parameters_) {
+    for (; parameter.row < entries(); ++parameter.row) {
+      rejecting([&] { return step_.add(parameter); });
+      advance(parameter.param);
+      advance(parameter.grad);
+      for (size_t slot = 0; slot < slots_; ++slot) advance(parameter.state[slot]);
+    }
+  }
+  return step_.jobs(scalars_, target);
+}
+
+}  // namespace flatstep

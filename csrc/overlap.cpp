@@ -1,0 +1,83 @@
+// See overlap.h.
+#include "overlap.h"
+
+#include <algorithm>
+
+namespace flatstep {
+
+namespace {
+
+bool starts_earlier(const Extent& a, const Extent& b) { return a.begin < b.begin; }
+
+void move_to(std::vector<Extent>& to, std::vector<Extent>& from) {
+  to.insert(to.end(), from.begin(), from.end());
+  from.clear();
+}
+
+// Throws ArgumentError for two extents, in the order of memory, that overlap.
+[[noreturn]] void reject(const Extent& a, const Extent& b, const std::vector<std::string>& slots) {
+  const auto& [first, second] = std::minmax(a, b, [](const Extent& x, const Extent& y) { return x.index < y.index; });
+  const std::string state = second.slot < 0 ? "" : "has a state " + slots[size_t(second.slot)] + " that ";
+  std::string of_first = "{other}";
+  if (first.slot >= 0) of_first = "the state " + slots[size_t(first.slot)] + " of {other}";
+  throw ArgumentError{Operand::param, second.index,
+                      state + "shares memory with " + of_first + "; each parameter needs memory of its own",
+                      first.index};
+}
+
+}  // namespace
+
+void OverlapCheck::clear(bool keeps_written) {
+  if (!keeps_written) {
+    is_checked_ = is_checked_ && written_.empty();
+    written_.clear();
+  }
+  state_.clear();
+  read_.clear();
+  strided_.clear();
+}
+
+void OverlapCheck::merge(OverlapCheck& other) {
+  is_checked_ = other.is_checked_ = false;
+  move_to(written_, other.written_);
+  move_to(state_, other.state_);
+  move_to(read_, other.read_);
+  strided_.insert(strided_.end(), other.strided_.begin(), other.strided_.end());
+  other.strided_.clear();
+}
+
+void OverlapCheck::check(const std::vector<std::string>& slots) {
+  if (!is_checked_ && (written_ != checked_written_ || state_ != checked_state_)) check_written(slots);
+  is_checked_ = true;
+  for (const Extent& read : read_) check_read(read, [](const Extent&) { return true; });
+  for (const Strided& read : strided_)
+    check_read(read.extent, [&](const Extent& written) { return touches(read.tensor, read.extent, written); });
+}
+
+void OverlapCheck::check_written(const std::vector<std::string>& slots) {
+  checked_written_.clear();
+  std::vector<Extent> all = written_;
+  all.insert(all.end(), state_.begin(), state_.end());
+  std::sort(all.begin(), all.end(), starts_earlier);
+  for (size_t i = 1; i < all.size(); ++i) {
+    if (all[i].begin < all[i - 1].end) reject(all[i - 1], all[i], slots);
+  }
+  sorted_ = written_;
+  std::sort(sorted_.begin(), sorted_.end(), starts_earlier);
+  checked_written_ = written_;
+  checked_state_ = state_;
+}
+
+template <class Touches>
+void OverlapCheck::check_read(const Extent& read, const Touches& touches) const {
+  auto other = std::lower_bound(sorted_.begin(), sorted_.end(), read.end,
+                                [](const Extent& a, uintptr_t address) { return a.begin < address; });
+  while (other != sorted_.begin() && (--other)->end > read.begin) {
+    if (!touches(*other)) continue;
+    const std::string whose = other->index < 0 ? "the optimizer's state" : "{other}";
+    throw ArgumentError{Operand::grad, read.index,
+                        "shares memory with " + whose + ", which the step overwrites; pass a copy", other->index};
+  }
+}
+
+}  // namespace flatstep

@@ -1,0 +1,48 @@
+// Whether the memory that a step writes overlaps other memory of the step. Used by Step alone.
+#pragma once
+
+#include <vector>
+
+#include "tensor.h"
+
+namespace flatstep {
+
+class OverlapCheck {
+ public:
+  void clear(bool keeps_written);
+
+  void add_written(const Extent& extent) {
+    written_.push_back(extent);
+    is_checked_ = false;
+  }
+  void add_state(const Extent& extent) {
+    state_.push_back(extent);
+  }  // written too, but no gradient is looked for in it
+  void add_read(const Extent& extent) { read_.push_back(extent); }
+  void add_read(const Extent& extent, const Tensor& strided) { strided_.push_back({extent, strided}); }
+
+  // Moves to this check all that `other` was to check.
+  void merge(OverlapCheck& other);
+
+  // Throws ArgumentError. `slots` are the names of the rule's slots, for messages.
+  void check(const std::vector<std::string>& slots);
+
+ private:
+  struct Strided {
+    Extent extent;
+    Tensor tensor;
+  };
+
+  void check_written(const std::vector<std::string>& slots);
+  template <class Touches>
+  void check_read(const Extent& read, const Touches& touches) const;
+
+  std::vector<Extent> written_, state_, read_;
+  std::vector<Strided> strided_;
+
+  // Tensors seldom move between steps: what was sorted and checked last holds as long as the extents are the same.
+  bool is_checked_ = true;
+  std::vector<Extent> checked_written_, checked_state_, sorted_;
+};
+
+}  // namespace flatstep

@@ -1,0 +1,99 @@
+// One step: tensors -> the jobs of kernels. Every check of memory is made here, once for all front ends; kernels assume
+// that it passed. Knows no Python.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "overlap.h"
+#include "parallel.h"
+#include "targets.h"
+
+namespace flatstep {
+
+// One parameter's part of a step.
+struct Parameter {
+  int64_t index;  // what errors call it
+  Tensor param, grad;
+  Tensor state[max_slots];
+  int64_t row;  // of the numbers
+  bool makes_update = false;
+};
+
+// What differs between front ends.
+struct StepOptions {
+  bool grad_may_differ_in_dtype = true;  // from its parameter
+  bool grad_may_be_param = true;         // the same memory: each element is read before it is written
+  bool has_fixed_memory = false;         // of parameters and state, that is: see fix_memory
+};
+
+// Throws ArgumentError where no optimizer of the rule can have the parameter; returns its layout. `first_moment` is the
+// dtype of slots in that role; without it the parameter's own.
+int check_new_parameter(int rule, int64_t index, const Tensor& param, std::optional<Dtype> first_moment);
+
+// The steps of one rule on one device. Memory is kept from step to step, so that steps allocate nothing.
+class Step {
+ public:
+  // `slots` are the names of the rule's slots, for messages.
+  Step(int rule, std::vector<std::string> slots, StepOptions options);
+  Step(const Step&) = delete;
+  Step& operator=(const Step&) = delete;
+
+  void begin();
+
+  // Throws ArgumentError. False, and nothing added, where the tensors would do if they lay otherwise: a parameter with
+  // gaps, or state that does not lie as its parameter does.
+  bool add(const Parameter& parameter);
+
+  // Memory of parameters or state that all steps may write. Then `add` does not look for overlaps of them, but only of
+  // gradients with all that is fixed.
+  void fix_memory(const Extent& extent) { overlap_.add_written(extent); }
+
+  // Throws ArgumentError where written memory overlaps other memory of the step.
+  void check_overlap() { overlap_.check(slots_); }
+
+  // What the other step, of the same device, would check for overlap is checked here.
+  void merge_overlap(Step& other) { overlap_.merge(other.overlap_); }
+
+  // The work of what was added. Valid until `begin`.
+  const std::vector<Job>& jobs(const std::vector<Scalars>& scalars, const Target& target);
+
+  // The layout of the kernel for the parameter's dtypes, and the number of its elements. Throws ArgumentError where the
+  // dtypes have no kernel or the shapes differ.
+  struct Size {
+    int layout;
+    int64_t count;
+  };
+  Size size_of(const Parameter& parameter);
+
+ private:
+  // A Walk and what it points to.
+  struct OwnedWalk {
+    std::vector<int64_t> shape, strides;
+    Walk walk;
+  };
+
+  void check_devices(const Parameter& parameter) const;
+  void check_shapes(const Parameter& parameter) const;
+  void check_alignment(const Parameter& parameter) const;
+  int find_layout(const Parameter& parameter);
+  [[noreturn]] void reject_dtypes(const Parameter& parameter) const;
+  const Walk* walk_over(const Tensor& param, const Tensor& grad);
+  void add_gradient(const Parameter& parameter, Segment& segment);
+  void add_state(const Parameter& parameter, Segment& segment);
+
+  int rule_;
+  std::vector<std::string> slots_;
+  StepOptions options_;
+  uint64_t last_dtypes_ = ~uint64_t{0};  // neighbours often have the same
+  int last_layout_ = -1;
+  OverlapCheck overlap_;
+  std::vector<std::vector<Segment>> segments_;  // by layout
+  std::vector<Call> calls_;
+  std::vector<Job> jobs_;
+  std::deque<OwnedWalk> walks_;
+};
+
+}  // namespace flatstep

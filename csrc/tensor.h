@@ -1,0 +1,76 @@
+// A tensor as it lies in memory, and what checks ask about it. Used by readers, by Step and by devices. Knows no
+// Python.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "dtype.h"
+
+namespace flatstep {
+
+constexpr int32_t cpu_device = 1, cuda_device = 2;
+
+// As DLPack numbers devices.
+struct Device {
+  int32_t type, index;
+  bool operator==(const Device&) const = default;
+};
+
+// What `shape` and `strides` point to belongs to the reader that made the tensor.
+struct Tensor {
+  void* data;
+  const int64_t* shape;
+  const int64_t* strides;  // in elements
+  int32_t ndim;
+  Dtype dtype;
+  bool read_only;
+  Device device;
+  const char* dtype_name;  // for messages about Dtype::other
+};
+
+// The two tensors of a parameter that the caller of a step passes.
+enum class Operand { param, grad };
+
+// Why a tensor is rejected. The text follows the tensor's name ("has shape ..."); {other} stands for the name of the
+// parameter `other`.
+struct ArgumentError {
+  Operand operand;
+  int64_t index;  // of the parameter
+  std::string text;
+  int64_t other = -1;
+  bool is_type_error = false;
+};
+
+// The memory from the first to behind the last byte of a tensor.
+struct Extent {
+  uintptr_t begin, end;
+  int64_t index;  // of the parameter; -1 for a buffer of the optimizer's state
+  int slot;       // -1 where it is not a state tensor
+  bool operator==(const Extent&) const = default;
+};
+
+// "(2, 3)", for messages.
+std::string text_of(const int64_t* numbers, int count);
+std::string shape_of(const Tensor& tensor);
+std::string dtype_of(const Tensor& tensor);
+
+// -1 where the shape has more elements than memory has bytes, so that later products cannot overflow.
+int64_t element_count(const Tensor& tensor);
+bool is_contiguous(const Tensor& tensor);  // in C order
+bool is_dense(const Tensor& tensor);       // elements fill their memory, each once, the axes in any order
+bool is_aligned(const Tensor& tensor);     // to the item size
+bool have_same_shape(const Tensor& a, const Tensor& b);
+bool have_same_strides(const Tensor& a, const Tensor& b);  // for one shape: on axes longer than 1
+
+// The axes longer than 1, outermost in memory first.
+std::vector<int> memory_order(const Tensor& tensor);
+
+// False where the tensor's memory would lie outside of the address space.
+bool find_extent(const Tensor& tensor, Extent& extent);
+
+// Whether an element of the tensor, and not only its extent, has bytes in `other`.
+bool touches(const Tensor& tensor, const Extent& extent, const Extent& other);
+
+}  // namespace flatstep
