@@ -1,6 +1,8 @@
 // Reads the catalogue's types into data. See describe.h.
 #include "describe.h"
 
+#include "catalog.h"
+
 namespace flatstep {
 
 namespace {
@@ -10,9 +12,9 @@ FormatDescription describe_format() {
   return {F::name, int(sizeof(typename F::Storage))};
 }
 
-template <Rule R>
-RuleDescription describe_rule() {
-  RuleDescription rule{R::name, {}, {}, needs_state_as_computed<R>};
+template <Rule R, class... L>
+RuleDescription describe_rule(List<L...>) {
+  RuleDescription rule{R::name, {}, {}, {fits<R, L>...}};
   for (const Slot& slot : R::slots) rule.slots.push_back({slot.name, slot.role});
   for (const char* name : R::hyperparameters) rule.hyperparameters.push_back(name);
   return rule;
@@ -22,12 +24,12 @@ template <class L>
 LayoutDescription describe_layout() {
   return {describe_format<typename L::Param>(), describe_format<typename L::Grad>(),
           describe_format<typename L::template Slot<Role::first_moment>>(),
-          describe_format<typename L::template Slot<Role::second_moment>>(), L::state_as_computed};
+          describe_format<typename L::template Slot<Role::second_moment>>()};
 }
 
 template <class... R>
 std::vector<RuleDescription> describe_rules(List<R...>) {
-  return {describe_rule<R>()...};
+  return {describe_rule<R>(Layouts{})...};
 }
 
 template <class... L>
@@ -63,9 +65,7 @@ int find_rule(std::string_view name) {
   return -1;
 }
 
-bool has_kernel(int rule, int layout) {
-  return layouts()[size_t(layout)].state_as_computed || !rules()[size_t(rule)].needs_state_as_computed;
-}
+bool has_kernel(int rule, int layout) { return rules()[size_t(rule)].has_kernel[size_t(layout)]; }
 
 int find_layout(std::string_view param, std::string_view grad, std::string_view first_moment,
                 std::string_view second_moment) {

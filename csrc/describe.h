@@ -5,7 +5,7 @@
 #include <string_view>
 #include <vector>
 
-#include "catalog.h"
+#include "rules/role.h"
 
 namespace flatstep {
 
@@ -23,12 +23,11 @@ struct RuleDescription {
   std::string_view name;
   std::vector<SlotDescription> slots;
   std::vector<std::string_view> hyperparameters;
-  bool needs_state_as_computed;
+  std::vector<bool> has_kernel;  // by layout
 };
 
 struct LayoutDescription {
   FormatDescription param, grad, first_moment, second_moment;
-  bool state_as_computed;
 
   const FormatDescription& slot(Role role) const;
 };
