@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "geometry.h"
-#include "parallel.h"
 #include "targets.h"
+#include "work.h"
 
 namespace flatstep {
 

@@ -8,7 +8,7 @@
 
 #include "bind.h"
 #include "device_memory.h"
-#include "parallel.h"
+#include "work.h"
 
 namespace flatstep {
 

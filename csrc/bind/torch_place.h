@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "device.h"
-#include "parallel.h"
 #include "tensors.h"
+#include "work.h"
 
 namespace flatstep {
 

@@ -2,14 +2,12 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
-#include <algorithm>
 #include <cstring>
 #include <exception>
 #include <utility>
 
-#include "floating_point.h"
 #include "lending.h"
-#include "shift.h"
+#include "work.h"
 #include "xla_jobs.h"
 
 namespace flatstep {
@@ -21,20 +19,14 @@ namespace nb = nanobind;
 
 const Loan* core;
 
-// On XLA's own threads, the caller among them.
-void carry_out(const std::vector<Job>& jobs, ffi::ThreadPool& pool) {
-  const auto lent = std::max(1, int(pool.num_threads()));
-  const int chosen = core->chosen_threads();
-  carry_out(jobs.data(), int64_t(jobs.size()), chosen > 0 ? std::min(chosen, lent) : lent,
-            [&](auto&& task) { pool.Schedule(std::forward<decltype(task)>(task)); });
-}
-
 ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule,
                 bool makes_update, ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
   const DefaultFloatingPoint mode;  // XLA's takes a small learning rate for zero
   try {
     const XlaStep step({rule, makes_update, numbers, traced}, args, rets, &std::memcpy);
-    carry_out(XlaJobs(step, core->chosen_target()).jobs(), pool);
+    const XlaJobs work(step, core->chosen_target());
+    core->run_on(work.jobs().data(), int64_t(work.jobs().size()), int(pool.num_threads()),
+                 [&](std::function<void()> task) { pool.Schedule(std::move(task)); });
     return ffi::Error::Success();
   } catch (const std::exception& error) {
     return ffi::Error(ffi::ErrorCode::kInvalidArgument, error.what());
