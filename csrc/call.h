@@ -65,9 +65,9 @@ struct Call {
 // A serial sweep over the elements first <= i < last of a call. Who splits the range is not its business.
 using Kernel = void (*)(const Call&, int64_t first, int64_t last) noexcept;
 
-// A place to run: kernels[rule][layout], both counted as in catalog.h; null where the rule does not fit the layout. For
-// benchmarks, limits[slots][variant] moves the bytes of a step with so many 4-byte slots and does no maths: the
-// variants prefetch not at all, or as kernels do.
+// A place to run: kernels[rule][layout], counted as in catalog.h and layouts.h; null where the rule does not fit the
+// layout. For benchmarks, limits[slots][variant] moves the bytes of a step with so many 4-byte slots and does no maths:
+// the variants prefetch not at all, or as kernels do.
 struct Target {
   const char* name;
   const Kernel* const* kernels;

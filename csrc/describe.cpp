@@ -1,6 +1,8 @@
 // Reads the catalogue's types into data. See describe.h.
 #include "describe.h"
 
+#include "catalog.h"
+
 namespace flatstep {
 
 namespace {
@@ -11,9 +13,9 @@ Dtype dtype_of() {
   return dtype_named(F::name);
 }
 
-template <Rule R>
-RuleDescription describe_rule() {
-  RuleDescription rule{R::name, {}, {}, needs_state_as_computed<R>};
+template <Rule R, class... L>
+RuleDescription describe_rule(List<L...>) {
+  RuleDescription rule{R::name, {}, {}, {fits<R, L>...}};
   for (const Slot& slot : R::slots) rule.slots.push_back({slot.name, slot.role});
   for (const char* name : R::hyperparameters) rule.hyperparameters.push_back(name);
   return rule;
@@ -23,12 +25,12 @@ template <class L>
 LayoutDescription describe_layout() {
   return {dtype_of<typename L::Param>(), dtype_of<typename L::Grad>(),
           dtype_of<typename L::template Slot<Role::first_moment>>(),
-          dtype_of<typename L::template Slot<Role::second_moment>>(), L::state_as_computed};
+          dtype_of<typename L::template Slot<Role::second_moment>>()};
 }
 
 template <class... R>
 std::vector<RuleDescription> describe_rules(List<R...>) {
-  return {describe_rule<R>()...};
+  return {describe_rule<R>(Layouts{})...};
 }
 
 template <class... L>
@@ -64,9 +66,7 @@ int find_rule(std::string_view name) {
   return -1;
 }
 
-bool has_kernel(int rule, int layout) {
-  return layouts()[size_t(layout)].state_as_computed || !rules()[size_t(rule)].needs_state_as_computed;
-}
+bool has_kernel(int rule, int layout) { return rules()[size_t(rule)].has_kernel[size_t(layout)]; }
 
 int find_layout(Dtype param, Dtype grad, Dtype first_moment) {
   for (size_t i = 0; i < layouts().size(); ++i) {

@@ -5,8 +5,8 @@
 #include <string_view>
 #include <vector>
 
-#include "catalog.h"
 #include "dtype.h"
+#include "rules/role.h"
 
 namespace flatstep {
 
@@ -19,12 +19,11 @@ struct RuleDescription {
   std::string_view name;
   std::vector<SlotDescription> slots;
   std::vector<std::string_view> hyperparameters;
-  bool needs_state_as_computed;
+  std::vector<bool> has_kernel;  // by layout
 };
 
 struct LayoutDescription {
   Dtype param, grad, first_moment, second_moment;
-  bool state_as_computed;
 
   Dtype slot(Role role) const;
 };

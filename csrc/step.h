@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "overlap.h"
-#include "parallel.h"
+#include "work.h"
 #include "targets.h"
 
 namespace flatstep {

@@ -1,9 +1,20 @@
-// Parts, chunks and the floating-point mode. See work.h.
+// A piece of work, its chunks, and the threads that run them. The only place that knows OpenMP and fork. See work.h.
 #include "work.h"
 
-#include <algorithm>
+#include <pthread.h>
+#include <signal.h>
 
-#include "floating_point.h"
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 namespace flatstep {
 
@@ -12,44 +23,237 @@ namespace {
 constexpr int64_t elements_worth_a_thread = 16384;
 constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: whole tiles, some tens of microseconds
 
-}  // namespace
-
-Work::Work(const Job* jobs, int64_t count) : jobs_(jobs), job_count_(count) {
-  for (const Job* job = jobs; job != jobs + count; ++job) elements_ += job->elements;
-}
-
-int Work::cut(int most_threads) {
-  part_count_ = int(std::clamp<int64_t>(elements_ / elements_worth_a_thread, 1, most_threads));
-  if (part_count_ == 1) return 1;
-  parts_.reset(new Part[size_t(part_count_)]);
-  const int64_t chunks = (elements_ + chunk - 1) / chunk;
-  for (int i = 0; i < part_count_; ++i) {
-    parts_[size_t(i)].next = chunks * i / part_count_ * chunk;
-    parts_[size_t(i)].last = std::min(chunks * (i + 1) / part_count_ * chunk, elements_);
-  }
-  return part_count_;
-}
-
-void Work::carry_out(int thread) {
-  const DefaultFloatingPoint mode;
-  if (!parts_) return run_range(0, elements_);
-  for (int offset = 0; offset < part_count_; ++offset) {
-    Part& part = parts_[size_t((thread + offset) % part_count_)];
-    while (true) {
-      const int64_t first = part.next.fetch_add(chunk, std::memory_order_relaxed);
-      if (first >= part.last) break;
-      run_range(first, std::min(first + chunk, part.last));
+// The jobs of a step, cut into a part for each thread.
+class Work {
+ public:
+  // For at most so many threads; small work is one part.
+  Work(const Job* jobs, int64_t count, int most_threads) : jobs_(jobs), job_count_(count) {
+    for (const Job* job = jobs; job != jobs + count; ++job) elements_ += job->elements;
+    threads_ = int(std::clamp<int64_t>(elements_ / elements_worth_a_thread, 1, most_threads));
+    if (threads_ == 1) return;
+    parts_.reset(new Part[size_t(threads_)]);
+    const int64_t chunks = (elements_ + chunk - 1) / chunk;
+    for (int i = 0; i < threads_; ++i) {
+      parts_[size_t(i)].next = chunks * i / threads_ * chunk;
+      parts_[size_t(i)].last = std::min(chunks * (i + 1) / threads_ * chunk, elements_);
     }
   }
+
+  int threads() const { return threads_; }
+
+  // What one thread does, its own part first; alone, it would do everything.
+  void carry_out(int thread) {
+    const DefaultFloatingPoint mode;
+    if (!parts_) return run_range(0, elements_);
+    for (int offset = 0; offset < threads_; ++offset) {
+      Part& part = parts_[size_t((thread + offset) % threads_)];
+      while (true) {
+        const int64_t first = part.next.fetch_add(chunk, std::memory_order_relaxed);
+        if (first >= part.last) break;
+        run_range(first, std::min(first + chunk, part.last));
+      }
+    }
+  }
+
+ private:
+  // A thread's part, from which others take chunks too once they are done with their own: a processor that is busy with
+  // something else then holds up the step by one chunk at most. Each part is the same from step to step, so that its
+  // memory stays near its processor.
+  struct alignas(cache_line) Part {
+    std::atomic<int64_t> next;
+    int64_t last;
+  };
+
+  // The elements first <= i < last of the jobs laid end to end.
+  void run_range(int64_t first, int64_t last) const {
+    int64_t start = 0;
+    for (const Job* job = jobs_; job != jobs_ + job_count_; start += job->elements, ++job) {
+      const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job->elements);
+      if (from < to) job->kernel(*job->call, from, to);
+    }
+  }
+
+  const Job* jobs_;
+  int64_t job_count_;
+  int64_t elements_ = 0;
+  std::unique_ptr<Part[]> parts_;  // null while there is one
+  int threads_ = 1;
+};
+
+// Waits until an atomic's value is not `old`: awake for some tens of microseconds, for what comes at once, then asleep.
+template <class T>
+T wait_while_equal(const std::atomic<T>& value, T old) {
+  constexpr int spins = 500;
+  for (int i = 0; i < spins; ++i) {
+    if (const T now = value.load(std::memory_order_acquire); now != old) return now;
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("isb");
+#endif
+  }
+  value.wait(old, std::memory_order_acquire);
+  return value.load(std::memory_order_acquire);
 }
 
-// The elements first <= i < last of the jobs laid end to end.
-void Work::run_range(int64_t first, int64_t last) const {
-  int64_t start = 0;
-  for (const Job* job = jobs_; job != jobs_ + job_count_; start += job->elements, ++job) {
-    const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job->elements);
-    if (from < to) job->kernel(*job->call, from, to);
+// Threads that help with a piece of work while it lasts. No step waits for a helper that has not begun: one that comes
+// late finds nothing to do, and touches nothing of the work.
+class Helpers {
+ public:
+  // Carries out the work on this thread, as its number 0, and on the helpers that `call`, which throws nothing, calls.
+  // Returns when all is done and the helpers that began have left.
+  template <class Call>
+  void run(Work& work, const Call& call) {
+    work_ = &work;
+    inside_.store(0, std::memory_order_release);
+    call();
+    work.carry_out(0);
+    int inside = inside_.fetch_add(closed, std::memory_order_acq_rel) + closed;
+    while (inside != closed) inside = wait_while_equal(inside_, inside);
   }
+
+  void help(int thread) {
+    int inside = inside_.load(std::memory_order_acquire);
+    do {
+      if (inside < 0) return;
+    } while (!inside_.compare_exchange_weak(inside, inside + 1, std::memory_order_acquire));
+    work_->carry_out(thread);
+    if (inside_.fetch_sub(1, std::memory_order_release) == closed + 1) inside_.notify_one();
+  }
+
+ private:
+  static constexpr int closed = -(1 << 30);
+
+  std::atomic<int> inside_{closed};  // helpers at work; plus `closed` while no more may begin
+  Work* work_ = nullptr;
+};
+
+// Threads started meanwhile get no signals: those are for the threads that the program knows of.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &callers_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &callers_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t callers_;
+};
+
+// Our own threads, which sleep between steps. Where they are busy with another caller's work, the caller works alone.
+class OwnThreads {
+ public:
+  void run(Work& work) {
+    const std::unique_lock lock(in_use_, std::try_to_lock);
+    if (!lock) return work.carry_out(0);
+    grow(size_t(work.threads() - 1));
+    helpers_.run(work, [&] {
+      for (size_t i = 0; i < size_t(work.threads() - 1) && i < threads_.size(); ++i) {
+        threads_[i]->calls.fetch_add(1, std::memory_order_release);
+        threads_[i]->calls.notify_one();
+      }
+    });
+  }
+
+ private:
+  struct Thread {
+    alignas(cache_line) std::atomic<uint32_t> calls{0};
+  };
+
+  // Starts threads until there are that many, or as many as the system grants.
+  void grow(size_t count) {
+    if (threads_.size() >= count) return;
+    threads_.reserve(count);
+    const SignalsBlocked blocked;
+    try {
+      while (threads_.size() < count) {
+        auto thread = std::make_unique<Thread>();
+        std::thread([this, &calls = thread->calls, number = int(threads_.size()) + 1] {
+          for (uint32_t seen = 0;;) {
+            seen = wait_while_equal(calls, seen);
+            helpers_.help(number);
+          }
+        }).detach();
+        threads_.push_back(std::move(thread));
+      }
+    } catch (const std::system_error&) {
+    }
+  }
+
+  std::mutex in_use_;
+  std::vector<std::unique_ptr<Thread>> threads_;
+  Helpers helpers_;
+};
+
+std::atomic<int> chosen{0};  // 0: as many as OpenMP would use, or as there are processors
+
+std::atomic<OwnThreads*> own_threads{nullptr};  // made once needed, never destroyed: its threads sleep in it
+
+// Threads do not survive a fork. The child gets its own when it needs them; it would wait without end for those that
+// OpenMP still believes in.
+std::atomic<int> forked{0};
+[[maybe_unused]] const int watching_fork = pthread_atfork(nullptr, nullptr, [] {
+  ++forked;
+  own_threads = nullptr;
+});
+
+OwnThreads& get_own_threads() {
+  OwnThreads* existing = own_threads;
+  if (existing) return *existing;
+  auto made = std::make_unique<OwnThreads>();
+  return own_threads.compare_exchange_strong(existing, made.get()) ? *made.release() : *existing;
 }
+
+}  // namespace
+
+void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team, int default_threads) {
+  Work work(jobs, count, default_threads > 0 && chosen == 0 ? default_threads : num_threads());
+  if (work.threads() == 1) return work.carry_out(0);
+#ifdef _OPENMP
+  if (team == Team::openmp && forked == 0) {
+#pragma omp parallel num_threads(work.threads())
+    work.carry_out(omp_get_thread_num());
+    return;
+  }
+#endif
+  get_own_threads().run(work);
+}
+
+void run_on(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule) {
+  Work work(jobs, count, std::max(1, chosen > 0 ? std::min(int(chosen), pool_threads) : pool_threads));
+  if (work.threads() == 1) return work.carry_out(0);
+  const auto helpers = std::make_shared<Helpers>();
+  helpers->run(work, [&] {
+    try {
+      for (int thread = 1; thread < work.threads(); ++thread) schedule([helpers, thread] { helpers->help(thread); });
+    } catch (...) {  // those that were called, and this thread, do it all
+    }
+  });
+}
+
+bool has_openmp() {
+#ifdef _OPENMP
+  return true;
+#else
+  return false;
+#endif
+}
+
+int num_threads() {
+  if (const int threads = chosen) return threads;
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return std::max(1, int(std::thread::hardware_concurrency()));
+#endif
+}
+
+void set_num_threads(int n) { chosen = n; }
+
+int forks() { return forked; }
 
 }  // namespace flatstep

@@ -1,48 +1,72 @@
-// A step's work, cut into parts that threads take up; whose threads those are is not its business. Used by parallel.cpp
-// and by front ends that bring threads of their own.
+// A step's work, and who runs it: threads of our own, OpenMP's, or those of a pool that the caller has. For all who ask
+// for a step.
 #pragma once
 
-#include <atomic>
-#include <memory>
+#include <functional>
 
 #include "call.h"
+
+#if !defined(__x86_64__)
+#include <cfenv>
+#endif
 
 namespace flatstep {
 
 // One kernel and all that it has to do in a step.
 struct Job {
-  int layout;     // as in catalog.h
+  int layout;     // as in layouts.h
   Kernel kernel;  // null where no processor is to carry it out: see device.h
   const Call* call;
   int64_t elements;
 };
 
-class Work {
+// Whose threads carry out large steps. Our own sleep between steps. OpenMP's spin for milliseconds before they sleep,
+// which is right beside torch, whose operations run on the same threads, and very wrong beside NumPy, whose matrix
+// products leave spinning threads of another kind: then both fight for the processors, and a step of a tenth of a
+// millisecond was seen to take 7.
+enum class Team { own, openmp };
+
+// Carries out all jobs in one parallel region, split by elements; small totals run on the calling thread.
+// `default_threads` is how many to use where the user chose no number; 0: as many as num_threads() says.
+void run(const Job* jobs, int64_t count, Team team, int default_threads = 0);
+
+// The same on the calling thread and on others of a pool of so many. `schedule` calls a function on another thread,
+// soon or late: a busy thread costs time but never holds up the step. No thread reads the jobs once run_on has
+// returned.
+using Schedule = std::function<void(std::function<void()>)>;
+void run_on(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule);
+
+bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
+int num_threads();            // how many a large step uses
+void set_num_threads(int n);  // n >= 1
+int forks();                  // how many lie between the process that loaded us and this one
+
+// The floating-point mode in which kernels run and numbers for them are read, for as long as this lives. Kernels
+// promise the same bits whatever rounding or flush-to-zero mode the caller's thread happens to be in.
+class DefaultFloatingPoint {
  public:
-  Work(const Job* jobs, int64_t count);
+  DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
+  DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
 
-  // Cuts the work into parts, at most one for each of so many threads: small work is one part. Returns how many.
-  int cut(int most_threads);
-
-  // What one thread does, its own part first; alone, it would do everything. In the floating-point mode of kernels.
-  void carry_out(int thread);
+#if defined(__x86_64__)
+  // <cfenv> also saves the x87 unit, where nothing is computed: a quarter of a microsecond, which a small step notices.
+  DefaultFloatingPoint() { __builtin_ia32_ldmxcsr(to_nearest_all_masked); }
+  ~DefaultFloatingPoint() { __builtin_ia32_ldmxcsr(callers_); }
 
  private:
-  // A thread's part of a step, from which others take chunks too once they are done with their own: a processor that is
-  // busy with something else then holds up the step by one chunk at most. Each part is the same from step to step, so
-  // that its memory stays near its processor.
-  struct alignas(cache_line) Part {
-    std::atomic<int64_t> next;
-    int64_t last;
-  };
+  static constexpr unsigned to_nearest_all_masked = 0x1f80;
 
-  void run_range(int64_t first, int64_t last) const;
+  unsigned callers_ = __builtin_ia32_stmxcsr();
+#else
+  DefaultFloatingPoint() {
+    std::fegetenv(&callers_);
+    std::fesetenv(FE_DFL_ENV);
+  }
+  ~DefaultFloatingPoint() { std::fesetenv(&callers_); }
 
-  const Job* jobs_;
-  int64_t job_count_;
-  int64_t elements_ = 0;
-  std::unique_ptr<Part[]> parts_;  // null while there is one
-  int part_count_ = 1;
+ private:
+  std::fenv_t callers_;
+#endif
 };
 
 }  // namespace flatstep

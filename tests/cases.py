@@ -11,6 +11,7 @@ import numpy as np
 
 import flatstep
 import reference
+from flatstep import _core
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ RULES: list[Case] = list(
 )
 WITH_MOMENTS: list[Case] = [case for case in DEFAULTS if hasattr(case.optimizer, "b1")]
 DTYPES = [np.float32, np.float64]
+# Of param, grad, first moment and second moment: the layouts that every rule could have.
+AS_COMPUTED = {("F32",) * 4, ("F64",) * 4}
+ROUNDED = {("F32", "F32", "BF16", "F32")} | {
+    (own, grad, *moments)
+    for own in ("BF16", "F16")
+    for grad in (own, "F32")
+    for moments in ((own, own), ("F32", own), ("F32", "F32"))
+}
 TILE = 64  # elements in a tile of the kernels: sizes around it are where sweeps go wrong
 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0]
@@ -137,3 +146,13 @@ def assert_same_bits(actual, expected, what: str = "") -> None:
             f"{what}: {np.count_nonzero(~same)} of {same.size} differ, first at {at}: "
             f"{actual[tuple(at)]!r} is not {expected[tuple(at)]!r}"
         )
+
+
+def layouts_of(rule: str) -> set[tuple[str, ...]]:
+    """The layouts that a rule has kernels for: a moment's format may differ from the parameter's if it is a slot."""
+    slots = _core.slots(rule)
+    return {
+        (param, grad, mu, nu)
+        for param, grad, mu, nu in (AS_COMPUTED if rule == "optimistic_adam_two_slots" else AS_COMPUTED | ROUNDED)
+        if ("mu" in slots or mu == param) and ("nu" in slots or nu == param)
+    }

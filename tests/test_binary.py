@@ -9,6 +9,7 @@ from collections import defaultdict
 
 import pytest
 
+from cases import layouts_of
 from flatstep import _core
 
 pytestmark = pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump, from binutils")
@@ -103,13 +104,9 @@ def test_sweeps_are_vectorised(functions):
                 full = sum(i.split()[0] == wide and register in i for i in instructions)
                 assert full >= 2, f"{name}: {wide} {register} stands there {full} times"
     assert len(layouts) == len(BUILT) * len(_core.rules())
-    as_computed = {"F32, F32, F32, F32", "F64, F64, F64, F64"}
-    narrow = {
-        f"{p}, {g}, {m}" for p in ("BF16", "F16") for g in (p, "F32") for m in (f"{p}, {p}", f"F32, {p}", "F32, F32")
-    }
+    kernels = {rule.replace("_", ""): {", ".join(layout) for layout in layouts_of(rule)} for rule in _core.rules()}
     for (_, rule), found in layouts.items():
-        more = set() if rule == "OptimisticAdamTwoSlots" else {"F32, F32, BF16, F32", *narrow}
-        assert found == as_computed | more
+        assert found == kernels[rule.lower()], rule
 
 
 def test_float16_is_converted_by_instructions(functions):

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from cases import layouts_of
 from flatstep import _core
 
 ROOT = Path(__file__).parents[1]
 nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 built = pytest.mark.skipif(find_spec("flatstep._cuda") is None, reason="the cuda target was not built")
-LAYOUTS = 15
 
 
 def compiled(tmp_path_factory, *flags: str) -> tuple[str, str]:
@@ -35,8 +35,7 @@ def cmake() -> str:
 
 def kernels() -> int:
     """One preparation a rule and compute type; one sweep a rule and layout that fit; the tables of batches."""
-    narrow = LAYOUTS - 2  # OptimisticAdamTwoSlots wants its state as computed
-    return len(_core.rules()) * (2 + LAYOUTS) - narrow + 1
+    return sum(2 + len(layouts_of(rule)) for rule in _core.rules()) + 1
 
 
 @nvcc

@@ -5,7 +5,7 @@
 
 #include "bind.h"
 #include "describe.h"
-#include "parallel.h"
+#include "work.h"
 #include "targets.h"
 
 namespace flatstep {

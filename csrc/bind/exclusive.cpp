@@ -2,7 +2,7 @@
 #include <atomic>
 
 #include "bind.h"
-#include "parallel.h"
+#include "work.h"
 
 namespace flatstep {
 

@@ -8,6 +8,7 @@
 
 #include "describe.h"
 #include "targets.h"
+#include "work.h"
 
 namespace flatstep {
 
@@ -25,7 +26,7 @@ struct Loan {
   const char* version;
   Build build;
   const Target& (*chosen_target)();
-  int (*chosen_threads)();  // 0 where nobody chose
+  void (*run_on)(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule);
 };
 
 constexpr const char* loan_name = "flatstep._core.loan";

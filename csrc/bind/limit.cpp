@@ -1,6 +1,6 @@
 // Shows Python how fast a step's bytes move when there is nothing to compute: the yardstick of benchmarks.
 #include "bind.h"
-#include "parallel.h"
+#include "work.h"
 #include "read_array.h"
 #include "targets.h"
 

@@ -2,12 +2,11 @@
 #include "bind.h"
 #include "device.h"
 #include "lending.h"
-#include "parallel.h"
+#include "work.h"
 
 namespace {
 
-const flatstep::Loan loan = {FLATSTEP_VERSION, flatstep::this_build(), &flatstep::chosen_target,
-                             &flatstep::chosen_threads};
+const flatstep::Loan loan = {FLATSTEP_VERSION, flatstep::this_build(), &flatstep::chosen_target, &flatstep::run_on};
 
 }  // namespace
 

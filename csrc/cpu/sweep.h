@@ -1,4 +1,4 @@
-// One pass over memory: tile by tile, load -> update -> store. Included by cpu/target.cpp alone.
+// One pass over memory: tile by tile, load -> update -> store. Included by cpu/rule.cpp.in and cpu/target.cpp.
 #pragma once
 
 #include <utility>  // std::index_sequence, a type: it leaves no symbol behind
@@ -141,6 +141,16 @@ void sweep(const Call& call, int64_t first, int64_t last) noexcept {
       sweep_segment<R, L>(segment, coefficients, first - segment.first, end - segment.first);
       first = end;
     }
+  }
+}
+
+// Null where the rule does not fit the layout.
+template <class R, class L>
+constexpr Kernel kernel() {
+  if constexpr (fits<R, L>) {
+    return &sweep<R, L>;
+  } else {
+    return nullptr;
   }
 }
 

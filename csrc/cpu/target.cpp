@@ -1,32 +1,17 @@
-// One CPU target: every kernel of the catalogue. Compiled once per instruction set, each time with its own flags and
-// its own FLATSTEP_NAMESPACE (see CMakeLists.txt).
+// One CPU target: the table of its kernels, which the objects of the rules hold. Compiled once per instruction set,
+// each time with its own flags and its own FLATSTEP_NAMESPACE (see CMakeLists.txt).
 #include "../catalog.h"
 #include "limit.h"
+#include "row.h"
 #include "sweep.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-template <class R, class L>
-constexpr Kernel kernel() {
-  if constexpr (fits<R, L>) {
-    return &sweep<R, L>;
-  } else {
-    return nullptr;
-  }
-}
-
-template <class R, class AllLayouts>
-struct Row;
-template <class R, class... L>
-struct Row<R, List<L...>> {
-  static constexpr Kernel kernels[] = {kernel<R, L>()...};
-};
 
 template <class AllRules>
 struct Table;
 template <class... R>
 struct Table<List<R...>> {
-  static constexpr const Kernel* rows[] = {Row<R, Layouts>::kernels...};
+  static constexpr const Kernel* rows[] = {Row<R>::kernels...};
 };
 
 constexpr Kernel limits[][2] = {{&move_streams<0, 0>, &move_streams<0, prefetch_ahead>},

@@ -1,4 +1,4 @@
-// bfloat16: the upper half of a float32, rounded to nearest, ties to even. Used by catalog.h.
+// bfloat16: the upper half of a float32, rounded to nearest, ties to even. Used by layouts.h.
 #pragma once
 
 #include "format.h"

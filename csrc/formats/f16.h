@@ -1,4 +1,4 @@
-// float16 (IEEE binary16), rounded to nearest, ties to even, denormals and all. Used by catalog.h.
+// float16 (IEEE binary16), rounded to nearest, ties to even, denormals and all. Used by layouts.h.
 #pragma once
 
 #include "format.h"

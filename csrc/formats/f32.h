@@ -1,4 +1,4 @@
-// float32, stored as computed. Used by catalog.h.
+// float32, stored as computed. Used by layouts.h.
 #pragma once
 
 #include "format.h"

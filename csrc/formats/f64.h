@@ -1,4 +1,4 @@
-// float64, stored as computed. Used by catalog.h.
+// float64, stored as computed. Used by layouts.h.
 #pragma once
 
 #include "format.h"

@@ -1,6 +1,8 @@
 // The Format concept, and the Layout that gives each stream of a step its format. Included by formats and sweeps.
 #pragma once
 
+#include <type_traits>  // std::is_same_v, which leaves no symbol behind
+
 #include "../rules/rule.h"
 
 // A Format is how one stream of numbers is stored:
@@ -60,8 +62,14 @@ struct Layout {
       sizeof(typename SecondMoment::Storage) == sizeof(typename SecondMoment::Compute);
 };
 
+// Whether rule R has use for the layout's format of this moment: no front end asks for one that differs from the
+// parameter's where the rule has no such slot.
+template <class R, class L, Role moment>
+constexpr bool uses = has_slot<R>(moment) || std::is_same_v<typename L::template Slot<moment>, typename L::Param>;
+
 // Whether there is a kernel of rule R on layout L.
 template <class R, class L>
-constexpr bool fits = L::state_as_computed || !needs_state_as_computed<R>;
+constexpr bool fits = (L::state_as_computed || !needs_state_as_computed<R>) && uses<R, L, Role::first_moment> &&
+                      uses<R, L, Role::second_moment>;
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

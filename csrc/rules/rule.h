@@ -3,6 +3,7 @@
 
 #include "../call.h"
 #include "../host_device.h"
+#include "role.h"
 
 // A Rule is the update formula of one optimizer, on values held in registers:
 //
@@ -28,9 +29,6 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-// What a slot holds. A layout gives each role its format.
-enum class Role { first_moment, second_moment, like_param };
-
 struct Slot {
   const char* name;
   Role role;
@@ -47,6 +45,14 @@ concept Rule = requires(const Scalars& scalars, double& param, double (&state)[s
 
 template <class R>
 constexpr int slot_count = sizeof(R::slots) / sizeof(Slot);
+
+template <class R>
+consteval bool has_slot(Role role) {
+  for (const Slot& slot : R::slots) {
+    if (slot.role == role) return true;
+  }
+  return false;
+}
 
 template <class R>
 constexpr bool needs_state_as_computed = requires { R::needs_state_as_computed; };

@@ -3,8 +3,8 @@
 #include <cstring>
 #include <mutex>
 
-#include "floating_point.h"
 #include "stand_in.h"
+#include "work.h"
 #include "xla_batch.h"
 
 namespace {

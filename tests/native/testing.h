@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "call.h"
 #include "describe.h"
 
 namespace flatstep::testing {

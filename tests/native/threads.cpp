@@ -1,5 +1,5 @@
-// Threads under stress: several callers at once, the number of threads changing under them, on either team and on lent
-// threads. Results are those of one thread, and a thread sanitizer sees every hand-over.
+// Threads under stress: several callers at once, the number of threads changing under them, on either team and on a
+// caller's pool. Results are those of one thread, and a thread sanitizer sees every hand-over.
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -9,8 +9,7 @@
 #include <thread>
 
 #include "model.h"
-#include "shift.h"
-#include "thread_pool.h"
+#include "work.h"
 
 namespace flatstep::testing {
 
@@ -35,30 +34,28 @@ void at_once(int n, const std::function<void(int)>& f) {
   }
 }
 
-// A task as the pool asks for one: any one thread could do all of it.
-struct Sum {
-  std::atomic<int> next{0};
-  std::vector<int> done;  // not atomic: each is written once, by whoever took it, and read after the run
+constexpr int tile = 64;  // a range that a thread is given begins and ends with a tile
 
-  explicit Sum(int pieces) : done(size_t(pieces), 0) {}
+// A kernel that counts how often it is given each tile. Not with atomics: each is counted by one thread, and read after
+// the run.
+void count_tiles(const Call& call, int64_t first, int64_t last) noexcept {
+  for (int64_t i = first; i < last; i += tile) ++static_cast<int*>(call.segments->param)[i / tile];
+}
 
-  static void work(void* argument, int thread) {
-    Sum& sum = *static_cast<Sum*>(argument);
-    check(thread >= 0 && thread < 16, "thread numbers are those asked for");
-    for (int piece = sum.next++; piece < int(sum.done.size()); piece = sum.next++) ++sum.done[size_t(piece)];
-  }
-};
-
-// Every piece is done, once, when run() returns: with helpers that come late, more than there are processors, and
-// callers who find the pool busy.
-void pool_carries_out_all_work() {
-  static ThreadPool& pool = *new ThreadPool;  // its threads never end, so it must not either
+// Every tile is worked on, once, when run() returns: with helpers that come late, more than there are processors, and
+// callers who find our threads busy.
+void own_threads_carry_out_all_work() {
   at_once(3, [](int caller) {
     Random random(uint64_t(caller) + 1);
     for (int round = 0; round < 3000; ++round) {
-      Sum sum(int(random.between(1, 300)));
-      pool.run(int(random.between(1, 16)), &Sum::work, &sum);
-      for (const int times : sum.done) check(times == 1, "each piece is done once");
+      std::vector<int> times(size_t(random.between(1, 6000)), 0);
+      Segment segment{};
+      segment.param = times.data();
+      const Call call{&segment, 1, nullptr};
+      const Job job{0, &count_tiles, &call, int64_t(times.size()) * tile};
+      set_num_threads(int(random.between(1, 16)));
+      run(&job, 1, Team::own);
+      for (const int each : times) check(each == 1, "each tile is worked on once");
     }
   });
 }
@@ -134,9 +131,9 @@ class LatePool {
   std::vector<std::thread> threads_;
 };
 
-// Steps on threads that are lent, of more callers than there are threads and now and then with none: what a task that
+// Steps on a pool of the callers', of more callers than it has threads and now and then with none: what a task that
 // comes late would touch is freed or overwritten by then.
-void lent_threads_leave_nothing_behind() {
+void late_pools_leave_nothing_behind() {
   LatePool pool(2);
   at_once(4, [&](int caller) {
     Random random(uint64_t(caller) + 1);
@@ -149,12 +146,13 @@ void lent_threads_leave_nothing_behind() {
       if (!shared) return;
       const std::vector<Job>& jobs = shared->jobs(target);
       int willing = int(random.below(8));
-      carry_out(jobs.data(), int64_t(jobs.size()), int(random.between(1, 8)), [&](auto&& task) {
+      set_num_threads(int(random.between(1, 8)));
+      run_on(jobs.data(), int64_t(jobs.size()), 8, [&](std::function<void()> task) {
         if (willing-- == 0) throw std::bad_alloc();
-        pool.schedule(std::forward<decltype(task)>(task));
+        pool.schedule(std::move(task));
       });
       for (const Job& job : alone->jobs(target)) job.kernel(*job.call, 0, job.elements);
-      check(shared->images() == alone->images(), "lent threads give the bits of one");
+      check(shared->images() == alone->images(), "a pool's threads give the bits of one");
     }
   });
 }
@@ -166,8 +164,8 @@ void lent_threads_leave_nothing_behind() {
 int main() {
   using namespace flatstep::testing;
   return run_parts(
-      {{"the pool carries out all work", pool_carries_out_all_work},
-       {"lent threads leave nothing behind", lent_threads_leave_nothing_behind},
+      {{"our own threads carry out all work", own_threads_carry_out_all_work},
+       {"a pool whose threads come late finds nothing left behind", late_pools_leave_nothing_behind},
        {"steps on our own threads equal serial ones", [] { steps_equal_serial_ones(flatstep::Team::own); }},
        {"steps on OpenMP's threads equal serial ones, where it is built in",
         [] { steps_equal_serial_ones(flatstep::Team::openmp); }}});

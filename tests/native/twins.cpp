@@ -3,8 +3,8 @@
 
 #include <cstring>
 
-#include "floating_point.h"
 #include "targets.h"
+#include "work.h"
 
 namespace flatstep::testing {
 
