@@ -59,6 +59,12 @@ const std::vector<LayoutDescription>& layouts() {
   return all;
 }
 
+std::vector<std::string> slot_names(int rule) {
+  std::vector<std::string> names;
+  for (const SlotDescription& slot : rules()[size_t(rule)].slots) names.emplace_back(slot.name);
+  return names;
+}
+
 int find_rule(std::string_view name) {
   for (size_t i = 0; i < rules().size(); ++i) {
     if (rules()[i].name == name) return int(i);

@@ -2,6 +2,7 @@
 // For whoever must talk about kernels without compiling one: checks and bindings.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -30,6 +31,8 @@ struct LayoutDescription {
 
 const std::vector<RuleDescription>& rules();
 const std::vector<LayoutDescription>& layouts();
+
+std::vector<std::string> slot_names(int rule);
 
 // Whether there is a kernel for the two, by their indices.
 bool has_kernel(int rule, int layout);

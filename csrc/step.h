@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "overlap.h"
-#include "work.h"
 #include "targets.h"
+#include "work.h"
 
 namespace flatstep {
 

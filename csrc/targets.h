@@ -9,7 +9,7 @@
 
 namespace flatstep {
 
-// A row of the table that CMake writes (built_targets.cpp.in).
+// A row of the table that CMake writes (targets.table.cpp.in).
 struct BuiltTarget {
   const Target* target;
   std::string_view flags;                 // it was compiled with

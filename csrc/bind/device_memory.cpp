@@ -8,8 +8,6 @@
 #include <deque>
 #include <stdexcept>
 
-#include "streams.h"
-
 namespace flatstep {
 
 namespace {

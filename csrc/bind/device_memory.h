@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
-#include "bind.h"
 #include "device.h"
 #include "dlpack.h"
+#include "module.h"
 
 namespace flatstep {
 

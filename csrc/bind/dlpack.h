@@ -1,11 +1,12 @@
-// DLPack: its structs, its C exchange API and its capsules. For csrc/bind only. The layouts are fixed by DLPack 1.3,
-// and for older capsules by what was before 1.0.
+// DLPack: its structs, its C exchange API, its capsules and its streams. For csrc/bind only. The layouts are fixed by
+// DLPack 1.3, and for older capsules by what was before 1.0.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <vector>
 
+#include "device.h"
 #include "python.h"
 
 namespace flatstep::dlpack {
@@ -78,3 +79,31 @@ nb::object capsule_of(const TensorView& view, std::shared_ptr<void> owner, bool 
 std::string hidden_meaning(nb::handle object);
 
 }  // namespace flatstep::dlpack
+
+namespace flatstep {
+
+// Makes a device current for as long as it lives: libraries answer for the one that is, and export what lies on no
+// other.
+class OnDevice {
+ public:
+  OnDevice(const DeviceMaker& maker, int index) : maker_(maker), before_(maker.use(index)) {}
+  ~OnDevice();
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  const DeviceMaker& maker_;
+  int before_;
+};
+
+// "the CPU", "cuda:0", for messages.
+std::string name_of(const Device& device);
+
+// The stream on which an array's library launches its work on a device, which is to be current: as its type says in C,
+// or else the array itself. Nothing where neither does.
+std::optional<void*> current_stream(nb::handle array, const Device& device);
+
+// A stream as DLPack numbers them. The one that others wait for, where it is not known.
+int64_t number_of(std::optional<void*> stream);
+
+}  // namespace flatstep

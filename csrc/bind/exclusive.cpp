@@ -1,7 +1,7 @@
 // Lets one caller at a time use an optimizer. Python calls the steps of step.cpp and torch.cpp within `run`.
 #include <atomic>
 
-#include "bind.h"
+#include "module.h"
 #include "work.h"
 
 namespace flatstep {

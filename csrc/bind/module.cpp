@@ -1,5 +1,5 @@
 // The extension module flatstep._core.
-#include "bind.h"
+#include "module.h"
 #include "device.h"
 #include "lending.h"
 #include "work.h"
@@ -20,7 +20,6 @@ NB_MODULE(_core, module) {
   flatstep::bind_catalog(module);
   flatstep::bind_device_memory(module);
   flatstep::bind_exclusive(module);
-  flatstep::bind_limit(module);
   flatstep::bind_step(module);
   flatstep::bind_torch(module);
   flatstep::bind_trees(module);

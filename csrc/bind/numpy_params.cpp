@@ -5,7 +5,6 @@
 #include <stdexcept>
 
 #include "describe.h"
-#include "streams.h"
 
 namespace flatstep {
 
@@ -13,12 +12,6 @@ namespace {
 
 // NumPy's gradients are like their parameters and apart from them, which stay where they are.
 constexpr StepOptions options = {false, false, true};
-
-std::vector<std::string> slot_names(int rule) {
-  std::vector<std::string> names;
-  for (const SlotDescription& slot : rules()[size_t(rule)].slots) names.emplace_back(slot.name);
-  return names;
-}
 
 }  // namespace
 

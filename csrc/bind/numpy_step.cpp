@@ -6,8 +6,8 @@
 
 #include <deque>
 
-#include "bind.h"
 #include "describe.h"
+#include "module.h"
 #include "numpy_params.h"
 
 namespace flatstep {

@@ -45,12 +45,6 @@ auto rejecting(const F& f) {
   }
 }
 
-std::vector<std::string> slot_names(int rule) {
-  std::vector<std::string> names;
-  for (const SlotDescription& slot : rules()[size_t(rule)].slots) names.emplace_back(slot.name);
-  return names;
-}
-
 }  // namespace
 
 double& number_at(Scalars& scalars, size_t index) {

@@ -7,10 +7,9 @@
 #include <deque>
 #include <stdexcept>
 
-#include "bind.h"
 #include "describe.h"
+#include "module.h"
 #include "read_torch.h"
-#include "streams.h"
 #include "torch_params.h"
 
 namespace flatstep {

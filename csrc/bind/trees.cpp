@@ -1,6 +1,6 @@
 // Walks nested lists, tuples and dicts along the nodes of a Tree (trees.py), as every step does with its parameters and
 // its gradients. Takes plain ones that fit; what to think of others is trees.py's to say.
-#include "bind.h"
+#include "module.h"
 
 namespace flatstep {
 

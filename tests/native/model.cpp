@@ -9,12 +9,6 @@ namespace {
 
 int64_t sum(const std::vector<int64_t>& numbers) { return std::accumulate(numbers.begin(), numbers.end(), int64_t{0}); }
 
-std::vector<std::string> slot_names(int rule) {
-  std::vector<std::string> names;
-  for (const SlotDescription& slot : rules()[size_t(rule)].slots) names.emplace_back(slot.name);
-  return names;
-}
-
 constexpr int64_t one = 1, two = 2;  // strides
 
 }  // namespace

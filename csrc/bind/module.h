@@ -24,7 +24,6 @@ struct Collected {
 void bind_catalog(nb::module_& module);
 void bind_device_memory(nb::module_& module);
 void bind_exclusive(nb::module_& module);
-void bind_limit(nb::module_& module);
 void bind_step(nb::module_& module);
 void bind_torch(nb::module_& module);
 void bind_trees(nb::module_& module);
