@@ -41,7 +41,7 @@ def test_golden(path: Path, target):
 
 
 def test_every_optimizer_has_one():
-    """To add what is missing: python tests/golden/write.py."""
+    """To add what is missing: python -m golden.write in tests."""
     assert {path.stem for path in FILES if path.parent == NEWEST} == set(write.MAKE)
     made = {type(make([np.ones(1)], learning_rate=0.1)) for make in write.MAKE.values()}
     assert made == {

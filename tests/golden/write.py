@@ -1,7 +1,8 @@
-"""Writes golden files: ``python tests/golden/write.py``. test_golden.py reads them, in this and every later version.
+"""Writes golden files: ``python -m golden.write`` in tests. test_golden.py reads them, in this and every later version.
 
-They stand in a folder for each file format. Those that exist are never written again, since what they are for is that
-an older version wrote them: a new optimizer adds its row and its files, a new format its folder.
+Saved files stand in a folder for each file format, states of each front end in folders of their own. Those that exist
+are never written again, since an older version must have written them: a new optimizer adds its row and its files, a
+new format its folder. The text of what is public is written each time.
 """
 
 from __future__ import annotations
@@ -70,8 +71,18 @@ def write(name: str, folder: Path) -> None:
     expected.write_text(json.dumps({"saved": saved, "stepped": bits(opt)}, indent=1) + "\n")
 
 
-if __name__ == "__main__":
+def write_missing() -> None:
     folder = FOLDER / f"format-{FORMAT}"
     folder.mkdir(exist_ok=True)
     for name in MAKE:
         write(name, folder)
+
+
+if __name__ == "__main__":
+    from golden import jax_states, numpy_states, public, torch_checkpoint, torch_states
+    from golden import write as files
+
+    files.write_missing()
+    for states in (numpy_states, torch_states, torch_checkpoint, jax_states):
+        states.write_missing()
+    public.rewrite()
