@@ -1,4 +1,4 @@
-"""One row per rule and settings: what every law and table of the tests runs over. And the numbers they run on."""
+"""A case for each optimizer and its settings, from table.py: what every law runs over. And the numbers they run on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 import flatstep
 import reference
+from table import MEANINGS, TABLE
 
 
 @dataclass(frozen=True)
@@ -37,60 +38,10 @@ class Case:
         return param, state
 
 
-def _rows(optimizer, oracle, rows: dict[str, dict[str, Any]]) -> list[Case]:
-    return [Case(f"{optimizer.__name__}-{name}", optimizer, oracle, settings) for name, settings in rows.items()]
-
-
-COMMON: dict[str, dict[str, Any]] = {
-    "default": {},
-    "weight_decay": dict(weight_decay=0.1),
-    "decoupled": dict(weight_decay=0.1, decoupled_weight_decay=True),
-    "maximize": dict(maximize=True, weight_decay=0.1),
-    "no_memory": dict(b1=0.0, b2=0.0),
-    "eps_root": dict(eps_root=1e-6, eps=0.0),
-    "eps_0": dict(eps=0.0),
-    "eps_tiny": dict(eps=1e-300, eps_root=1e-310),
-    "schedules": dict(
-        learning_rate=lambda count: 0.1 / (1 + count),
-        b1=lambda count: 0.9 - 0.05 * count,
-        b2=lambda count: 0.99 - 0.05 * count,
-        eps=lambda count: 1e-8 * (1 + count),
-        weight_decay=lambda count: 0.01 * count,
-    ),
-}
-OPTIMISM: dict[str, dict[str, Any]] = {
-    "alpha_beta": dict(alpha=0.25, beta=0.7),
-    "no_optimism": dict(beta=0.0),
-    "pessimism": dict(alpha=1.0, beta=-0.5),
-}
-
 CASES: list[Case] = [
-    *_rows(flatstep.Adam, reference.adam, {**COMMON, "nesterov": dict(nesterov=True)}),
-    *_rows(flatstep.AdamW, reference.adamw, {"default": {}, "coupled": dict(decoupled_weight_decay=False)}),
-    *_rows(
-        flatstep.AMSGrad,
-        reference.amsgrad,
-        {
-            **COMMON,
-            "torch": dict(convention="torch"),
-            "paper": dict(convention="paper"),
-            "raw_mu": dict(bias_correction_mu=False),
-            "raw_nu": dict(bias_correction_nu=False),
-            "raw_mu_torch": dict(bias_correction_mu=False, convention="torch"),
-            "raw": dict(bias_correction_mu=False, bias_correction_nu=False),
-        },
-    ),
-    *_rows(flatstep.OptimisticAdam, reference.optimistic_adam, {**COMMON, **OPTIMISM}),
-    *_rows(
-        flatstep.OptimisticGradientDescent,
-        reference.optimistic_gradient_descent,
-        {**{name: COMMON[name] for name in ("default", "weight_decay", "decoupled", "maximize")}, **OPTIMISM},
-    ),
-    *_rows(
-        flatstep.OptimisticAdam,
-        reference.optimistic_adam,
-        {f"plain-{name}": {**row, "nesterov": False} for name, row in {**COMMON, **OPTIMISM}.items()},
-    ),
+    Case(f"{entry.optimizer.__name__}-{name}", entry.optimizer, entry.oracle, settings)
+    for entry in TABLE
+    for name, settings in entry.rows().items()
 ]
 # float32 only, and where there is ml_dtypes.
 BFLOAT16: list[Case] = [
@@ -101,7 +52,7 @@ BFLOAT16: list[Case] = [
 DEFAULTS: list[Case] = [case for case in CASES if case.name.endswith("default")]
 # One of each rule and of each option that gives its state another meaning.
 RULES: list[Case] = list(
-    {(c.optimizer, c.settings.get("convention"), c.settings.get("nesterov")): c for c in reversed(CASES)}.values()
+    {(case.optimizer, *map(case.settings.get, MEANINGS)): case for case in reversed(CASES)}.values()
 )
 WITH_MOMENTS: list[Case] = [case for case in DEFAULTS if hasattr(case.optimizer, "b1")]
 DTYPES = [np.float32, np.float64]

@@ -1,9 +1,10 @@
-"""One row per torch optimizer and settings, with the core's optimizer and the oracle that it must equal."""
+"""A case for each torch optimizer and its settings, from table.py, with the optimizer and the oracle that it equals."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 import flatstep
-import reference
 from cases import assert_same_bits
+from table import TABLE, TORCH_SETTINGS, in_torch_words
 
 torch = pytest.importorskip("torch")
 import flatstep.torch as front  # noqa: E402
@@ -31,55 +32,30 @@ class Case:
     oracle: Callable[..., Any]
     settings: dict[str, Any] = field(default_factory=dict)
     own: dict[str, Any] = field(default_factory=dict)
+    peer: tuple[str, dict[str, Any]] | None = None  # a class of torch.optim, and more arguments
 
     def make(self, params: Any, **more: Any) -> Any:
         return self.optimizer(params, **{"lr": 0.05, **self.settings, **more})
 
 
-def _rows(optimizer, core, oracle, rows):
-    return [Case(f"{optimizer.__name__}-{name}", optimizer, core, oracle, *row) for name, row in rows.items()]
+def _cases() -> Iterator[Case]:
+    for entry in TABLE:
+        for face in entry.torch:
+            optimizer = getattr(front, face.name)
+            takes = {"b1", "b2", *inspect.signature(optimizer).parameters}
+            rows = TORCH_SETTINGS if face.rows is None else face.rows
+            for name, own in rows.items():
+                if entry.has(own) and takes.issuperset(own):
+                    settings = {**face.arguments, **in_torch_words(entry, own)}
+                    equals = entry.optimizer, entry.oracle, settings, {**face.own, **own}, face.peer
+                    yield Case(f"{face.name}-{name}", optimizer, *equals)
 
 
-def _same(**settings):
-    return settings, settings
-
-
-COMMON = {
-    "default": ({}, {}),
-    "betas": (dict(betas=(0.5, 0.75)), dict(b1=0.5, b2=0.75)),
-    "eps": _same(eps=1e-3, eps_root=1e-4),
-    "weight_decay": _same(weight_decay=0.1),
-    "decoupled": _same(weight_decay=0.1, decoupled_weight_decay=True),
-    "maximize": _same(maximize=True, weight_decay=0.1),
-}
-TORCH = dict(convention="torch")
-CASES = [
-    *_rows(front.Adam, flatstep.Adam, reference.adam, {**COMMON, "nesterov": _same(nesterov=True)}),
-    *_rows(front.AdamW, flatstep.AdamW, reference.adamw, {"default": ({}, {})}),
-    *_rows(
-        front.AMSGrad,
-        flatstep.AMSGrad,
-        reference.amsgrad,
-        {
-            **{name: (settings, {**own, **TORCH}) for name, (settings, own) in COMMON.items()},
-            "optax": _same(convention="optax"),
-            "paper": _same(convention="paper"),
-        },
-    ),
-    *_rows(front.Adam, flatstep.AMSGrad, reference.amsgrad, {"amsgrad": (dict(amsgrad=True), TORCH)}),
-    *_rows(
-        front.OptimisticAdam,
-        flatstep.OptimisticAdam,
-        reference.optimistic_adam,
-        {
-            **COMMON,
-            "plain": _same(nesterov=False),
-            "alpha_beta": _same(alpha=0.25, beta=0.7),
-            "no_optimism": _same(beta=0.0),
-        },
-    ),
-]
+CASES = list(_cases())
 DEFAULTS = [case for case in CASES if case.name.endswith(("default", "amsgrad"))]
+LOOP = dict(foreach=False, fused=False)  # how torch.optim spells its for-loop
+PEERS = [case for case in CASES if case.peer]
+DEFAULT_PEERS = [case for case in DEFAULTS if case in PEERS]
 
 
 def params_of(arrays, dtype=None):
@@ -91,24 +67,11 @@ def set_grads(params, arrays):
         param.grad = None if array is None else torch.from_numpy(array.copy()).to(param.dtype)
 
 
-LOOP = dict(foreach=False, fused=False)  # how torch.optim spells its for-loop
-PEERS = [
-    case
-    for case in CASES
-    if case.optimizer is not front.OptimisticAdam
-    and "nesterov" not in case.name
-    and case.settings.get("convention", "torch") == "torch"
-]
-DEFAULT_PEERS = [case for case in DEFAULTS if case in PEERS]
-
-
 def torch_peer(case, params, **more):
     """The optimizer of torch.optim that a case should equal, running its for-loop."""
+    name, needed = case.peer
     settings = {name: value for name, value in case.settings.items() if name != "eps_root"}
-    if case.optimizer is front.AMSGrad:
-        settings["amsgrad"] = True
-    optimizer = getattr(torch.optim, case.optimizer.__name__, torch.optim.Adam)
-    return optimizer(params, **{"lr": 0.05, **settings, **LOOP, **more})
+    return getattr(torch.optim, name)(params, **{"lr": 0.05, **settings, **needed, **LOOP, **more})
 
 
 def parametrize(cases):
