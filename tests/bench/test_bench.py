@@ -67,6 +67,7 @@ def quick(tmp_path_factory):
     return folder, bench("--quick", "--output", str(folder))
 
 
+@pytest.mark.slow
 def test_a_quick_run_has_every_case(quick):
     found = results.read(quick[0] / "results.json")
     expected = [case for case in cases.cases(quick=True) if case.front_end in HERE]

@@ -15,6 +15,8 @@ pytest.importorskip("ninja")
 
 from flatstep.bench import bindings
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def modules():

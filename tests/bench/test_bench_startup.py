@@ -9,6 +9,8 @@ pytest.importorskip("rich")
 from flatstep.bench import startup
 from rich.console import Console
 
+pytestmark = pytest.mark.slow
+
 
 def test_figures(capsys):
     """Of what can be imported, in order; what goes beyond another program is held against it round by round."""

@@ -35,6 +35,7 @@ def test_adam_circles_in_the_game(demo):
     assert not demo.game.is_as_published(distances)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["AMSGrad", "Adam"])
 def test_digits_are_learned(demo, name):
     first, *_, last = demo.digits.train(demo.digits.OPTIMIZERS[name], demo.digits.load(), epochs=40)
@@ -64,6 +65,7 @@ def test_gradients_are_those_of_the_loss(demo):
         assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(gradient[at], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_demo_command(demo, tmp_path):
     output = tmp_path / "curves.png"
     result = command_line("demo", "--output", str(output), "--epochs", "5")
@@ -75,6 +77,7 @@ def test_demo_command(demo, tmp_path):
     assert max(map(len, result.stdout.replace(str(output), "").splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_demo_writes_to_the_current_folder_in_plain_ascii(demo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = command_line("demo", "--epochs", "1", PYTHONIOENCODING="ascii")

@@ -21,6 +21,7 @@ def test_quality_counts_gaussians_and_samples():
     assert gan.ring.quality(half) == (1, 0.5)
 
 
+@pytest.mark.slow
 def test_networks_learn_from_each_other():
     """Optimizers start alike, and both networks move."""
     short, long = (gan.ring.train(gan.ring.OPTIMIZERS["OptimisticAdam"], steps) for steps in (1, 150))
@@ -29,6 +30,7 @@ def test_networks_learn_from_each_other():
     assert long.norm(dim=1).mean() > short.norm(dim=1).mean() + 0.5
 
 
+@pytest.mark.slow
 def test_gan_command(tmp_path):
     output = tmp_path / "ring.png"
     result = command_line("gan", "--output", str(output), "--steps", "3")

@@ -12,6 +12,8 @@ import pytest
 from flatstep import _core
 from repository import ROOT
 
+pytestmark = pytest.mark.slow
+
 nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 built = pytest.mark.skipif(find_spec("flatstep._cuda") is None, reason="the cuda target was not built")
 LAYOUTS = 15

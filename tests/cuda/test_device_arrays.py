@@ -1,4 +1,4 @@
-"""Other libraries' arrays on a device, played by the processor: stepped where they are, to the bits of NumPy's."""
+"""Arrays of other libraries on an emulated device: they are stepped in place, to the bits of NumPy's."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import stand_in
 from cases import CASES, DEFAULTS, assert_same_bits, numbers
 from flatstep.device_arrays import DeviceArray
 from foreign import CUDA, CUDA_MANAGED, LEGACY_STREAM, Array, from_dlpack
+
+pytestmark = pytest.mark.stand_in
 
 by_name = pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 defaults = pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])

@@ -1,4 +1,4 @@
-"""flatstep.jax on a device, played by the processor: the bits of the CPU, three launches a call, nothing read here."""
+"""flatstep.jax on an emulated device: the bits of the CPU, three launches a call, and the host reads nothing."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ from flatstep import _core  # noqa: E402
 from flatstep.jax import call  # noqa: E402
 from jax_steps import same_bits  # noqa: E402
 
+pytestmark = pytest.mark.stand_in
+
 RULES = ["adam", "amsgrad", "optimistic_adam"]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def device():
-    """flatstep.jax takes the processor for a device. Nothing compiled before or meanwhile is used beyond."""
+    """flatstep.jax calls the emulated device. Programs compiled before or meanwhile are not used outside of this."""
     with pytest.MonkeyPatch.context() as patch:
         jax.clear_caches()
         stand_in.use_for_jax(patch)

@@ -1,4 +1,4 @@
-"""NumPy's laws on a device, played by the processor: every array is taken for a CUDA device's, gradients too."""
+"""NumPy's laws on an emulated device: every array counts as one on a CUDA device, gradients too."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import stand_in
 from flatstep import _core, devices, optimizer
 from flatstep.device_arrays import DeviceArray
 from foreign import Array
+
+pytestmark = pytest.mark.stand_in
 
 del test_rounding_mode_of_the_caller  # noqa: F821  of the processor's
 

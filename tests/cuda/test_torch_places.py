@@ -1,4 +1,4 @@
-"""One step of flatstep.torch's core over parameters on several devices: played by the processor, or the processor."""
+"""One step of flatstep.torch's core over parameters on several devices: emulated ones, and the CPU."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import stand_in
 from cases import assert_same_bits, numbers
 from flatstep import _core
 from torch_cases import torch
+
+pytestmark = pytest.mark.stand_in
 
 KEYS = ["step", "exp_avg", "exp_avg_sq"]
 

@@ -1,4 +1,4 @@
-"""flatstep.torch on a device, played by the processor: the laws of the CPU hold, and the host is asked for nothing."""
+"""flatstep.torch on an emulated device: the laws of the CPU hold, and no step waits for the device."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import stand_in
 from cases import assert_same_bits, numbers
 from torch_cases import CASES, DEFAULTS, Snapshot, parametrize, params_of, set_grads, torch
 
+pytestmark = pytest.mark.stand_in
+
 SHAPES = [(130,), (), (3, 5, 7), (0, 4), (64,), (2100,)]
 by_name = parametrize(CASES)
 defaults = parametrize(DEFAULTS)
@@ -25,7 +27,7 @@ defaults = parametrize(DEFAULTS)
 
 @pytest.fixture(autouse=True)
 def device(monkeypatch):
-    """flatstep.torch takes the processor's tensors for a device's."""
+    """flatstep.torch treats tensors on the CPU as tensors on the emulated device."""
     stand_in.use_for_torch(monkeypatch)
     monkeypatch.setattr(Snapshot, "host_knows", False)
     # What a torch without the exchange API is asked for.

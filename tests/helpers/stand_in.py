@@ -1,8 +1,9 @@
-"""A device that the processor plays, for tests where there is none: built from tests/native when first needed."""
+"""An emulated device, for tests where there is none. It is compiled from tests/native when it is first needed."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import subprocess
 import sys
@@ -17,21 +18,24 @@ BUILD = ROOT / "build" / "stand-in"
 
 
 def built(target: str, *options: str) -> ctypes.CDLL:
-    """A library of tests/native, compiled anew where a source has changed."""
+    """A library of tests/native, compiled again where a source has changed. One process compiles at a time."""
     options = ("-G", "Ninja", "-DFLATSTEP_PYTHON=OFF", "-DFLATSTEP_TESTS=ON", "-DCMAKE_BUILD_TYPE=Release", *options)
     environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
-    for command in (
-        ["cmake", "-S", str(ROOT), "-B", str(BUILD), *options],
-        ["cmake", "--build", str(BUILD), "--target", target],
-    ):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        assert done.returncode == 0, done.stdout + done.stderr
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for command in (
+            ["cmake", "-S", str(ROOT), "-B", str(BUILD), *options],
+            ["cmake", "--build", str(BUILD), "--target", target],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, env=environment)
+            assert done.returncode == 0, done.stdout + done.stderr
     return ctypes.CDLL(str(next(BUILD.glob(f"**/lib{target}.*"))))
 
 
 @cache
 def functions() -> ctypes.CDLL:
-    """The stand-in for flatstep.torch."""
+    """The emulated device for flatstep.torch."""
     loaded = built("flatstep_stand_in_library")
     loaded.stand_in_make_stream.restype = loaded.stand_in_last_stream.restype = ctypes.c_void_p
     loaded.stand_in_maker.restype = loaded.stand_in_cuda_maker.restype = ctypes.c_void_p
@@ -46,7 +50,7 @@ def maker() -> object:
 
 @cache
 def cuda_maker() -> object:
-    """Likewise, for arrays that say that they are a CUDA device's."""
+    """The same for arrays that say that they are on a CUDA device."""
     return _capsule(functions().stand_in_cuda_maker(), b"flatstep.device_maker")
 
 
@@ -67,7 +71,7 @@ def _capsule(pointer: int, name: bytes | None) -> object:
 
 
 def use_for_torch(monkeypatch) -> None:
-    """From here on flatstep.torch takes the processor's tensors for those of a device with memory of its own."""
+    """From here on flatstep.torch treats tensors on the CPU as tensors on the emulated device."""
     import torch
 
     from flatstep.torch import devices
@@ -129,7 +133,7 @@ def asked(what: str) -> int:
 
 @contextmanager
 def failing(after: int, times: int = 1) -> Iterator[None]:
-    """The call after so many that may fail does, and those that follow, so many in all."""
+    """Of the calls that may fail, ``after`` succeed, and the next ``times`` fail."""
     functions().stand_in_fail_times(times)
     functions().stand_in_fail_after(after)
     try:
@@ -139,7 +143,7 @@ def failing(after: int, times: int = 1) -> Iterator[None]:
 
 
 class XlaDevice:
-    """What flatstep._cuda has for XLA, of the stand-in: XLA takes it for its own processor."""
+    """What flatstep._cuda has for XLA, of the emulated device. XLA calls it as a handler for the CPU."""
 
     def __init__(self) -> None:
         import jax
@@ -184,7 +188,7 @@ def cpu_name() -> str:
 
 
 def use_for_jax(monkeypatch) -> None:
-    """From here on programs that are compiled for the processor call the stand-in."""
+    """From here on programs that are compiled for the CPU call the emulated device."""
     from flatstep.jax import call, versions
 
     cpu_name()

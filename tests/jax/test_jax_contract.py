@@ -502,6 +502,7 @@ def run_python(script: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMPORTS)
 def test_import_errors(name):
     """Each says what to do, and JAX itself goes on working."""
@@ -509,6 +510,7 @@ def test_import_errors(name):
     run_python(SCRIPT.replace("PREPARE", prepare).replace("MESSAGE", repr(message)).replace("MODULE", "flatstep.jax"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prepare, message",
     [

@@ -15,6 +15,8 @@ pytest.importorskip("optax")
 from jax_meshes import SCENARIOS
 from repository import HELPERS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, str]:

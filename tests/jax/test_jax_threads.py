@@ -109,6 +109,7 @@ def most_threads(library: str, *arguments: int) -> int:
     return int(run(code, JAX_PLATFORMS="cpu")[0])
 
 
+@pytest.mark.slow
 @linux
 def test_steps_start_no_threads():
     """Eight devices and eight callers have the threads that XLA starts for them, whatever it computes."""

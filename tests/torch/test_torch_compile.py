@@ -106,6 +106,7 @@ def test_a_graph_without_breaks_is_refused():
     opt.step()
 
 
+@pytest.mark.slow
 def test_says_nothing():
     """No warning, no log."""
     code = """

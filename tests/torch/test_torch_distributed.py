@@ -51,6 +51,7 @@ def results_of(report: Path) -> dict[str, str]:
     return json.loads(report.read_text()) if report.exists() else {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_two_processes(scenario, reports):
     for rank, (results, output) in enumerate(reports):
