@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import reference
+from table import TABLE
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -41,6 +41,7 @@ from flatstep.bench.measure import Spread
 from flatstep.bench.runner import Plan, run
 from rich.console import Console
 
+from flatstep import _core
 from flatstep.__main__ import main
 from flatstep.trees import Tree
 
@@ -87,6 +88,7 @@ def test_a_quick_run_has_every_case(quick):
     assert {"flatstep", "target", "threads", "flags", "numpy"} <= set(found.versions)
 
 
+@pytest.mark.slow
 def test_a_quick_run_shows_and_draws(quick):
     folder, shown = quick
     found = results.read(folder / "results.json")
@@ -111,6 +113,7 @@ def test_a_quick_run_shows_and_draws(quick):
     assert {"import flatstep", "first step"} <= extras["startup"].keys()
 
 
+@pytest.mark.slow
 def test_a_run_beside_itself_has_not_moved(quick):
     folder = str(quick[0])
     assert "Moved by more than the spread: 0 of" in bench("compare", folder, folder)
@@ -575,19 +578,15 @@ def test_one_disturbed_run_decides_nothing():
 def test_the_accuracy_is_held_against_what_the_oracle_says():
     """It is written twice, here and in tests/helpers/reference.py, which share nothing."""
     random = np.random.default_rng(0)
-    for rule, theirs, settings in [
-        ("adam", reference.adam, {}),
-        ("amsgrad", reference.amsgrad, {}),
-        ("optimistic_adam", reference.optimistic_adam, {}),
-        ("optimistic_gradient_descent", reference.optimistic_gradient_descent, {}),
-    ]:
+    oracles = {entry.oracle.__name__: entry.oracle for entry in TABLE}
+    for rule in {*_core.rules()} & oracles.keys():
         a = b = random.standard_normal(50)
         ours: exact.State = {}
         state: dict = {}
         for t in range(1, 6):
             grad = random.standard_normal(50)
             a = exact.step(exact.Formula(rule, "optax", 1e-3), a, grad, ours, t)
-            b, state = theirs(b, grad, state, t, learning_rate=1e-3, **settings)
+            b, state = oracles[rule](b, grad, state, t, learning_rate=1e-3)
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 

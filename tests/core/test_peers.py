@@ -6,8 +6,9 @@ Errors are stated in ulp of the largest number that took part in the sum, so tha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 import flatstep
 from cases import CASES
+from table import JAX, SETTINGS, TABLE, Entry, in_torch_words
 from trajectories import PEER_TOLERANCE, SIZE, distance, gradients, start
 
 
@@ -52,50 +54,31 @@ class Twin:
     """An optimizer of ours and what it is in optax. Settings that are functions are optax's schedules, given optax."""
 
     name: str
-    optimizer: type[flatstep.Optimizer]
-    peer: Callable[..., Any]
+    entry: Entry
     settings: dict[str, Any] = field(default_factory=dict)
 
     def pair(self, optax, param) -> tuple[flatstep.Optimizer, Any]:
         settings = {"learning_rate": 0.05, **self.settings}
         settings = {key: value(optax) if callable(value) else value for key, value in settings.items()}
-        ours = self.optimizer(param, **settings)
+        ours = self.entry.optimizer(param, **settings)
+        peer = getattr(optax, self.entry.optax)
         first = [optax.scale(-1.0)] if settings.pop("maximize", False) else []
-        if not ours.decoupled_weight_decay and "weight_decay" in settings:
-            first.append(optax.add_decayed_weights(settings.pop("weight_decay")))
         settings.pop("decoupled_weight_decay", None)
-        return ours, optax.chain(*first, self.peer(optax, **settings))
-
-
-def decoupled_amsgrad(optax, *, learning_rate, weight_decay, **settings):
-    return optax.chain(
-        optax.scale_by_amsgrad(**settings),
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-    )
-
-
-def decoupled_optimistic_adam(optax, *, learning_rate, weight_decay, alpha, **settings):
-    return optax.chain(
-        optax.scale_by_adam(nesterov=True, **settings),
-        optax.scale_by_optimistic_gradient(alpha=alpha),
-        optax.add_decayed_weights(weight_decay),
-        optax.scale_by_learning_rate(learning_rate),
-    )
+        if "weight_decay" in inspect.signature(peer).parameters:
+            settings.setdefault("weight_decay", ours.weight_decay)
+        elif ours.decoupled_weight_decay:
+            rate, decay = settings.pop("learning_rate"), optax.add_decayed_weights(-settings.pop("weight_decay"))
+            return ours, optax.chain(*first, peer(1.0, **settings), decay, optax.scale(rate))
+        elif "weight_decay" in settings:
+            first.append(optax.add_decayed_weights(settings.pop("weight_decay")))
+        return ours, optax.chain(*first, peer(**settings))
 
 
 def cosine(optax):
     return optax.cosine_decay_schedule(0.05, 150)  # the others divide the count in float32, even in x64
 
 
-def _twins(optimizer, alias: str | Callable[..., Any], rows: dict[str, dict[str, Any]]) -> list[Twin]:
-    def peer(optax, **settings):
-        return getattr(optax, alias)(**settings) if isinstance(alias, str) else alias(optax, **settings)
-
-    return [Twin(f"{optimizer.__name__}-{name}", optimizer, peer, settings) for name, settings in rows.items()]
-
-
-SHARED: dict[str, dict[str, Any]] = {
+PEER_SETTINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "betas": dict(b1=0.7, b2=0.95),
     "eps": dict(eps=1e-2),
@@ -105,63 +88,29 @@ SHARED: dict[str, dict[str, Any]] = {
     "l2_schedule": dict(weight_decay=cosine),
     "maximize": dict(maximize=True),
     "maximize_l2": dict(maximize=True, weight_decay=0.1),
+    **{name: SETTINGS[name] for name in ("decoupled", "alpha_beta", "no_optimism", "raw_mu", "raw_nu", "raw")},
+    "pessimism": dict(beta=-0.5),
 }
-TWINS: list[Twin] = [
-    *_twins(flatstep.Adam, "adam", {**SHARED, "nesterov": dict(nesterov=True)}),
-    *_twins(
-        flatstep.AdamW,
-        "adamw",
-        {
-            "decay": dict(weight_decay=0.1),
-            "decay_schedule": dict(weight_decay=cosine, learning_rate=cosine),
-            "nesterov": dict(weight_decay=0.1, nesterov=True),
-            "maximize": dict(weight_decay=0.1, maximize=True),
-        },
-    ),
-    *_twins(
-        flatstep.AMSGrad,
-        "amsgrad",
-        {
-            **SHARED,
-            "raw_mu": dict(bias_correction_mu=False),
-            "raw_nu": dict(bias_correction_nu=False),
-            "raw": dict(bias_correction_mu=False, bias_correction_nu=False),
-        },
-    ),
-    *_twins(
-        flatstep.AMSGrad,
-        decoupled_amsgrad,
-        {"decoupled": dict(decoupled_weight_decay=True, weight_decay=0.1)},
-    ),
-    *_twins(
-        flatstep.OptimisticAdam,
-        "optimistic_adam_v2",
-        {
-            f"{prefix}{name}": {**row, "nesterov": nesterov}
-            for prefix, nesterov in {"": True, "plain-": False}.items()
-            for name, row in {
-                **SHARED,
-                "alpha_beta": dict(alpha=0.25, beta=0.7),
-                "no_optimism": dict(beta=0.0),
-                "pessimism": dict(beta=-0.5),
-            }.items()
-        },
-    ),
-    *_twins(
-        flatstep.OptimisticAdam,
-        decoupled_optimistic_adam,
-        {"decoupled": dict(decoupled_weight_decay=True, weight_decay=0.1, alpha=0.3)},
-    ),
-    *_twins(
-        flatstep.OptimisticGradientDescent,
-        "optimistic_gradient_descent",
-        {
-            **{name: SHARED[name] for name in ("default", "schedule", "l2", "maximize")},
-            "alpha_beta": dict(alpha=0.25, beta=0.7),
-            "no_optimism": dict(beta=0.0),
-        },
-    ),
-]
+
+
+def twins() -> Iterator[Twin]:
+    """Every optimizer that optax has, with the settings that both have."""
+    if not find_spec("optax"):
+        return
+    import optax
+
+    for entry in TABLE:
+        if entry.optax:
+            both = {*inspect.signature(getattr(optax, entry.optax)).parameters}
+            both |= {"weight_decay", "decoupled_weight_decay", "maximize"}
+            for prefix, options in entry.variants.items():
+                for name, settings in {**PEER_SETTINGS, **({} if prefix else entry.more)}.items():
+                    if entry.has(settings) and both.issuperset(settings):
+                        chosen = {**settings, **options}
+                        yield Twin(f"{entry.optimizer.__name__}-{prefix}{name}", entry, chosen)
+
+
+TWINS = [twin for twin in twins() if twin.settings.get("decoupled_weight_decay") is not False]
 OPTAX_FIELDS = {"mu": "mu", "nu": "nu", "nu_max": "nu_max", "previous": "previous_gradient"}
 
 
@@ -193,16 +142,17 @@ def test_same_as_optax(twin, optax):
         assert distance(actual[name], value) < PEER_TOLERANCE, name
 
 
-@pytest.mark.parametrize("name", ["amsgrad", "adam", "optimistic_adam_v2"])
+@pytest.mark.parametrize("name", [name for name, entry in JAX.items() if entry.has(["mu_dtype"])])
 def test_bfloat16_mu_as_optax(name):
     """optax rounds b1 * mu to bfloat16 before it adds, ours rounds once: two roundings of 2^-9 apart at most a step."""
     jnp = pytest.importorskip("jax.numpy")
     optax = pytest.importorskip("optax")
-    optimizers = {"amsgrad": flatstep.AMSGrad, "adam": flatstep.Adam, "optimistic_adam_v2": flatstep.OptimisticAdam}
     param, steps = start(np.float32), 20
     expected = jnp.array(param)
-    opt = optimizers[name](param, 0.01, mu_dtype="bfloat16")
-    transformation = getattr(optax, name)(0.01, mu_dtype="bfloat16")
+    opt = JAX[name].optimizer(param, 0.01, mu_dtype="bfloat16", weight_decay=0.0)
+    peer = getattr(optax, name)
+    none = {"weight_decay": 0.0} if "weight_decay" in inspect.signature(peer).parameters else {}
+    transformation = peer(0.01, mu_dtype="bfloat16", **none)
     state = transformation.init(expected)
     for grad in gradients(np.float32)[:steps]:
         opt.step(grad)
@@ -228,24 +178,22 @@ def torch():
 
 @dataclass(frozen=True)
 class TorchTwin:
-    """An optimizer of ours that torch.optim.Adam also is, with the same settings."""
+    """An optimizer of ours that a class of torch.optim also is, with the same settings."""
 
     name: str
-    optimizer: type[flatstep.Optimizer]
-    settings: dict[str, Any] = field(default_factory=dict)
+    entry: Entry
+    peer: str
+    arguments: dict[str, Any]  # in torch's words alone
+    settings: dict[str, Any]
 
     def ours(self, param) -> flatstep.Optimizer:
-        return self.optimizer(param, learning_rate=0.05, **self.settings)
+        return self.entry.optimizer(param, learning_rate=0.05, **self.settings)
 
     def theirs(self, torch, param) -> Any:
         """Of the for-loop, torch's reference for its own faster ones."""
-        settings = {"weight_decay": 0.0, **self.settings}
-        if "b1" in settings:
-            settings["betas"] = settings.pop("b1"), settings.pop("b2")
-        if self.optimizer is flatstep.AMSGrad:
-            settings["amsgrad"] = settings.pop("convention") == "torch"
-        settings["decoupled_weight_decay"] = self.optimizer is flatstep.AdamW or "decoupled_weight_decay" in settings
-        return torch.optim.Adam([param], lr=0.05, foreach=False, fused=False, **settings)
+        settings = {**in_torch_words(self.entry, self.settings), **self.arguments}
+        settings.pop("convention", None)
+        return getattr(torch.optim, self.peer)([param], lr=0.05, foreach=False, fused=False, **settings)
 
 
 TORCH_SHARED: dict[str, dict[str, Any]] = {
@@ -256,15 +204,20 @@ TORCH_SHARED: dict[str, dict[str, Any]] = {
     "maximize": dict(maximize=True),
     "maximize_l2": dict(maximize=True, weight_decay=0.1),
 }
-TORCH_TWINS: list[TorchTwin] = [
-    TorchTwin(f"{optimizer.__name__}-{name}", optimizer, {**common, **row})
-    for optimizer, common, rows in [
-        (flatstep.Adam, {}, TORCH_SHARED),
-        (flatstep.AMSGrad, {"convention": "torch"}, TORCH_SHARED),
-        (flatstep.AdamW, {}, {"decay": dict(weight_decay=0.1), "maximize": dict(weight_decay=0.1, maximize=True)}),
-    ]
-    for name, row in rows.items()
-]
+
+
+def torch_twins() -> Iterator[TorchTwin]:
+    for entry in TABLE:
+        for face in entry.torch:
+            if face.peer and face.rows in (None, {"default": {}}):
+                for name, settings in TORCH_SHARED.items():
+                    # AdamW's own decay is decoupled, and torch's AdamW has no argument for it.
+                    if entry.has(settings) and not (entry.only and "decoupled_weight_decay" in settings):
+                        chosen = {**face.own, **settings}
+                        yield TorchTwin(f"{entry.optimizer.__name__}-{name}", entry, *face.peer, chosen)
+
+
+TORCH_TWINS = list(torch_twins())
 
 
 def torch_slots(theirs, param) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ pytest.importorskip("flatstep._xla")
 import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
+from table import JAX  # noqa: E402
 
-SLOTS = {"amsgrad": 3, "optimistic_adam_v2": 3, "adam": 2, "adamw": 2}
-RULES = list(SLOTS)
+RULES = list(JAX)
 SHAPES = {"w": (24, 24), "v": (24, 24), "b": (24,), "scale": ()}
 
 

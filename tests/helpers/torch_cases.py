@@ -52,6 +52,7 @@ def _cases() -> Iterator[Case]:
 
 
 CASES = list(_cases())
+CLASSES = list(dict.fromkeys(case.optimizer for case in CASES))
 DEFAULTS = [case for case in CASES if case.name.endswith(("default", "amsgrad"))]
 LOOP = dict(foreach=False, fused=False)  # how torch.optim spells its for-loop
 PEERS = [case for case in CASES if case.peer]

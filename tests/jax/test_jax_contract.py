@@ -21,8 +21,9 @@ import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
 from repository import ROOT  # noqa: E402
+from table import JAX  # noqa: E402
 
-NAMES = ["amsgrad", "optimistic_adam_v2", "adam", "adamw"]
+NAMES = list(JAX)
 by_name = pytest.mark.parametrize("name", NAMES)
 ONES = jnp.ones(3)
 

@@ -10,6 +10,7 @@ import pytest
 
 import flatstep
 from cases import CASES, DEFAULTS, Case, assert_same_bits, numbers, special_values
+from table import JAX
 from trajectories import distance, gradients, start
 
 jax = pytest.importorskip("jax")
@@ -39,12 +40,7 @@ DEFAULTS = [case for case in DEFAULTS if case in STATIC]
 TERMS = ["weight_decay", "decoupled", "maximize", "no_memory", "eps_root", "nesterov", "torch", "raw_mu", "raw_nu"]
 TERMS += ["alpha_beta", "no_optimism", "eps_tiny"]
 WITH_TERMS = [case for case in STATIC if case in DEFAULTS or case.name.split("-", 1)[1] in TERMS]
-MAKERS = {
-    flatstep.Adam: front.adam,
-    flatstep.AdamW: front.adamw,
-    flatstep.AMSGrad: front.amsgrad,
-    flatstep.OptimisticAdam: front.optimistic_adam_v2,
-}
+MAKERS = {entry.optimizer: getattr(front, name) for name, entry in JAX.items()}
 FIELDS = {"mu": (0, "mu"), "nu": (0, "nu"), "nu_max": (0, "nu_max"), "previous": (1, "previous_gradient")}
 
 
@@ -400,8 +396,8 @@ def test_without_a_kernel(case, x64):
 COSINE = optax.cosine_decay_schedule(0.05, 150)
 SCHEDULES = dict(learning_rate=COSINE, weight_decay=COSINE)
 ROWS: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in ("amsgrad", "optimistic_adam_v2", "adam", "adamw")),
-    *((name, dict(learning_rate=COSINE)) for name in ("amsgrad", "optimistic_adam_v2", "adam", "adamw")),
+    *((name, {}) for name in JAX),
+    *((name, dict(learning_rate=COSINE)) for name in JAX),
     *((name, dict(b1=0.7, b2=0.95, eps=0.0, eps_root=1e-3)) for name in ("amsgrad", "optimistic_adam_v2", "adam")),
     ("amsgrad", dict(bias_correction_mu=False)),
     ("amsgrad", dict(bias_correction_nu=False)),
@@ -470,7 +466,7 @@ def test_a_schedule_of_weight_decay_by_hand(peer, x64):
     np.testing.assert_allclose(seen[:, 0], expected[1:], rtol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["amsgrad", "optimistic_adam_v2", "adam", "adamw"])
+@pytest.mark.parametrize("name", JAX)
 def test_float32_is_nearer_the_truth_than_optax(name):
     """Not in every moment, but in the parameters at the end."""
     with jax.enable_x64(True):
@@ -484,7 +480,7 @@ def test_float32_is_nearer_the_truth_than_optax(name):
 # Numbers and counts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["amsgrad", "optimistic_adam_v2", "adam", "adamw"])
+@pytest.mark.parametrize("name", JAX)
 def test_known_and_traced_numbers(name):
     """The same bits where float32 holds the numbers, else the same but for their rounding."""
     params, grads = jnp.asarray(start(np.float32)), jnp.asarray(gradients(np.float32))

@@ -10,6 +10,7 @@ import pytest
 from cases import assert_same_bits
 from flatstep.trees import Tree
 from golden import encode, numpy_states, write
+from table import JAX, TABLE
 
 needs_torch = pytest.mark.skipif(not find_spec("torch"), reason="needs torch")
 needs_jax = pytest.mark.skipif(not find_spec("optax"), reason="needs jax and optax")
@@ -143,12 +144,16 @@ def test_jax(name):
 def test_none_is_missing():
     """Each setting has its file. To add what is missing, run python -m golden.write in tests/helpers."""
     assert set(names("numpy", ".json")) == set(numpy_states.SETTINGS)
+    assert {name.split("-")[0] for name in numpy_states.SETTINGS} == {entry.optimizer.__name__ for entry in TABLE}
     if find_spec("torch"):
         from golden import torch_states
 
+        faces = {face.name for entry in TABLE for face in entry.torch}
+        assert {name.split("-")[0] for name in torch_states.SETTINGS} == faces
         for suffix in (".json", ".pickle.pt"):
             assert set(names("torch", suffix)) == set(torch_states.SETTINGS)
     if find_spec("optax"):
         from golden import jax_states
 
         assert set(names("jax", ".json")) == set(jax_states.MAKE)
+        assert {function for function, _ in jax_states.MAKE.values()} == set(JAX)

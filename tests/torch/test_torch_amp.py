@@ -5,7 +5,18 @@ from __future__ import annotations
 import pytest
 
 import flatstep.torch as front
-from torch_cases import DEFAULT_PEERS, DEFAULTS, Snapshot, give_grads, parametrize, same_bits, torch, torch_peer, twins
+from torch_cases import (
+    CLASSES,
+    DEFAULT_PEERS,
+    DEFAULTS,
+    Snapshot,
+    give_grads,
+    parametrize,
+    same_bits,
+    torch,
+    torch_peer,
+    twins,
+)
 
 SHAPES = [(7, 3), (), (40,)]
 defaults = parametrize(DEFAULTS)
@@ -216,10 +227,10 @@ def made(case, params, name):
 
 def test_only_fused_unscales_inside_the_step():
     """As torch's optimizers tell GradScaler, and Lightning, which clips for those alone that do not."""
-    for name in ("Adam", "AdamW", "AMSGrad", "OptimisticAdam"):
-        peer = getattr(torch.optim, name, torch.optim.Adam)
+    for optimizer in CLASSES:
+        peer = getattr(torch.optim, optimizer.__name__, torch.optim.Adam)
         for given in OPTIONS.values():
-            opts = [make([torch.nn.Parameter(torch.ones(2))], **given) for make in (getattr(front, name), peer)]
+            opts = [make([torch.nn.Parameter(torch.ones(2))], **given) for make in (optimizer, peer)]
             told = [bool(getattr(opt, "_step_supports_amp_scaling", False)) for opt in opts]
             assert told == [given.get("fused", False)] * 2
 

@@ -14,6 +14,7 @@ import pytest
 import flatstep.torch as front
 from flatstep.torch.optimizer import UNSAID
 from torch_cases import (
+    CLASSES,
     DEFAULT_PEERS,
     DEFAULTS,
     LOOP,
@@ -502,9 +503,6 @@ def test_errors_name_the_parameter(case):
         broken(params[1])
         with pytest.raises(ValueError, match=name):
             case.make(given).step()
-
-
-CLASSES = [front.Adam, front.AdamW, front.AMSGrad, front.OptimisticAdam]
 
 
 class Derived(front.AdamW):
