@@ -131,6 +131,7 @@ def test_more_threads_than_processors(threads):
     assert flatstep.get_num_threads() == 64
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_openmp", [False, True], ids=["own threads", "OpenMP's threads"])
 @pytest.mark.parametrize("order", ["torch, flatstep", "flatstep, torch"])
 def test_beside_torch(order, on_openmp):

@@ -13,6 +13,8 @@ import jax.numpy as jnp  # noqa: E402
 import flatstep.jax  # noqa: E402
 from counting import calls_of  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 FEW = 32
 OPTIMIZERS = {
     "amsgrad": flatstep.jax.amsgrad(0.1),

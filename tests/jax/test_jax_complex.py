@@ -59,6 +59,7 @@ def by_update(opt):
     return step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule, settings, width", AS_OPTAX, ids=lambda x: x if isinstance(x, str) else "-".join(x))
 def test_as_optax(rule, settings, width):
     """Parameters, updates and states, in the dtypes that optax has: nu is stored as the parameter is."""
@@ -86,6 +87,7 @@ def test_real_leaves_keep_their_kernel(rule):
     assert_close((made["b"], state[0].nu["b"]), (alone, own[0].nu))
 
 
+@pytest.mark.slow
 @each_rule
 def test_mu_in_another_complex_dtype(rule):
     """Of real leaves, too, whose mu then has no imaginary part."""
@@ -99,6 +101,7 @@ def test_mu_in_another_complex_dtype(rule):
     assert_close(made[1][0], made[2][0], rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 @each_rule
 def test_terms_that_optax_lacks(rule):
     """A scale, ascent, and a gradient of None."""
@@ -124,6 +127,7 @@ def test_weight_decay(decoupled):
     assert_close(opt.step(params, opt.init(params), grads)[0], expected, rtol=rounding, atol=rounding)
 
 
+@pytest.mark.slow
 @each_rule
 def test_members_of_an_ensemble(rule):
     """Under vmap, in a scan, with a rate each."""

@@ -109,6 +109,7 @@ def test_nnx_cond_in_place(cls):
     assert optimizer.step[...] == 1 and model.calls[...] == 2
 
 
+@pytest.mark.slow
 @each_rule
 @pytest.mark.parametrize("cls", TRAIN_STATES)
 def test_train_state_as_with_optax(cls, rule):
@@ -124,6 +125,7 @@ def test_train_state_as_with_optax(cls, rule):
         close((state.params, state.opt_state, state.step), (peer.params, peer.opt_state, peer.step))
 
 
+@pytest.mark.slow
 @each_rule
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_nnx_optimizer_as_with_optax(cls, rule):
@@ -226,6 +228,7 @@ def by_orbax(state, like, path):
         return checkpointer.restore(path / "saved", like)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "via, mu_dtype, rule",
     [

@@ -117,6 +117,7 @@ def test_steps_start_no_threads():
     assert most_threads("flatstep", 8, callers, 0) <= most_threads("optax", 8, callers, 0) + callers
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize("processors", [1, 2])
 def test_more_callers_than_processors(processors):

@@ -98,6 +98,7 @@ AROUND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper, rule", AROUND)
 def test_as_around_optax(wrapper, rule):
     ours, theirs = (WRAPPERS[wrapper](opt) for opt in pair(rule, 0.05))
@@ -105,6 +106,7 @@ def test_as_around_optax(wrapper, rule):
     close(train(ours, params, of_loss), train(theirs, params, of_loss))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_in_a_scan(wrapper):
     """With a schedule. optax's sam keeps no dtype of a bool, which optimistic_adam_v2's state has."""
@@ -163,6 +165,7 @@ def settings_of(rule, function=front):
     return {name: NUMBERS[name] for name in numbers_of(rule, function)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule, name", [(rule, name) for rule in RULES for name in numbers_of(rule, front)])
 @pytest.mark.parametrize("how", ["constant", "schedule", "changed"])
 def test_injected(how, rule, name):

@@ -214,6 +214,7 @@ for value in itertools.count(start):
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_leaves_the_old_or_the_new_file(tmp_path):
     """Which file was the last to be finished is known to within one."""
     path, chance, start = tmp_path / "model", random.Random(0), 1

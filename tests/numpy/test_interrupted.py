@@ -85,6 +85,7 @@ def test_no_moment_leaves_an_optimizer_in_use(call, tmp_path):
     opt.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # struck in a collector's callback
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="has no timers that send signals")
 @pytest.mark.parametrize("method", ["load", "load_state_dict"])

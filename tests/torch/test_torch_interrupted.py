@@ -58,6 +58,7 @@ def at_every_moment(fresh, call, folders=FOLDERS):
     assert seen.count(False) > 50 and seen.count(True) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 2], ids=["first step", "later step"])
 def test_a_step(steps):
     at_every_moment(lambda: model(steps), lambda opt: opt.step())
@@ -70,6 +71,7 @@ class Watching(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.slow
 def test_a_step_under_a_mode():
     def call(opt):
         with Watching():
@@ -78,6 +80,7 @@ def test_a_step_under_a_mode():
     at_every_moment(lambda: model(2), call, (*FOLDERS, __file__))
 
 
+@pytest.mark.slow
 def test_gradients_are_unscaled_with_the_step():
     def fresh():
         opt, params = model(2)
@@ -100,6 +103,7 @@ def test_gradients_are_unscaled_with_the_step():
     assert old in seen and new in seen
 
 
+@pytest.mark.slow
 def test_a_load():
     saved, _ = model(3)
     state = saved.state_dict()

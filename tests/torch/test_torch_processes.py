@@ -73,6 +73,7 @@ def built_by_clang() -> bool:
         return b"clang version" in file.read()
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.skipif(not _core.has_openmp() or built_by_clang(), reason="built without OpenMP, or with clang's")
 @pytest.mark.parametrize("order", ["torch, flatstep", "flatstep, torch"])
@@ -111,6 +112,7 @@ print(os.waitpid(child, 0)[1])
     assert words[:-1] == ["4.0", words[1]] * 3
 
 
+@pytest.mark.slow
 @linux
 def test_data_loader_workers():
     """Forked after steps with several threads; they step optimizers of their own, and the parent goes on meanwhile."""
