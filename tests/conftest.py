@@ -20,7 +20,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
     Chosen files run in one process, where the first result comes sooner.
     """
-    is_parallel = config.pluginmanager.hasplugin("xdist") and config.args_source.name != "ARGS"
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # which must not start workers of its own
+    is_parallel = config.pluginmanager.hasplugin("xdist") and config.args_source.name != "ARGS" and not is_worker
     if is_parallel and config.option.numprocesses is None and not config.option.usepdb:
         config.option.numprocesses = "auto"
         config.option.dist = "worksteal"
