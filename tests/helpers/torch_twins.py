@@ -15,22 +15,13 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 
 from flatstep.torch import AdamW, AMSGrad, OptimisticAdam
+from scenarios import Scenarios, registered_in
 
 RANKS = 2
 STEPS = 4
 LR = 0.05
-SCENARIOS: dict[str, Callable[[], None]] = {}
-
-
-def scenario(**variants: dict[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function, or one with each of several sets of arguments."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        for name, arguments in (variants or {"": {}}).items():
-            SCENARIOS["-".join(filter(None, (function.__name__, name)))] = partial(function, **arguments)
-        return function
-
-    return register
+SCENARIOS: Scenarios = {}
+scenario = partial(registered_in, SCENARIOS)
 
 
 def torch_amsgrad(params: Any) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Sharded steps: no collective, no copy, in place, an unsharded step's bits. The scenarios are in jax_meshes.py."""
+"""Sharded steps: no collective, no copy, in place, an unsharded step's bits. The scenarios are in jax_mesh_*.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("jax")
 pytest.importorskip("optax")
 
-from jax_meshes import SCENARIOS
+from jax_mesh_worker import SCENARIOS
 from repository import HELPERS
 
 pytestmark = pytest.mark.slow
@@ -23,7 +23,7 @@ def outcomes() -> dict[str, str]:
     """What came of each scenario, in one process of eight devices; for all that it did not reach, its last words."""
     devices = "--xla_force_host_platform_device_count=8"
     result = subprocess.run(
-        [sys.executable, "-W", "error", str(HELPERS / "jax_meshes.py")],
+        [sys.executable, "-W", "error", str(HELPERS / "jax_mesh_worker.py")],
         capture_output=True,
         text=True,
         timeout=600,
