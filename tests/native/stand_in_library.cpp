@@ -1,5 +1,5 @@
-// The stand-in for a device behind plain C functions, for the Python tests (tests/stand_in.py): its memory is the
-// processor's, and what it is given is done at once.
+// The stand-in for a device behind plain C functions, for the Python tests (tests/helpers/stand_in.py): its memory is
+// the processor's, and what it is given is done at once.
 #include "queue.h"
 #include "stand_in.h"
 

@@ -1,5 +1,5 @@
-// The stand-in for a device as XLA calls it, for the Python tests (tests/stand_in.py): XLA's memory is the processor's,
-// and what is launched is done at once.
+// The stand-in for a device as XLA calls it, for the Python tests (tests/helpers/stand_in.py): XLA's memory is the
+// processor's, and what is launched is done at once.
 #include <cstring>
 #include <mutex>
 

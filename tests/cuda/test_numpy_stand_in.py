@@ -1,0 +1,45 @@
+"""NumPy's laws on an emulated device: every array counts as one on a CUDA device, gradients too."""
+
+from __future__ import annotations
+
+import pytest
+
+# The same tests again, on the device.
+from test_golden import *  # noqa: F403
+from test_laws import *  # noqa: F403
+from test_oracle import *  # noqa: F403
+from test_per_leaf import *  # noqa: F403
+from test_state_dict import *  # noqa: F403
+
+import flatstep
+import stand_in
+from flatstep import _core, devices, optimizer
+from flatstep.device_arrays import DeviceArray
+from foreign import Array
+
+pytestmark = pytest.mark.stand_in
+
+del test_rounding_mode_of_the_caller  # noqa: F821  of the processor's
+
+
+@pytest.fixture(autouse=True)
+def device(monkeypatch):
+    stand_in.use_for_arrays(monkeypatch)
+    step = flatstep.Optimizer.step
+
+    def take(tree):
+        return [DeviceArray(_core.borrow(Array(leaf), devices.makers())) for leaf in tree.leaves]
+
+    def step_there(self, grads, **more):
+        own = self._tree.match(grads, "grads")
+        step(self, self._tree.build([grad if grad is None else Array(grad) for grad in own]), **more)
+
+    monkeypatch.setattr(optimizer, "take_params", take)
+    monkeypatch.setattr(optimizer, "_lent", lambda view: view.lent().data)
+    monkeypatch.setattr(flatstep.Optimizer, "step", step_there)
+
+
+@pytest.fixture(params=[None])
+def target(request):
+    """The device is the target."""
+    return request.param

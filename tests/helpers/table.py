@@ -1,0 +1,150 @@
+"""One row for each optimizer: what it is in every front end, in the oracle, in optax and in torch.optim.
+
+All tables of the tests come from this one. To test a new optimizer, add a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import flatstep
+import reference
+
+Settings = dict[str, Any]
+
+# Settings that are tested on every optimizer that has all of these numbers and options.
+SETTINGS: dict[str, Settings] = {
+    "default": {},
+    "weight_decay": dict(weight_decay=0.1),
+    "decoupled": dict(weight_decay=0.1, decoupled_weight_decay=True),
+    "maximize": dict(maximize=True, weight_decay=0.1),
+    "no_memory": dict(b1=0.0, b2=0.0),
+    "eps_root": dict(eps_root=1e-6, eps=0.0),
+    "eps_0": dict(eps=0.0),
+    "eps_tiny": dict(eps=1e-300, eps_root=1e-310),
+    "alpha_beta": dict(alpha=0.25, beta=0.7),
+    "no_optimism": dict(beta=0.0),
+    "pessimism": dict(alpha=1.0, beta=-0.5),
+    "torch": dict(convention="torch"),
+    "paper": dict(convention="paper"),
+    "raw_mu": dict(bias_correction_mu=False),
+    "raw_nu": dict(bias_correction_nu=False),
+    "raw_mu_torch": dict(bias_correction_mu=False, convention="torch"),
+    "raw": dict(bias_correction_mu=False, bias_correction_nu=False),
+}
+# Those of them that an optimizer has follow one another in the row "schedules".
+SCHEDULES: Settings = dict(
+    learning_rate=lambda count: 0.1 / (1 + count),
+    b1=lambda count: 0.9 - 0.05 * count,
+    b2=lambda count: 0.99 - 0.05 * count,
+    eps=lambda count: 1e-8 * (1 + count),
+    weight_decay=lambda count: 0.01 * count,
+)
+# The options, beside the class, that give a state another meaning.
+MEANINGS = ("convention", "nesterov")
+
+
+@dataclass(frozen=True)
+class TorchFace:
+    """A class of flatstep.torch, with arguments that choose one rule of it."""
+
+    name: str
+    arguments: Settings = field(default_factory=dict)  # in torch's words
+    own: Settings = field(default_factory=dict)  # what the class does by itself, in the words of NumPy's class
+    peer: tuple[str, Settings] | None = None  # the class of torch.optim that it equals, and arguments that this needs
+    rows: dict[str, Settings] | None = None  # instead of those of TORCH_SETTINGS, in NumPy's words
+
+
+# Tested on every class of flatstep.torch that has these numbers and options; in NumPy's words.
+TORCH_SETTINGS: dict[str, Settings] = {
+    "default": {},
+    "betas": dict(b1=0.5, b2=0.75),
+    "eps": dict(eps=1e-3, eps_root=1e-4),
+    **{name: SETTINGS[name] for name in ("weight_decay", "decoupled", "maximize", "alpha_beta", "no_optimism")},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An optimizer. ``variants`` are options with which all rows are tested, by a prefix of their names."""
+
+    optimizer: type[flatstep.Optimizer]
+    oracle: Callable[..., Any]
+    optax: str | None = None  # the name in optax, which flatstep.jax's function has too
+    in_jax: bool = True
+    torch: tuple[TorchFace, ...] = ()
+    variants: dict[str, Settings] = field(default_factory=lambda: {"": {}})
+    more: dict[str, Settings] = field(default_factory=dict)  # rows beside those of SETTINGS
+    only: frozenset[str] | None = None  # those of SETTINGS that are tested; default: all that it has
+
+    def has(self, names: Iterable[str]) -> bool:
+        """Whether these are numbers or options of the optimizer."""
+        return all(hasattr(self.optimizer, name) for name in names)
+
+    def rows(self) -> dict[str, Settings]:
+        """What is tested, by name: the settings of NumPy's class."""
+        rows = {name: own for name, own in SETTINGS.items() if self.has(own)}
+        rows["schedules"] = {name: own for name, own in SCHEDULES.items() if self.has([name])}
+        if self.only is not None:
+            rows = {name: own for name, own in rows.items() if name in self.only}
+        varied = {f"{p}{name}": {**own, **v} for p, v in self.variants.items() for name, own in rows.items()}
+        return {**varied, **self.more}
+
+
+TABLE: list[Entry] = [
+    Entry(
+        flatstep.Adam,
+        reference.adam,
+        optax="adam",
+        torch=(
+            TorchFace("Adam", peer=("Adam", {})),
+            TorchFace("Adam", rows={"nesterov": dict(nesterov=True)}),
+        ),
+        more={"nesterov": dict(nesterov=True)},
+    ),
+    Entry(
+        flatstep.AdamW,
+        reference.adamw,
+        optax="adamw",
+        torch=(TorchFace("AdamW", peer=("AdamW", {}), rows={"default": {}}),),
+        more={"coupled": dict(decoupled_weight_decay=False)},
+        only=frozenset({"default"}),
+    ),
+    Entry(
+        flatstep.AMSGrad,
+        reference.amsgrad,
+        optax="amsgrad",
+        torch=(
+            TorchFace("AMSGrad", own=dict(convention="torch"), peer=("Adam", dict(amsgrad=True))),
+            TorchFace("AMSGrad", rows={name: dict(convention=name) for name in ("optax", "paper")}),
+            TorchFace("Adam", dict(amsgrad=True), dict(convention="torch"), ("Adam", {}), {"amsgrad": {}}),
+        ),
+    ),
+    Entry(
+        flatstep.OptimisticAdam,
+        reference.optimistic_adam,
+        optax="optimistic_adam_v2",
+        torch=(TorchFace("OptimisticAdam"), TorchFace("OptimisticAdam", rows={"plain": dict(nesterov=False)})),
+        variants={"": {}, "plain-": dict(nesterov=False)},
+    ),
+    Entry(
+        flatstep.OptimisticGradientDescent,
+        reference.optimistic_gradient_descent,
+        optax="optimistic_gradient_descent",
+        in_jax=False,
+    ),
+]
+
+JAX: dict[str, Entry] = {entry.optax: entry for entry in TABLE if entry.optax and entry.in_jax}
+"""By the name of the function in flatstep.jax and optax."""
+
+
+def in_torch_words(entry: Entry, settings: Settings) -> Settings:
+    """NumPy's settings as arguments of a class of flatstep.torch."""
+    words = {"learning_rate": "lr"}
+    spelled = {words.get(name, name): value for name, value in settings.items() if name not in ("b1", "b2")}
+    if settings.keys() & {"b1", "b2"}:
+        spelled["betas"] = tuple(settings[name] for name in ("b1", "b2") if hasattr(entry.optimizer, name))
+    return spelled
