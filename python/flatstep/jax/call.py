@@ -20,7 +20,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
 from .. import _core
-from . import formulas, partition, versions
+from . import fallback, partition, versions
 
 Array = Any
 
@@ -138,8 +138,9 @@ def formula(*operands: Array, step: Step) -> list[Array]:
         numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
         for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):
             numbers[names[place]] = spread(operand.astype(compute))
-        terms = formulas.Terms(spread(operands[0]), numbers, compute, step.makes_update)
-        results.append(formulas.step_leaf(step.rule, terms, param, grad, state))
+        coefficients = fallback.Traced(numbers, spread(operands[0]), compute)
+        slots = dict(zip(_core.slots(step.rule), state, strict=True))
+        results.append(fallback.step_leaf(step.rule, coefficients, compute, param, grad, slots))
     return [stream for streams in zip(*results, strict=True) for stream in streams]
 
 
