@@ -182,6 +182,7 @@ def _lower(form: Any, context: Any, *operands: Any, step: Step, shards: Any) -> 
     def on_shards(*arrays: Array) -> Any:
         return partition.by_shards(functools.partial(step_p.bind, step=step, shards=None), step, arrays)
 
+    # Where the number of devices is not known, the longer way is right too.
     whole = shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
     function = functools.partial(form, step=step) if whole else on_shards
     return mlir.lower_fun(function, multiple_results=True)(context, *operands)
