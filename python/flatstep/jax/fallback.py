@@ -67,7 +67,7 @@ def _step_leaf(step: Any, operands: Sequence[Array], index: int) -> list[Array]:
 
 
 def _coefficients(step: Any, operands: Sequence[Array], compute: Any, axes: int) -> Traced:
-    """Those of a leaf of so many axes, of which the first are the batch's."""
+    """Those of a leaf with this number of axes, of which the first are the batch's."""
 
     def spread(number: Array) -> Array:
         return number.reshape(number.shape + (1,) * (axes - number.ndim))
