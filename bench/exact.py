@@ -1,14 +1,17 @@
-"""Each rule in NumPy, written from its definition: what the accuracy of every contender is held against.
+"""Each rule's formula in long double: what the accuracy of every contender is measured against.
 
-It computes in what it is given: longer than float64 where the machine has that, so that float64 can be judged too. Used
-by accuracy.py. b1, b2 and eps are those that all contenders take.
+Where the machine's long double is longer than float64, float64 can be judged too. Used by accuracy.py.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from .._formulas import formula
+from .._formulas.coefficients import Coefficients
 
 Array = np.ndarray[Any, Any]
 State = dict[str, Any]
@@ -22,29 +25,35 @@ class Formula(NamedTuple):
     rate: float
 
 
-RULES = ("adam", "amsgrad", "optimistic_adam", "optimistic_adam_two_slots", "optimistic_gradient_descent")
-B1, B2, EPS = 0.9, 0.999, 1e-8
+# What all contenders are given: the defaults of optax.
+SETTINGS = dict(b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, alpha=1.0, beta=1.0, grad_scale=1.0, weight_decay=0.0)
 
 
-def step(formula: Formula, param: Array, grad: Array, state: State, t: int) -> Array:
-    """The parameter after update ``t``, which counts from 1. The state is empty at first."""
-    rule, convention, rate = formula
-    if rule not in RULES:
-        raise ValueError(f"{rule} has no formula here to hold an accuracy against")
-    if rule == "optimistic_gradient_descent":
-        moved, state["previous"] = 2 * grad - state.get("previous", grad), grad.copy()
-        return np.asarray(param - rate * moved)
-    mu = state["mu"] = B1 * state.get("mu", 0.0) + (1 - B1) * grad
-    nu = state["nu"] = B2 * state.get("nu", 0.0) + (1 - B2) * grad**2
-    mu_hat, nu_hat = mu / (1 - B1**t), nu / (1 - B2**t)
-    if rule == "amsgrad":
-        largest = nu_hat if convention == "optax" else nu
-        largest = state["largest"] = np.maximum(state.get("largest", 0.0), largest)
-        nu_hat = largest if convention == "optax" else largest / (1 - B2**t)
-    if rule == "optimistic_adam":
-        mu_hat = B1 * mu / (1 - B1 ** (t + 1)) + (1 - B1) * grad / (1 - B1**t)
-    direction = mu_hat / (np.sqrt(nu_hat) + EPS)
-    if not rule.startswith("optimistic_adam"):
-        return np.asarray(param - rate * direction)
-    moved, state["previous"] = 2 * direction - state.get("previous", direction), direction
-    return np.asarray(param - rate * moved)
+class InLongDouble(Coefficients):
+    def __init__(self, given: Formula, t: int) -> None:
+        options = {
+            "decoupled_weight_decay": False,
+            "maximize": False,
+            "nesterov": given.rule == "optimistic_adam",
+            "correct_mu": True,
+            "correct_nu_before": given.convention == "optax",
+            "correct_nu_after": given.convention == "torch",
+            "is_initial_step": t == 1,
+        }
+        numbers = {name: np.longdouble(x) for name, x in {**SETTINGS, "learning_rate": given.rate}.items()}
+        super().__init__({**numbers, **options})
+        self._t = t
+
+    def rounded(self, number: Any) -> Any:
+        return np.longdouble(number)
+
+    def exact_correction(self, b: Any, ahead: int = 0) -> Any:
+        return 1 / (1 - b ** (self._t + ahead))
+
+
+def step(given: Formula, param: Array, grad: Array, state: State, t: int) -> Array:
+    """The parameter after update ``t``, which counts from 1. The state is empty at first, and is replaced in place."""
+    before = defaultdict(lambda: np.zeros_like(param), state)
+    param, made = formula(given.rule)(np, param, grad, before, InLongDouble(given, t))
+    state.update(made)
+    return param

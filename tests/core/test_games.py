@@ -125,9 +125,8 @@ def after(case: Case, dtype, count: int, **settings) -> tuple[flatstep.Optimizer
     state = dict(saved["state"])
     if "previous" not in state:  # which the form in two slots makes again, for the count that it is given
         T = np.dtype(dtype).type
-        mu_hat = reference.momentum(state["mu"], None, b1=opt.b1, t=count, nesterov=False, T=T)
-        nu_hat = T(reference.correction(opt.b2, count)) * state["nu"]
-        state["previous"] = reference.ratio(mu_hat, nu_hat, eps=opt.eps, eps_root=opt.eps_root, T=T)
+        own = dict(b1=opt.b1, b2=opt.b2, eps=opt.eps, eps_root=opt.eps_root)
+        state["previous"] = reference.direction(state["mu"], state["nu"], count, T, **own)
     return opt, state
 
 

@@ -1,13 +1,39 @@
-"""The oracle: each rule in NumPy, normative for the order of operations. Shares no code with what it tests.
+"""The oracle: each rule's formula in NumPy, normative for the order of operations, and how formats round.
 
-A function takes a parameter, a gradient, the state by slot (absent at first), the count t of this update and the
-settings by their public names; it returns the new parameter and the new state. Arithmetic is in the parameter's dtype,
-coefficients are made in double and rounded once.
+The formulas are those of flatstep._formulas. Their coefficients are made here, in double, and rounded once to the
+parameter's dtype, in which all arithmetic is done.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+
+from flatstep import _core
+from flatstep._formulas import formula, terms
+from flatstep._formulas.coefficients import Coefficients
+
+# The public names of all settings, with their defaults.
+DEFAULTS = dict(
+    grad_scale=1.0,
+    maximize=False,
+    weight_decay=0.0,
+    decoupled_weight_decay=False,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    eps_root=0.0,
+    alpha=1.0,
+    beta=1.0,
+    nesterov=False,
+    convention="optax",
+    bias_correction_mu=True,
+    bias_correction_nu=True,
+)
+OWN_DEFAULTS = {"optimistic_adam": dict(nesterov=True)}
 
 
 def power(base: float, exponent: int) -> float:
@@ -25,18 +51,69 @@ def correction(b: float, t: int) -> float:
     return 1.0 / (1.0 - power(b, t))
 
 
+class InDouble(Coefficients):
+    """Coefficients made in double and rounded to T."""
+
+    def __init__(self, t: int, T, **settings):
+        unknown = settings.keys() - DEFAULTS.keys() - {"learning_rate"}
+        if unknown:
+            raise TypeError(f"the oracle has no setting {', '.join(sorted(unknown))}")
+        numbers = {**DEFAULTS, **settings}
+        super().__init__({**numbers, **corrections_of_amsgrad(**numbers), "is_initial_step": t == 1})
+        self.t, self.T = t, T
+
+    def rounded(self, number):
+        return self.T(number)
+
+    def exact_correction(self, b, ahead=0):
+        return correction(b, self.t + ahead)
+
+
+def corrections_of_amsgrad(*, convention, bias_correction_mu, bias_correction_nu, **_) -> dict[str, bool]:
+    return {
+        "correct_mu": convention != "paper" and bias_correction_mu is not False,
+        "correct_nu_before": convention == "optax" and bias_correction_nu is not False,
+        "correct_nu_after": convention == "torch" and bias_correction_nu is not False,
+    }
+
+
+def oracle(rule: str, **defaults: Any) -> Callable[..., Any]:
+    """The rule's step: (param, grad, state, t, **settings) -> (param, state).
+
+    The state is a mapping by slot, from which slots may be absent at first. t counts the parameter's updates from 1.
+    Settings have their public names.
+    """
+    update, own = formula(rule), {**OWN_DEFAULTS.get(rule, {}), **defaults}
+
+    def step(p, grad, state, t, *, mu_dtype=None, **settings):
+        before = defaultdict(lambda: np.zeros_like(p), state)
+        p, made = update(np, p, grad, before, InDouble(t, p.dtype.type, **{**own, **settings}))
+        if "mu" in made:
+            made["mu"] = stored(made["mu"], mu_dtype)
+        return p, made
+
+    return step
+
+
+# A module's attributes may be made on demand: reference.amsgrad is the oracle of amsgrad.
+def __getattr__(rule: str) -> Callable[..., Any]:
+    if rule not in _core.rules():
+        raise AttributeError(f"there is no rule {rule}")
+    return globals().setdefault(rule, oracle(rule))
+
+
+adamw = oracle("adam", weight_decay=1e-2, decoupled_weight_decay=True)
+
+
+def direction(mu, nu, t, T, **settings):
+    """Adam's direction from its moments after update t, without Nesterov's momentum."""
+    c = InDouble(t, T, **settings)
+    return terms.direction(np, c, c.correction("b1") * mu, c.correction("b2") * nu)
+
+
 def flush(x):
     """Moments below the smallest normal number are zero."""
-    return np.where(np.abs(x) < np.finfo(x.dtype).smallest_normal, x.dtype.type(0), x)
-
-
-def guard(eps: float, T):
-    """A positive eps stays positive."""
-    return np.finfo(T).smallest_normal if eps > 0 and T(eps) == 0 else T(eps)
-
-
-def average(old, x, b, T):
-    return flush(T(b) * old + T(1.0 - b) * x)
+    return terms.flush(np, x)
 
 
 def to_bfloat16(x):
@@ -68,164 +145,3 @@ def in_float16(rule):
 def stored(mu, mu_dtype):
     """What is left of mu after the step that makes it."""
     return from_bfloat16(to_bfloat16(mu)) if mu_dtype == "bfloat16" else mu
-
-
-def gradient(p, grad, *, grad_scale, maximize, weight_decay, decoupled_weight_decay, T):
-    g = T(-grad_scale if maximize else grad_scale) * grad
-    if not decoupled_weight_decay and T(weight_decay) != 0:
-        g = g + T(weight_decay) * p
-    return g
-
-
-def descend(p, u, *, learning_rate, weight_decay, decoupled_weight_decay, T):
-    if decoupled_weight_decay and T(weight_decay) != 0:
-        u = u + T(weight_decay) * p
-    return p - T(learning_rate) * u
-
-
-def momentum(mu, g, *, b1, t, nesterov, T):
-    if not nesterov:
-        return T(correction(b1, t)) * mu
-    return T(b1 * correction(b1, t + 1)) * mu + T((1.0 - b1) * correction(b1, t)) * g
-
-
-def ratio(mu_hat, nu_hat, *, eps, eps_root, T):
-    return mu_hat / (np.sqrt(nu_hat + guard(eps_root, T)) + guard(eps, T))
-
-
-def optimism(r, state, *, alpha, beta, t, T):
-    """The direction and its change; the first update has no previous one."""
-    if t == 1:
-        return T(alpha) * r
-    u = T(alpha + beta) * r
-    return u - T(beta) * state["previous"] if T(beta) != 0 else u
-
-
-def larger(a, b):
-    """The larger of two, NaN if either is."""
-    return np.where((a > b) | np.isnan(a), a, b)
-
-
-def adam(
-    p,
-    grad,
-    state,
-    t,
-    *,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    mu_dtype=None,
-    nesterov=False,
-    weight_decay=0.0,
-    decoupled_weight_decay=False,
-    maximize=False,
-    grad_scale=1.0,
-):
-    T = p.dtype.type
-    zero = np.zeros_like(p)
-    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
-    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
-    mu = average(state.get("mu", zero), g, b1, T)
-    nu = average(state.get("nu", zero), g * g, b2, T)
-    mu_hat = momentum(mu, g, b1=b1, t=t, nesterov=nesterov, T=T)
-    r = ratio(mu_hat, T(correction(b2, t)) * nu, eps=eps, eps_root=eps_root, T=T)
-    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu}
-
-
-def adamw(p, grad, state, t, *, weight_decay=1e-2, decoupled_weight_decay=True, **settings):
-    return adam(p, grad, state, t, weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, **settings)
-
-
-def amsgrad(
-    p,
-    grad,
-    state,
-    t,
-    *,
-    learning_rate,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    bias_correction_mu=None,
-    bias_correction_nu=None,
-    mu_dtype=None,
-    convention="optax",
-    weight_decay=0.0,
-    decoupled_weight_decay=False,
-    maximize=False,
-    grad_scale=1.0,
-):
-    T = p.dtype.type
-    zero = np.zeros_like(p)
-    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
-    before = after = of_mu = 1.0
-    if convention != "paper":
-        if bias_correction_mu is not False:
-            of_mu = correction(b1, t)
-        if bias_correction_nu is not False and convention == "optax":
-            before = correction(b2, t)
-        if bias_correction_nu is not False and convention == "torch":
-            after = correction(b2, t)
-    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
-    mu = average(state.get("mu", zero), g, b1, T)
-    nu = average(state.get("nu", zero), g * g, b2, T)
-    nu_max = larger(state.get("nu_max", zero), T(before) * nu)
-    r = ratio(T(of_mu) * mu, T(after) * nu_max, eps=eps, eps_root=eps_root, T=T)
-    return descend(p, r, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu, "nu_max": nu_max}
-
-
-def optimistic_adam(
-    p,
-    grad,
-    state,
-    t,
-    *,
-    learning_rate,
-    alpha=1.0,
-    beta=1.0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    eps_root=0.0,
-    mu_dtype=None,
-    nesterov=True,
-    weight_decay=0.0,
-    decoupled_weight_decay=False,
-    maximize=False,
-    grad_scale=1.0,
-):
-    T = p.dtype.type
-    zero = np.zeros_like(p)
-    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
-    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
-    mu = average(state.get("mu", zero), g, b1, T)
-    nu = average(state.get("nu", zero), g * g, b2, T)
-    mu_hat = momentum(mu, g, b1=b1, t=t, nesterov=nesterov, T=T)
-    r = ratio(mu_hat, T(correction(b2, t)) * nu, eps=eps, eps_root=eps_root, T=T)
-    u = optimism(r, state, alpha=alpha, beta=beta, t=t, T=T)
-    return descend(p, u, learning_rate=learning_rate, **decay), {"mu": stored(mu, mu_dtype), "nu": nu, "previous": r}
-
-
-def optimistic_gradient_descent(
-    p,
-    grad,
-    state,
-    t,
-    *,
-    learning_rate,
-    alpha=1.0,
-    beta=1.0,
-    weight_decay=0.0,
-    decoupled_weight_decay=False,
-    maximize=False,
-    grad_scale=1.0,
-):
-    T = p.dtype.type
-    decay = dict(weight_decay=weight_decay, decoupled_weight_decay=decoupled_weight_decay, T=T)
-    g = gradient(p, grad, grad_scale=grad_scale, maximize=maximize, **decay)
-    u = optimism(g, state, alpha=alpha, beta=beta, t=t, T=T)
-    return descend(p, u, learning_rate=learning_rate, **decay), {"previous": g}

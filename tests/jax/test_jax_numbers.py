@@ -115,13 +115,13 @@ def fresh(opt: Any, params: list, layouts: list) -> Any:
     return replace_slots(state, wanted)
 
 
-def expect(case: Case, layout, param, grads, settings):
-    """The oracle's steps in float32 or float64, each slot rounded once a step, as it is stored."""
+def expect(case: Case, layout, param, grads, settings, step=None):
+    """Steps in float32 or float64, each slot rounded once a step, as it is stored. They are the oracle's by default."""
     stored, wide = param.dtype, np.float64 if param.dtype == np.float64 else np.float32
     state: dict[str, Any] = {}
     with np.errstate(all="ignore"):
         for t, (grad, own) in enumerate(zip(grads, settings, strict=True), 1):
-            made, slots = case.oracle(param.astype(wide), grad.astype(wide), state, t, **own)
+            made, slots = (step or case.oracle)(param.astype(wide), grad.astype(wide), state, t, **own)
             param = made.astype(stored)
             state = {slot: x.astype(dtype_of(layout, slot)).astype(wide) for slot, x in slots.items()}
     return param, state
@@ -318,10 +318,35 @@ def positive(rng, shape, dtype: str) -> np.ndarray:
     return np.abs(tame(rng, shape, dtype))
 
 
-@by_name(WITH_TERMS)
-@pytest.mark.parametrize("traced", [False, True], ids=["known", "traced"])
-def test_formula_agrees_with_the_oracle(case, traced, x64):
-    """A step from any state, however late: apart by a few roundings of 1, or of the number if larger."""
+def optax_step(case: Case) -> Any:
+    """optax's step in float64, called as the oracle is. What optax lacks is done to its gradients and updates."""
+
+    def step(param, grad, state, t, **own):
+        settings = {**settings_of(case), **own}
+        own_decay = {} if case.optimizer is flatstep.AdamW else {"weight_decay", "decoupled_weight_decay"}
+        of_optax = {name: x for name, x in settings.items() if name not in {*own_decay, "maximize", "convention"}}
+        opt = getattr(optax, MAKERS[case.optimizer].__name__)(**of_optax)
+        decay = settings.get("weight_decay", 0.0) * param if own_decay else 0.0
+        is_decoupled = settings.get("decoupled_weight_decay", False)
+        before = opt.init(jnp.asarray(param, F64))
+        before = replace_slots(before, {slot: jnp.asarray(x, F64) for slot, x in state.items()})
+        if hasattr(before[1], "is_initial_step"):
+            before = (before[0], before[1]._replace(is_initial_step=jnp.asarray(t == 1)), *before[2:])
+        before = (before[0]._replace(count=jnp.int32(t - 1)), *before[1:])
+        g = (-1.0 if settings.get("maximize") else 1.0) * np.asarray(grad, F64) + (0.0 if is_decoupled else decay)
+        updates, after = opt.update(jnp.asarray(g), before, jnp.asarray(param, F64))
+        moved = np.asarray(updates) - (settings["learning_rate"] * decay if is_decoupled else 0.0)
+        return param + moved, {slot: np.asarray(x) for slot, x in slots_of(after).items()}
+
+    return step
+
+
+# optax has one convention of AMSGrad.
+IN_OPTAX = [case for case in WITH_TERMS if case.settings.get("convention", "optax") == "optax"]
+
+
+def steps_at(case: Case, traced: bool):
+    """For each of some counts: the formula's step from any state, and what it was given."""
     leaves = [(WIDE[0], (203,)), (WIDE[2], (203,))]
     params, grads = data(leaves, positive, steps=len(COUNTS))
     numbers = {name: float(np.float32(value)) for name, value in numbers_of(case).items()} if traced else {}
@@ -331,14 +356,43 @@ def test_formula_agrees_with_the_oracle(case, traced, x64):
     program = PROGRAMS[key] = PROGRAMS.get(key) or compiled(step, numbers, params, state, grads[0])
     for t, row in zip(COUNTS, grads, strict=True):
         state = (state[0]._replace(count=jnp.int32(t - 1)), *state[1:])
-        before = slots_of(state)
+        before = state
         made, state = program(numbers, params, state, row)
-        for i, (layout, _) in enumerate(leaves):
-            own = {slot: np.asarray(tree[i]) for slot, tree in before.items()}
-            param, slots = case.oracle(params[i], row[i], own, t, **{"learning_rate": 0.05, **case.settings, **numbers})
-            assert apart(made[i], param) < ROUNDINGS[layout[0]], t
-            for slot, tree in slots_of(state).items():
-                assert apart(tree[i], slots[slot]) < ROUNDINGS[layout[0]], (slot, t)
+        yield t, (numbers, params, before, row), (made, slots_of(state))
+
+
+@by_name(IN_OPTAX)
+@pytest.mark.parametrize("traced", [False, True], ids=["known", "traced"])
+def test_formula_agrees_with_optax(case, traced, x64):
+    """A step from any state, however late: apart by a few roundings of 1, or of the number if larger."""
+    for t, (given, params, before, row), (made, slots) in steps_at(case, traced):
+        for i, param in enumerate(params):
+            own = {slot: np.asarray(tree[i]) for slot, tree in slots_of(before).items()}
+            param, expected = optax_step(case)(param, row[i], own, t, **{"learning_rate": 0.05, **given})
+            allowed = ROUNDINGS[str(row[i].dtype)]
+            assert apart(made[i], param.astype(row[i].dtype)) < allowed, t
+            for slot, tree in slots.items():
+                assert apart(tree[i], expected[slot].astype(row[i].dtype)) < allowed, (slot, t)
+
+
+@by_name([case for case in WITH_TERMS if case not in IN_OPTAX])
+@pytest.mark.parametrize("traced", [False, True], ids=["known", "traced"])
+def test_formula_agrees_with_the_kernel(case, traced, x64):
+    """Where optax has no peer."""
+    step = step_of_traced(flags_of(case)) if traced else jax.jit(lambda _, *trees: make(case).step(*trees))
+    for t, given, (made, slots) in steps_at(case, traced):
+        expected, state = step(*given)
+        pairs = zip(jax.tree.leaves((made, slots)), jax.tree.leaves((expected, slots_of(state))), strict=True)
+        assert all(apart(x, y) < ROUNDINGS[str(y.dtype)] for x, y in pairs), t
+
+
+@by_name([case for case in STATIC if case.name.endswith("eps_tiny")])
+def test_formula_keeps_a_tiny_eps_positive(case):
+    """In float32 it would be zero, and without a gradient the step 0 / 0."""
+    opt, params = make(case), jnp.ones(3)
+    program = compiled(opt.step, params, opt.init(params), jnp.zeros(3))
+    made, _ = program(params, opt.init(params), jnp.zeros(3))
+    assert np.array_equal(made, params)
 
 
 def test_formula_over_many_steps():
@@ -379,7 +433,8 @@ def test_without_a_kernel(case, x64):
         made, state = step(made, state, row)
     settings = [{"learning_rate": 0.05, **case.settings}] * STEPS
     for i, (layout, _) in enumerate(leaves):
-        param, own = expect(case, layout, params[i], [row[i] for row in grads], settings)
+        step_of_peer = None if layout in WIDE else optax_step(case)
+        param, own = expect(case, layout, params[i], [row[i] for row in grads], settings, step_of_peer)
         for name, actual, expected, dtype in [
             ("param", made[i], param, layout[0]),
             *((slot, tree[i], own[slot], dtype_of(layout, slot)) for slot, tree in slots_of(state).items()),

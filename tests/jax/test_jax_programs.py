@@ -458,3 +458,12 @@ def test_cuda_devices_have_the_formula_too():
     (size,) = jax.export.symbolic_shape("n")
     unknown = [jax.ShapeDtypeStruct((size,) * x.ndim, x.dtype) for x in leaves]
     assert "@flatstep" not in lowered(step, unknown, "cuda")
+
+
+@pytest.mark.parametrize("search, value", [(jax.debug_nans, jnp.nan), (jax.debug_infs, jnp.inf)])
+def test_a_search_names_the_step(search, value):
+    opt = front.adam(1e-2)
+    params, state, grads = arguments(opt)
+    bad = {**grads, "b": jnp.full_like(grads["b"], value)}
+    with search(True), pytest.raises(FloatingPointError, match="encountered in flatstep_step"):
+        opt.step(params, state, bad)

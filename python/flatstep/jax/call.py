@@ -1,7 +1,7 @@
 """The step of some leaves as one operation: its form on each platform, under vmap, and sharded. For flatstep.jax only.
 
 On the CPU and on CUDA devices it is a call of flatstep's kernels, which change parameters and state where they are;
-elsewhere, and for dtypes without a kernel, it is the formula in jax.numpy.
+elsewhere, and for dtypes without a kernel, it is the formula in jax.numpy (fallback.py).
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_batching import custom_vmap
 from jax.extend.core import Primitive
-from jax.interpreters import mlir
+from jax.interpreters import ad, batching, mlir
 
 from .. import _core
-from . import formulas, partition, versions
+from . import fallback, partition, versions
 
 Array = Any
 
@@ -61,11 +60,15 @@ class Step:
         grads = range(self.first_grad, self.first_grad + self.leaves)
         return [*grads, *state] if self.makes_update else state
 
-    def leaf(self, operands: Sequence[Any], index: int) -> tuple[Any, Any, list[Any]]:
-        """The parameter (or None), the gradient and the state of one leaf."""
-        streams = [operands[i : i + self.leaves] for i in range(self.begin, len(operands), self.leaves)]
-        param = None if self.makes_update else streams.pop(0)[index]
-        return param, streams[-1][index], [slot[index] for slot in streams[:-1]]
+    @property
+    def names(self) -> tuple[str, ...]:
+        return scalar_names(self.rule)
+
+    def leaf(self, operands: Sequence[Any], index: int) -> tuple[Any, Any, dict[str, Any]]:
+        """The parameter (or None), the gradient and the state by slot of one leaf."""
+        own = list(operands[self.begin + index :: self.leaves])
+        param = None if self.makes_update else own.pop(0)
+        return param, own.pop(), dict(zip(_core.slots(self.rule), own, strict=True))
 
 
 @functools.cache
@@ -86,67 +89,15 @@ def _compiled(step: Step) -> Any:
 
 
 def _once(step: Step, *operands: Array) -> Any:
-    def by_shards(*arrays: Array) -> Any:
-        return partition.by_shards(on_shards, step, arrays)
-
-    def on_shards(*arrays: Array) -> Any:
-        return partition.partitioned(functools.partial(step_p.bind, step=step), step, arrays)(*arrays)
-
-    return _not_differentiable(_batchable(step, by_shards))(*operands)
-
-
-def _batchable(step: Step, call: Any) -> Any:
-    """Under vmap, a step whose operands have one axis more, and which is still one call."""
-
-    def batched(size: int, is_batched: Sequence[bool], *operands: Array) -> Any:
-        wide = [
-            x if has_axis else jnp.broadcast_to(x, (size, *x.shape))
-            for x, has_axis in zip(operands, is_batched, strict=True)
-        ]
-        made = carry_out(step, wide)
-        return made, (True,) * len(made)
-
-    wrapped = custom_vmap(call)
-    wrapped.def_vmap(batched)
-    return wrapped
-
-
-def _not_differentiable(call: Any) -> Any:
-    def refuse(*_: Any) -> NoReturn:
-        raise TypeError(
-            "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
-            "put jax.lax.stop_gradient around all that goes into the step, or, to train through steps, use optax"
-        )
-
-    wrapped = jax.custom_jvp(call)
-    wrapped.defjvp(refuse)
-    return wrapped
-
-
-def formula(*operands: Array, step: Step) -> list[Array]:
-    """The step in jax.numpy."""
-    results = []
-    names = scalar_names(step.rule)
-    for index in range(step.leaves):
-        param, grad, state = step.leaf(operands, index)
-
-        def spread(number: Array, axes: int = grad.ndim) -> Array:
-            return number.reshape(number.shape + (1,) * (axes - number.ndim))
-
-        is_wide = any(x is not None and x.dtype in (np.float64, np.complex128) for x in (param, grad, *state))
-        compute: Any = np.float64 if is_wide else np.float32
-        numbers: dict[str, Any] = dict(zip(names, step.numbers, strict=True))
-        for place, operand in zip(step.traced, operands[1 : step.begin], strict=True):
-            numbers[names[place]] = spread(operand.astype(compute))
-        terms = formulas.Terms(spread(operands[0]), numbers, compute, step.makes_update)
-        results.append(formulas.step_leaf(step.rule, terms, param, grad, state))
-    return [stream for streams in zip(*results, strict=True) for stream in streams]
+    together = partition.sharded_together(step, operands)
+    made = step_p.bind(*together, step=step, shards=partition.on_all_devices())
+    return partition.sharded_as_before(step, operands, made)
 
 
 def _dtypes(step: Step, operands: Sequence[Any]) -> tuple[str, str, list[str]]:
     """Of what is written, the gradient and the state of the first leaf, and so of all."""
     param, grad, state = step.leaf(operands, 0)
-    names = [np.dtype(x.dtype).name for x in (grad if param is None else param, grad, *state)]
+    names = [np.dtype(x.dtype).name for x in (grad if param is None else param, grad, *state.values())]
     return names[0], names[1], names[2:]
 
 
@@ -186,37 +137,78 @@ def _call(name: str, step: Step, operands: Sequence[Array], workspace: list[Any]
     return list(call(*operands, **attributes))
 
 
-def _shapes(*operands: Any, step: Step) -> list[Any]:
+def _shapes(*operands: Any, step: Step, shards: Any) -> list[Any]:
     return [operands[i].update(weak_type=False) for i in step.sources]
 
 
-def _evaluate(*operands: Array, step: Step) -> list[Array]:
+def _evaluate(*operands: Array, step: Step, shards: Any) -> list[Array]:
     # Where JAX runs operation by operation: jax.checkpoint outside of a program, jax.disable_jit, a search for NaN.
-    with jax.disable_jit(False):
-        return list(carry_out(step, operands))
+    # There JAX's own search would start again at each failure; so it is done here.
+    with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        made = list(carry_out(step, operands))
+    _check_values(made)
+    return made
 
 
-def _lower_to(form: Any, context: Any, *operands: Any, step: Step) -> Any:
-    return mlir.lower_fun(functools.partial(form, step=step), multiple_results=True)(context, *operands)
+def _check_values(arrays: Sequence[Array]) -> None:
+    """FloatingPointError where jax_debug_nans or jax_debug_infs is on, and finds something."""
+    searches = {"nan": (jax.debug_nans.value, jnp.isnan), "inf": (jax.debug_infs.value, jnp.isinf)}
+    for kind, (is_on, is_found) in searches.items():
+        if is_on and any(bool(is_found(x).any()) for x in arrays):
+            raise FloatingPointError(f"invalid value ({kind}) encountered in {step_p.name}")
 
 
-def _lower_on_cpu(context: Any, *operands: Any, step: Step) -> Any:
-    return _lower_to(kernel if has_kernel(step, context.avals_in) else formula, context, *operands, step=step)
+def _batched(operands: Sequence[Array], axes: Sequence[int | None], *, step: Step, shards: Any) -> Any:
+    """Under vmap, a step whose operands have one axis more, the first, and which is still one call."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    wide = [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+    made = carry_out(step, wide)
+    return made, [0] * len(made)
 
 
-def _lower_on_cuda(context: Any, *operands: Any, step: Step) -> Any:
+def _differentiated(*_: Any, **__: Any) -> NoReturn:
+    raise TypeError(
+        "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
+        "put jax.lax.stop_gradient around all that goes into the step, or, to train through steps, use optax"
+    )
+
+
+def _lower(form: Any, context: Any, *operands: Any, step: Step, shards: Any) -> Any:
+    """The form itself where arrays are whole on a device, else a form for each device's shards."""
+
+    def on_shards(*arrays: Array) -> Any:
+        return partition.by_shards(functools.partial(step_p.bind, step=step, shards=None), step, arrays)
+
+    # Where the number of devices is not known, the longer way is right too.
+    whole = shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
+    function = functools.partial(form, step=step) if whole else on_shards
+    return mlir.lower_fun(function, multiple_results=True)(context, *operands)
+
+
+def _lower_on_cpu(context: Any, *operands: Any, step: Step, shards: Any) -> Any:
+    form = kernel if has_kernel(step, context.avals_in) else fallback.step_leaves
+    return _lower(form, context, *operands, step=step, shards=shards)
+
+
+def _lower_on_cuda(context: Any, *operands: Any, step: Step, shards: Any) -> Any:
     avals = context.avals_in
     # The size of the tables follows from the shapes, which an export may leave open.
     is_known = all(isinstance(n, int) for aval in avals for n in aval.shape)
     fused = versions.device_module() is not None and has_kernel(step, avals) and is_known
-    return _lower_to(kernel_on_device if fused else formula, context, *operands, step=step)
+    return _lower(kernel_on_device if fused else fallback.step_leaves, context, *operands, step=step, shards=shards)
 
 
-# What a platform does is chosen when a program is lowered for it: to trace both forms takes seconds for large models.
+# One operation for a step. ``shards`` is None where its arrays are those of one device. What a platform does is chosen
+# when a program is lowered for it: to trace both forms takes seconds for large models.
 step_p = Primitive("flatstep_step")
 step_p.multiple_results = True
 step_p.def_abstract_eval(_shapes)
 step_p.def_impl(_evaluate)
-mlir.register_lowering(step_p, mlir.lower_fun(formula, multiple_results=True))
+batching.primitive_batchers[step_p] = _batched
+ad.primitive_jvps[step_p] = _differentiated
+mlir.register_lowering(step_p, functools.partial(_lower, fallback.step_leaves))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
 mlir.register_lowering(step_p, _lower_on_cuda, platform="cuda")

@@ -5,6 +5,7 @@ Left to itself XLA would gather whole arrays on every device before a call that 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,8 +15,67 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 
-def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Callable[..., Any]:
-    """The call, carried out shard by shard: each leaf is sharded as the operand that its result takes the place of."""
+@functools.cache
+def on_all_devices() -> Any:
+    """A parameter for an operation whose lowering needs to know the devices.
+
+    jax tells them where custom_partitioning occurs in a program, or in the parameters of its operations.
+    """
+    wrapped = custom_partitioning(lambda x: x)
+    wrapped.def_partition(None)
+    return jax.make_jaxpr(wrapped)(0.0)
+
+
+def sharded_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """The operands with those of a leaf sharded alike, where shardings are part of types.
+
+    They may come otherwise, as state does that each device holds a part of.
+    """
+    mesh = _mesh(operands)
+    if mesh is None:
+        return operands
+    _check_mixture(mesh, in_batches=operands[0].ndim > 0)
+    if _explicit(mesh):
+        together = _specs(step, operands)[1]
+        operands = [_reshard(x, mesh, spec) for x, spec in zip(operands, together, strict=True)]
+    return _varying_together(step, operands)
+
+
+def sharded_as_before(step: Any, operands: Sequence[Any], results: Sequence[Any]) -> Sequence[Any]:
+    """The results, with parameters and state sharded as they were; updates as jax's own arithmetic would have them."""
+    mesh = _mesh(operands)
+    if mesh is None or not _explicit(mesh):
+        return results
+    own = _specs(step, operands)[0]
+    return [
+        x if source >= step.first_grad else _reshard(x, mesh, own[source])
+        for source, x in zip(step.sources, results, strict=True)
+    ]
+
+
+def by_shards(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Any:
+    """The call on each device's shards, of operands that are sharded together."""
+    mesh = _mesh(operands)
+    explicit = set() if mesh is None else _explicit(mesh)
+    if not explicit:
+        return _partitioned(call, step, operands)(*operands)
+
+    def on_shards(*shards: Any) -> Any:
+        return _partitioned(call, step, shards)(*_varying_together(step, shards))
+
+    specs = [jax.typeof(x).sharding.spec for x in operands]
+    return jax.shard_map(
+        on_shards,
+        mesh=mesh,
+        in_specs=tuple(specs),
+        out_specs=tuple(specs[source] for source in step.sources),
+        # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then refuse in specs).
+        axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
+    )(*operands)
+
+
+def _partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Callable[..., Any]:
+    """The call that XLA's partitioner carries out shard by shard: each leaf is sharded as its first result."""
 
     def positional(*arrays: Any) -> Any:
         return tuple(call(*arrays))
@@ -46,33 +106,6 @@ def partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) ->
     return wrapped
 
 
-def by_shards(carry_out: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Any:
-    """The results of a step where shardings are part of types: shard by shard on the explicit axes of a mesh.
-
-    A leaf's operands may be sharded otherwise than each other, as state is that each device holds a part of.
-    """
-    mesh = _mesh(operands)
-    if mesh is None:
-        return carry_out(*operands)
-    _check_mixture(mesh, in_batches=operands[0].ndim > 0)
-    explicit = {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
-    if not explicit:
-        return carry_out(*_varying_together(step, operands))
-    own, together = _specs(step, operands)
-    sharded = jax.shard_map(
-        lambda *shards: carry_out(*_varying_together(step, shards)),
-        mesh=mesh,
-        in_specs=together,
-        out_specs=tuple(together[source] for source in step.sources),
-        # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then refuse in specs).
-        axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
-    )
-    made = sharded(*(_reshard(x, mesh, spec) for x, spec in zip(operands, together, strict=True)))
-    # Parameters and state stay where they were; an update is what jax's own arithmetic would make of all of them.
-    wanted = [together[source] if source >= step.first_grad else own[source] for source in step.sources]
-    return tuple(_reshard(x, mesh, spec) for x, spec in zip(made, wanted, strict=True))
-
-
 def joined(one: P, other: P) -> P | None:
     """How jax shards the sum of two arrays: an axis as that one does which shards it. None where they contradict."""
     length = max(len(one), len(other))
@@ -86,6 +119,11 @@ def joined(one: P, other: P) -> P | None:
 def _mesh(operands: Sequence[Any]) -> Any:
     """The mesh that the types of arrays know of, None where they know of none."""
     return next((mesh for mesh in (jax.typeof(x).sharding.mesh for x in operands) if not mesh.empty), None)
+
+
+def _explicit(mesh: Any) -> set[str]:
+    """The names of its explicit axes."""
+    return {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
 
 
 def _check_mixture(mesh: Any, in_batches: bool) -> None:

@@ -19,12 +19,14 @@ _PARTS = {
     "adam": ("ScaleByAdamState",),
     "amsgrad": ("ScaleByAmsgradState",),
     "optimistic_adam": ("ScaleByAdamState", "ScaleByOptimisticGradientState"),
+    "optimistic_gradient_descent": ("ScaleByOptimisticGradientState",),
 }
 # The fields that hold a rule's slots: which part of the chain's state, and the name in it.
 _SLOTS = {
     "adam": ((0, "mu"), (0, "nu")),
     "amsgrad": ((0, "mu"), (0, "nu"), (0, "nu_max")),
     "optimistic_adam": ((0, "mu"), (0, "nu"), (1, "previous_gradient")),
+    "optimistic_gradient_descent": ((0, "previous_gradient"),),
 }
 # What those that follow are, masked or not.
 _OTHERS = {"EmptyState", "ScaleByScheduleState", "WeightDecaySchedule"}
@@ -54,12 +56,17 @@ class State(NamedTuple):
 
     @property
     def count(self) -> Array:
-        """How many steps drive the corrections of bias."""
-        return self.parts[0].count
+        """How many steps drive the corrections of bias; None where the rule has none."""
+        return self._of_rule("count")
 
     @property
     def is_initial_step(self) -> Array | None:
-        return getattr(self.parts[1], "is_initial_step", None)
+        return self._of_rule("is_initial_step")
+
+    def _of_rule(self, field: str) -> Any:
+        """What the first part has that is the rule's own and has such a field; None where there is none."""
+        own = self.parts[: len(_PARTS[self.rule])]
+        return next((getattr(part, field) for part in own if field in part._fields), None)
 
     @property
     def slots(self) -> list[tuple[str, PyTree]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from .. import _core
 from ..numbers import Number
 from .call import Step, carry_out, scalar_names
 from .leaves import Leaves
@@ -164,7 +166,8 @@ class _Fused:
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
         numbers = self._numbers(before)
-        arrays = [g if g is None else _as_update(g, *own[:2]) for g, *own in zip(leaves.arrays, *slots, strict=True)]
+        rule = self._settings.rule
+        arrays = [g if g is None else _as_update(rule, g, own) for g, *own in zip(leaves.arrays, *slots, strict=True)]
         decay = self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
         if not decay.decoupled:
@@ -206,7 +209,7 @@ class _Fused:
             "decoupled_weight_decay": float(s.decay.decoupled),
             "maximize": float(s.maximize),
             "is_initial_step": 0.0,
-            "count": _next_count(before.count),
+            "count": jnp.int32(1) if before.count is None else _next_count(before.count),
             **self._hyperparameters,
         }
         if before.is_initial_step is not None:
@@ -271,10 +274,17 @@ def _call(
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
 
 
-def _as_update(grad: Array, mu: Array, nu: Array) -> Array:
-    """The gradient in the dtype that its updates have to have: nu is stored as the parameter is."""
-    dtype = nu.dtype if jnp.finfo(nu.dtype).bits > jnp.finfo(grad.dtype).bits else grad.dtype
-    if any(map(jnp.iscomplexobj, (grad, mu, nu))):
+@functools.cache
+def _slots_like_param(rule: str) -> list[bool]:
+    """For each slot whether it is stored as the parameter is: all but those that ``mu_dtype`` is for."""
+    return [dtype == "float32" for dtype in _core.slot_dtypes(rule, "float32", "bfloat16")]
+
+
+def _as_update(rule: str, grad: Array, state: Sequence[Array]) -> Array:
+    """The gradient in the dtype that its updates have to have, which is the parameter's if that is wider."""
+    like_param = [x.dtype for x, is_like in zip(state, _slots_like_param(rule), strict=True) if is_like]
+    dtype = max((grad.dtype, *like_param), key=lambda dtype: jnp.finfo(dtype).bits)
+    if any(map(jnp.iscomplexobj, (grad, *state))):
         dtype = jnp.promote_types(dtype, jnp.complex64)
     return grad if grad.dtype == dtype else grad.astype(dtype)
 
