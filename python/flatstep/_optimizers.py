@@ -350,7 +350,7 @@ class AdamW(Adam):
 
     References:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; ``torch.optim.AdamW`` for the
-            default, ``optax.adamw`` for the order of operations.
+        default, ``optax.adamw`` for the order of operations.
     """
 
     __module__ = "flatstep"
@@ -424,7 +424,7 @@ class OptimisticGradientDescent(Optimizer):
 
     References:
         Rakhlin and Sridharan, "Optimization, Learning, and Games with Predictable Sequences", NIPS 2013;
-            ``optax.optimistic_gradient_descent``.
+        ``optax.optimistic_gradient_descent``.
     """
 
     __module__ = "flatstep"

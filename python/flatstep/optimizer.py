@@ -77,8 +77,8 @@ class Optimizer:
 
     def _take_rule(self, arguments: Mapping[str, Any]) -> None:
         """The rule that the arguments choose, and what it takes beside what all rules take."""
-        flags = {**self._options, **self._declaration.flags(arguments)}
-        self._flags = {name: float(flag) for name, flag in flags.items() if isinstance(flag, (bool, np.bool_))}
+        own = {name: float(flag) for name, flag in self._options.items() if isinstance(flag, bool)}
+        self._flags = {**own, **self._declaration.flags(arguments)}
         self._rule = self._declaration.rule(arguments)
         names = _core.hyperparameters(self._rule)
         self._remembered = [name.removeprefix(_PREVIOUS) for name in names if name.startswith(_PREVIOUS)]

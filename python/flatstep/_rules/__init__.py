@@ -4,7 +4,8 @@ public classes and functions from them. For the package's own use.
 
 from .adam import ADAM, ADAMW
 from .amsgrad import AMSGRAD
-from .declaration import LEARNING_RATE, WEIGHT_DECAY, Arguments, Declaration, Jax, Number, Option, Part, Torch
+from .common import LEARNING_RATE
+from .declaration import DECAY_STATE, RATE_STATE, Arguments, Declaration, Jax, Number, Option, Part, Torch
 from .optimistic_adam import OPTIMISTIC_ADAM
 from .optimistic_gradient_descent import OPTIMISTIC_GRADIENT_DESCENT
 
@@ -15,11 +16,12 @@ __all__ = [
     "ADAM",
     "ADAMW",
     "AMSGRAD",
+    "DECAY_STATE",
     "LEARNING_RATE",
     "OPTIMISTIC_ADAM",
     "OPTIMISTIC_GRADIENT_DESCENT",
     "OPTIMIZERS",
-    "WEIGHT_DECAY",
+    "RATE_STATE",
     "Arguments",
     "Declaration",
     "Jax",

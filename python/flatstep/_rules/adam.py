@@ -22,15 +22,17 @@ from .common import (
     WEIGHT_DECAY,
     nesterov,
 )
-from .declaration import LEARNING_RATE as RATE_STATE
-from .declaration import WEIGHT_DECAY as DECAY_STATE
-from .declaration import Arguments, Declaration, Flags, Jax, Numpy, Part, Torch
+from .declaration import DECAY_STATE, RATE_STATE, Arguments, Declaration, Flags, Jax, Numpy, Part, Torch
+
+_AMSGRAD_OF_TORCH = amsgrad.correction_flags("torch", True, True)
 
 
 def _flags_of_torch(arguments: Arguments) -> Flags:
-    if arguments["nesterov"] and arguments["amsgrad"]:
+    if not arguments["amsgrad"]:
+        return {}
+    if arguments["nesterov"]:
         raise ValueError("amsgrad=True has no form with nesterov=True")
-    return {"nesterov": arguments["nesterov"], **amsgrad.correction_flags("torch", True, True)}
+    return _AMSGRAD_OF_TORCH
 
 
 ADAM = Declaration(

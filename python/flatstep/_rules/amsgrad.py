@@ -15,8 +15,7 @@ from .common import (
     TORCH_ADAM_UNSAID,
     TORCH_MODES,
 )
-from .declaration import LEARNING_RATE as RATE_STATE
-from .declaration import Arguments, Declaration, Flags, Jax, Numpy, Option, Part, Torch
+from .declaration import RATE_STATE, Arguments, Declaration, Flags, Jax, Numpy, Option, Part, Torch
 
 CONVENTION = Option(
     name="convention",
@@ -51,9 +50,9 @@ def settled(arguments: Arguments) -> Arguments:
 def correction_flags(convention: str, mu: bool, nu: bool) -> Flags:
     """Which biases the rule corrects, and nu's where."""
     return {
-        "correct_mu": mu,
-        "correct_nu_before": nu and convention == "optax",
-        "correct_nu_after": nu and convention == "torch",
+        "correct_mu": float(mu),
+        "correct_nu_before": float(nu and convention == "optax"),
+        "correct_nu_after": float(nu and convention == "torch"),
     }
 
 
@@ -61,9 +60,7 @@ def _flags(arguments: Arguments) -> Flags:
     return correction_flags(arguments["convention"], arguments["bias_correction_mu"], arguments["bias_correction_nu"])
 
 
-def _flags_of_torch(arguments: Arguments) -> Flags:
-    corrects = arguments["convention"] != "paper"
-    return correction_flags(arguments["convention"], corrects, corrects)
+_FLAGS_OF_TORCH = {name: correction_flags(name, name != "paper", name != "paper") for name in CONVENTION.choices}
 
 
 AMSGRAD = Declaration(
@@ -119,9 +116,10 @@ AMSGRAD = Declaration(
         keys={**TORCH_ADAM_KEYS, "nu_max": "max_exp_avg_sq"},
         names=TORCH_ADAM_NAMES,
         fixed={"amsgrad": True},
+        older={"amsgrad": False},
         unsaid={**TORCH_ADAM_UNSAID, "convention": "torch"},
         shared=("convention",),
-        flags=_flags_of_torch,
+        flags=lambda arguments: _FLAGS_OF_TORCH[arguments["convention"]],
         meanings={
             "convention": 'whose correction of v\'s bias, as above; all groups share it. ``"torch"`` is '
             "``Adam(amsgrad=True)``"

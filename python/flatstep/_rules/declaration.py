@@ -9,8 +9,8 @@ from typing import Any
 
 Arguments = Mapping[str, Any]
 """Arguments of an optimizer by the declaration's names, whatever a front end calls them."""
-Flags = Mapping[str, Any]
-"""Hyperparameters of a rule that are true or false, by the catalogue's names."""
+Flags = Mapping[str, float]
+"""Hyperparameters of a rule that follow from options, 1.0 or 0.0, by the catalogue's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +116,9 @@ class Jax:
         return self.state(arguments) if callable(self.state) else self.state
 
 
-LEARNING_RATE = Part(type="learning_rate")
+RATE_STATE = Part(type="learning_rate")
 """The part in which optax counts for a schedule of the learning rate."""
-WEIGHT_DECAY = Part(type="weight_decay")
+DECAY_STATE = Part(type="weight_decay")
 """The part in which optax counts for a schedule of weight decay, and masks it."""
 
 

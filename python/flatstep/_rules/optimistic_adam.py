@@ -18,8 +18,7 @@ from .common import (
     TORCH_MODES,
     nesterov,
 )
-from .declaration import LEARNING_RATE as RATE_STATE
-from .declaration import Arguments, Declaration, Jax, Numpy, Part, Torch
+from .declaration import RATE_STATE, Arguments, Declaration, Jax, Numpy, Part, Torch
 
 
 def _rule(arguments: Arguments) -> str:
@@ -81,6 +80,7 @@ OPTIMISTIC_ADAM = Declaration(
         keys={**TORCH_ADAM_KEYS, "previous": "previous"},
         names=TORCH_ADAM_NAMES,
         fixed={"amsgrad": False},
+        older={"amsgrad": False},
         unsaid=TORCH_ADAM_UNSAID,
         rules=("optimistic_adam",),
         example="""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,24 +21,6 @@ class Parameter:
     annotation: str
     default: str | None  # as Python writes it
     is_keyword: bool
-
-
-def parameters(signature: str) -> list[tuple[str, str | None, bool]]:
-    """Name, default and whether it is keyword-only, of each parameter of a signature."""
-    arguments = ast.parse(f"def _({signature}): pass").body[0].args  # type: ignore[attr-defined]
-    positional = [None] * (len(arguments.args) - len(arguments.defaults)) + arguments.defaults
-    rows = [(argument.arg, default, False) for argument, default in zip(arguments.args, positional, strict=True)]
-    rows += [(a.arg, default, True) for a, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    return [
-        (name, None if default is None else _source(signature, default), keyword) for name, default, keyword in rows
-    ]
-
-
-def _source(signature: str, node: ast.expr) -> str:
-    """A default as the signature writes it, which keeps 1e-3."""
-    text = ast.get_source_segment(f"def _({signature}): pass", node)
-    assert text is not None
-    return f"({text})" if isinstance(node, ast.Tuple) and not text.startswith("(") else text
 
 
 def number(value: float | None) -> str:
@@ -118,9 +99,14 @@ def entries(title: str, rows: Iterable[tuple[str, str]]) -> str:
     return section(title, "\n".join(wrapped(f"{name}: {text}", WIDTH - 8) for name, text in rows))
 
 
-def wrapped(text: str, width: int) -> str:
+def references(text: str) -> str:
+    """The last section."""
+    return section("References", wrapped(text, WIDTH - 8, ""))
+
+
+def wrapped(text: str, width: int, indent: str = "    ") -> str:
     """The lines of a paragraph, all but the first indented."""
-    return textwrap.fill(text, width, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+    return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
 def import_line(module: str, names: Iterable[str]) -> list[str]:

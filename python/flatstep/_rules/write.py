@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import OPTIMIZERS, write_docs, write_numpy
+from . import OPTIMIZERS, write_docs, write_numpy, write_torch
 
 PACKAGE = "python/flatstep"
 MARKS = "<!-- optimizers: written by python -m flatstep._rules -->", "<!-- end of optimizers -->"
@@ -17,6 +17,7 @@ def files(root: Path) -> Mapping[Path, str]:
     readme = root / "README.md"
     return {
         root / PACKAGE / "_optimizers.py": write_numpy.module(OPTIMIZERS),
+        root / PACKAGE / "torch" / "_optimizers.py": write_torch.module(OPTIMIZERS),
         readme: between_marks(readme.read_text(encoding="utf-8"), write_docs.table(OPTIMIZERS)),
     }
 

@@ -78,7 +78,7 @@ def _sections(declaration: Declaration) -> list[str]:
             "Raises", [("TypeError, ValueError", f"a parameter cannot be updated in place, {declaration.raises}.")]
         ),
         text.section("Example", face.example),
-        text.section("References", text.wrapped(f"{declaration.references}; {face.see}.", text.WIDTH - 8)),
+        text.references(f"{declaration.references}; {face.see}."),
     ]
 
 
