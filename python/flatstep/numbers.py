@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,7 +19,7 @@ _COPY = (
 )
 Schedule = Callable[[int], float]
 Scalar = float | np.floating[Any] | np.integer[Any] | Schedule
-PerLeaf = Scalar | Sequence["PerLeaf"] | Mapping[Any, "PerLeaf"]
+PerLeaf = Scalar | list[Any] | tuple[Any, ...] | dict[Any, Any]
 """A Scalar, or a structure of them like the parameters."""
 
 

@@ -57,9 +57,9 @@ class Optimizer:
 
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         """``arguments`` are numbers, which may be set later, and options, which are fixed from here on."""
-        arguments = self._declaration.settled(arguments)
-        numbers = {name: value for name, value in arguments.items() if self._is_number(name)}
-        options = {name: value for name, value in arguments.items() if name not in numbers}
+        settled = self._declaration.settled(arguments)
+        numbers = {name: value for name, value in settled.items() if self._is_number(name)}
+        options = {name: value for name, value in settled.items() if name not in numbers}
         self._params = params
         self._tree = Tree(params)
         leaves = take_params(self._tree)
@@ -67,7 +67,8 @@ class Optimizer:
         self._numbers = Numbers(type(self), self._tree, largest_number(leaves), numbers)
         self._options = {name: declared(type(self), name).check(value) for name, value in options.items()}
         first_moment = self._options.get("mu_dtype") or ""
-        self._take_rule({**arguments, **self._options, "stores_exactly": stores_exactly(leaves, first_moment)})
+        self._flags = self._flags_of({**settled, **self._options})
+        self._rule = self._declaration.rule({**arguments, "stores_exactly": stores_exactly(leaves, first_moment)})
         self._make_stepper(leaves, first_moment)
         self._settled: _Settled | None = None
         self._exclusive = _core.Exclusive()
@@ -75,16 +76,15 @@ class Optimizer:
     def _is_number(self, name: str) -> bool:
         return isinstance(declared(type(self), name), Number)
 
-    def _take_rule(self, arguments: Mapping[str, Any]) -> None:
-        """The rule that the arguments choose, and what it takes beside what all rules take."""
+    def _flags_of(self, arguments: Mapping[str, Any]) -> dict[str, float]:
+        """What the rule takes of the options."""
         own = {name: float(flag) for name, flag in self._options.items() if isinstance(flag, bool)}
-        self._flags = {**own, **self._declaration.flags(arguments)}
-        self._rule = self._declaration.rule(arguments)
+        return {**own, **self._declaration.flags(arguments)}
+
+    def _make_stepper(self, leaves: list[Leaf], first_moment: str) -> None:
         names = _core.hyperparameters(self._rule)
         self._remembered = [name.removeprefix(_PREVIOUS) for name in names if name.startswith(_PREVIOUS)]
         self._names = names[: len(names) - len(self._remembered)]
-
-    def _make_stepper(self, leaves: list[Leaf], first_moment: str) -> None:
         there = [leaf for leaf in leaves if isinstance(leaf, DeviceArray)]
         arrays = [leaf.memory if isinstance(leaf, DeviceArray) else leaf for leaf in leaves]
         makers = devices.makers() if there else []

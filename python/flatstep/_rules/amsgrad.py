@@ -144,6 +144,7 @@ AMSGRAD = Declaration(
         state=(Part(type="ScaleByAmsgradState", slots={"mu": "mu", "nu": "nu", "nu_max": "nu_max"}), RATE_STATE),
         to_optax=("mu_dtype",),
         choices={"convention": ("optax", "torch")},
+        instead={"paper": "the paper's is bias_correction_mu=False, bias_correction_nu=False"},
         meanings={
             "bias_correction_mu": "whether to divide mu by 1 - b1^t",
             "bias_correction_nu": "whether to correct nu's bias. With both False this is the paper's AMSGrad",

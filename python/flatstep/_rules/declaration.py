@@ -105,7 +105,9 @@ class Jax:
     signature: str  # optax 0.2.8's, then by keyword what it lacks
     state: tuple[Part, ...] | Callable[[Arguments], tuple[Part, ...]]  # of optax's chain, in its order
     to_optax: tuple[str, ...] = ()  # arguments that give optax's state its form
+    reference: Callable[[Arguments], Any] | None = None  # makes optax's form; else its function of the same name
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # where fewer than the declaration's
+    instead: Mapping[str, str] = field(default_factory=dict)  # what to pass instead of a choice that is left out
     meanings: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
     example: str
@@ -135,7 +137,7 @@ class Declaration:
     maths: str
     references: str
     raises: str = "a number is out of bounds"
-    choose: Callable[[Arguments], str] | None = None  # arguments -> rule; else the first
+    choose: Callable[[Arguments], str] | None = None  # arguments as given -> rule; else the first
     settled: Callable[[Arguments], Arguments] = dict  # arguments -> the same, with no default left open
     flags: Callable[[Arguments], Flags] = lambda _: {}
     numpy: Numpy

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import OPTIMIZERS, write_docs, write_numpy, write_torch
+from . import OPTIMIZERS, write_docs, write_jax, write_numpy, write_torch
 
 PACKAGE = "python/flatstep"
 MARKS = "<!-- optimizers: written by python -m flatstep._rules -->", "<!-- end of optimizers -->"
@@ -18,6 +18,7 @@ def files(root: Path) -> Mapping[Path, str]:
     return {
         root / PACKAGE / "_optimizers.py": write_numpy.module(OPTIMIZERS),
         root / PACKAGE / "torch" / "_optimizers.py": write_torch.module(OPTIMIZERS),
+        root / PACKAGE / "jax" / "_optimizers.py": write_jax.module(OPTIMIZERS),
         readme: between_marks(readme.read_text(encoding="utf-8"), write_docs.table(OPTIMIZERS)),
     }
 
