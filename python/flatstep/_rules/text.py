@@ -118,6 +118,12 @@ def import_line(module: str, names: Iterable[str]) -> list[str]:
     return [f"from {module} import (", *(f"    {name}," for name in names), ")"]
 
 
+def own_imports(names: Mapping[str, Iterable[str]]) -> list[str]:
+    """The imports from modules of the package, sorted as ruff does."""
+    modules = sorted(names, key=lambda module: (-len(module) + len(module.lstrip(".")), module))
+    return [line for module in modules for line in import_line(module, names[module])]
+
+
 def used(body: str, names: Iterable[str]) -> list[str]:
     """Those names that stand in the text."""
     return [name for name in names if re.search(rf"\b{name}\b", body)]

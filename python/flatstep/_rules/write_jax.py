@@ -36,9 +36,13 @@ def module(declarations: Sequence[Declaration]) -> str:
         "",
         *text.import_line("numpy.typing", ["DTypeLike"]),
         "",
-        *text.import_line(".._rules", [text.constant(declaration.name) for declaration, _ in faces]),
-        *text.import_line(".settings", text.used(body, ["Mask", "Number", "ScalarOrSchedule"])),
-        *text.import_line(".transformation", ["FusedTransformation", "make"]),
+        *text.own_imports(
+            {
+                ".._rules": [text.constant(declaration.name) for declaration, _ in faces],
+                ".settings": text.used(body, ["Mask", "Number", "ScalarOrSchedule"]),
+                ".transformation": ["FusedTransformation", "make"],
+            }
+        ),
         "",
         *text.all_list(names),
     ]

@@ -34,9 +34,13 @@ def module(declarations: Sequence[Declaration]) -> str:
         "",
         *text.import_line("numpy.typing", ["DTypeLike"]),
         "",
-        *text.import_line("._rules", [text.constant(name) for name in names]),
-        *text.import_line(".numbers", ["Number", "Option", "PerLeaf", "Scalar"]),
-        *text.import_line(".optimizer", ["Optimizer"]),
+        *text.own_imports(
+            {
+                "._rules": [text.constant(name) for name in names],
+                ".numbers": ["Number", "Option", "PerLeaf", "Scalar"],
+                ".optimizer": ["Optimizer"],
+            }
+        ),
         "",
         *text.all_list(names),
     ]

@@ -58,8 +58,12 @@ def module(declarations: Sequence[Declaration]) -> str:
         "from torch import Tensor",
         "from torch.optim.optimizer import ParamsT",
         "",
-        *text.import_line(".._rules", [text.constant(declaration.name) for declaration, _ in faces]),
-        *text.import_line(".optimizer", ["FusedOptimizer"]),
+        *text.own_imports(
+            {
+                ".._rules": [text.constant(declaration.name) for declaration, _ in faces],
+                ".optimizer": ["FusedOptimizer"],
+            }
+        ),
         "",
         *text.all_list(face.name or declaration.name for declaration, face in faces),
     ]

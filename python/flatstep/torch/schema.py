@@ -1,4 +1,4 @@
-"""What parameter groups and states of one optimizer hold, as its declaration says. Used by optimizer.py, loading.py."""
+"""What groups and states of one optimizer hold, as its declaration says. Used by optimizer.py and loading.py."""
 
 from __future__ import annotations
 
