@@ -73,6 +73,11 @@ def _is_torch_parameter(leaf: Any) -> bool:
     return any((cls.__module__, cls.__name__) == ("torch.nn.parameter", "Parameter") for cls in type(leaf).__mro__)
 
 
+def stores_exactly(leaves: Sequence[Leaf], first_moment: str) -> bool:
+    """Whether no state of these parameters is rounded when it is stored."""
+    return not first_moment and all(leaf.dtype.itemsize >= 4 for leaf in leaves)
+
+
 def largest_number(params: Sequence[Leaf]) -> float:
     """The largest of the type in which steps on all of these compute: float64 for float64, else float32."""
     computed = np.float64 if all(param.dtype == np.float64 for param in params) else np.float32

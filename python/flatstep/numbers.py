@@ -18,8 +18,9 @@ _COPY = (
     'opt.learning_rate = {**opt.learning_rate, "w": 0.1}'
 )
 Schedule = Callable[[int], float]
-Scalar = float | Schedule
-PerLeaf = Any  # a Scalar, or a structure of them like the parameters'
+Scalar = float | np.floating[Any] | np.integer[Any] | Schedule
+PerLeaf = Scalar | list[Any] | tuple[Any, ...] | dict[Any, Any]
+"""A Scalar, or a structure of them like the parameters."""
 
 
 def finite(name: str, value: Any, largest: float = sys.float_info.max) -> float:
@@ -62,7 +63,7 @@ class Number:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else read_only(instance._numbers.get(self._name), _COPY)
 
-    def __set__(self, instance: Any, value: Any) -> None:
+    def __set__(self, instance: Any, value: PerLeaf) -> None:
         instance._numbers.set(self._name, value)
 
     def __delete__(self, instance: Any) -> NoReturn:
@@ -91,7 +92,7 @@ class Option:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else instance._options[self._name]
 
-    def __set__(self, instance: Any, value: Any) -> None:
+    def __set__(self, instance: Any, value: NoReturn) -> None:
         raise AttributeError(f"{self._name} is fixed when the optimizer is made; to change it, make another")
 
     def __delete__(self, instance: Any) -> NoReturn:

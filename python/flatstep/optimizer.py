@@ -1,18 +1,19 @@
-"""The Optimizer: parameters, state and hyperparameters of a rule, and its step. Base of the classes in rules.py."""
+"""The Optimizer: parameters, state and hyperparameters of a rule, and its step. Base of those in _optimizers.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
 from . import _core, devices, files
+from ._rules import Declaration
 from .arrays import Array
 from .device_arrays import DeviceArray
 from .exclusive import exclusive
-from .leaves import Leaf, as_they_are, check_same_memory, largest_number, take_params
+from .leaves import Leaf, as_they_are, check_same_memory, largest_number, stores_exactly, take_params
 from .loading import STATE_DICT_VERSION, Loaded, change_at_once
 from .numbers import Number, Numbers, Option, declared, finite
 from .read_only import read_only
@@ -39,6 +40,7 @@ class _Settled(NamedTuple):
 class Optimizer:
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in ``flatstep``."""
 
+    _declaration: ClassVar[Declaration]
     _saved_as = "_Optimizer"  # the class's name in files and state_dicts
     _on_openmp = False  # whose threads carry out large steps: our own, or OpenMP's, which torch uses too
 
@@ -53,35 +55,42 @@ class Optimizer:
         if cls.__module__.partition(".")[0] == __package__ or cls._saved_as.startswith("_"):
             cls._saved_as = cls.__name__
 
-    def __init__(
-        self,
-        params: Any,
-        rule: str,
-        numbers: Mapping[str, Any],
-        options: Mapping[str, Any],
-        flags: Mapping[str, bool] | None = None,
-    ) -> None:
-        """``options`` are fixed from here on; ``flags`` are those that the rule knows by another name."""
+    def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
+        """``arguments`` are numbers, which may be set later, and options, which are fixed from here on."""
+        settled = self._declaration.settled(arguments)
+        numbers = {name: value for name, value in settled.items() if self._is_number(name)}
+        options = {name: value for name, value in settled.items() if name not in numbers}
         self._params = params
         self._tree = Tree(params)
         leaves = take_params(self._tree)
         self._has_foreign_leaves = any(not isinstance(leaf, np.ndarray) for leaf in self._tree.leaves)
         self._numbers = Numbers(type(self), self._tree, largest_number(leaves), numbers)
         self._options = {name: declared(type(self), name).check(value) for name, value in options.items()}
-        of_rule = {**self._options, **(flags or {})}
-        self._flags = {name: float(flag) for name, flag in of_rule.items() if isinstance(flag, (bool, np.bool_))}
-        names = _core.hyperparameters(rule)
+        first_moment = self._options.get("mu_dtype") or ""
+        self._flags = self._flags_of({**settled, **self._options})
+        self._rule = self._declaration.rule({**arguments, "stores_exactly": stores_exactly(leaves, first_moment)})
+        self._make_stepper(leaves, first_moment)
+        self._settled: _Settled | None = None
+        self._exclusive = _core.Exclusive()
+
+    def _is_number(self, name: str) -> bool:
+        return isinstance(declared(type(self), name), Number)
+
+    def _flags_of(self, arguments: Mapping[str, Any]) -> dict[str, float]:
+        """What the rule takes of the options."""
+        own = {name: float(flag) for name, flag in self._options.items() if isinstance(flag, bool)}
+        return {**own, **self._declaration.flags(arguments)}
+
+    def _make_stepper(self, leaves: list[Leaf], first_moment: str) -> None:
+        names = _core.hyperparameters(self._rule)
         self._remembered = [name.removeprefix(_PREVIOUS) for name in names if name.startswith(_PREVIOUS)]
         self._names = names[: len(names) - len(self._remembered)]
-        first_moment = self._options.get("mu_dtype") or ""
         there = [leaf for leaf in leaves if isinstance(leaf, DeviceArray)]
         arrays = [leaf.memory if isinstance(leaf, DeviceArray) else leaf for leaf in leaves]
         makers = devices.makers() if there else []
-        self._stepper = _core.Stepper(rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
-        self._state = State(rule, leaves, first_moment, self._stepper)
-        self._settled: _Settled | None = None
+        self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
+        self._state = State(self._rule, leaves, first_moment, self._stepper)
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
-        self._exclusive = _core.Exclusive()
 
     @exclusive
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
@@ -176,16 +185,19 @@ class Optimizer:
             rows.append((count + 1, rate, grad_scale, decay, *common, *(previous or remembered)))
         return rows, index
 
-    def __setattr__(self, name: str, value: Any) -> None:
+    def _set(self, name: str, value: Any) -> None:
         """Refuses slips, like ``opt.lr = 0.1``. What a user's own class adds is that class's business."""
         is_data = hasattr(type(getattr(type(self), name, None)), "__set__")  # and decides for itself
         if not name.startswith("_") and not is_data:
-            ours = next(cls for cls in type(self).__mro__ if cls.__module__.startswith(f"{__package__}."))
+            ours = next(cls for cls in type(self).__mro__ if cls.__module__.partition(".")[0] == __package__)
             if hasattr(ours, name):
                 raise AttributeError(f"{ours.__name__}.{name} is a method; make a subclass to change it")
             if ours is type(self):
                 raise AttributeError(f"{ours.__name__} has no {name!r}; its numbers are {list(self._numbers)}")
         super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # with a __setattr__, type checkers take any name
+        __setattr__ = _set
 
     @property
     def params(self) -> Any:

@@ -15,7 +15,6 @@ import pytest
 
 import reference
 from flatstep import _core
-from table import TABLE
 
 pytest.importorskip("rich")
 pytest.importorskip("matplotlib")
@@ -43,7 +42,6 @@ from flatstep.bench.measure import Spread
 from flatstep.bench.runner import Plan, run
 from rich.console import Console
 
-from flatstep import _core
 from flatstep.__main__ import main
 from flatstep.trees import Tree
 

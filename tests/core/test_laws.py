@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -199,16 +200,9 @@ def _three_slots(params, **settings):
     """OptimisticAdam without Nesterov's momentum, but with the slot."""
 
     class ThreeSlots(flatstep.OptimisticAdam):
-        def __init__(self, params, **numbers):
-            flatstep.Optimizer.__init__(
-                self,
-                params,
-                "optimistic_adam",
-                dict(learning_rate=0.1, alpha=1.0, beta=1.0, weight_decay=0.0, **numbers),
-                dict(nesterov=False, decoupled_weight_decay=False, maximize=False),
-            )
+        _declaration = replace(flatstep.OptimisticAdam._declaration, choose=lambda _: "optimistic_adam")
 
-    return ThreeSlots(params, **settings)
+    return ThreeSlots(params, 0.1, nesterov=False, **settings)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names the C library's rounding modes")

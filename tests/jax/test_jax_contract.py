@@ -367,7 +367,7 @@ WRONG_CALLS: dict[str, tuple[Any, type[Exception], str]] = {
     "rate without count": (
         lambda: front.adam(halving).step(GOOD, STATE, GOOD),
         TypeError,
-        r"state\[-1\] is EmptyState",
+        r"state\[1\] is EmptyState",
     ),
     "decay without count": (
         lambda: front.adamw(0.1, weight_decay=halving).step(GOOD, DECAYED.init(GOOD), GOOD),

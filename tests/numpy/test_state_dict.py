@@ -228,9 +228,10 @@ def test_a_class_derived_from_none_of_ours_goes_by_its_own_name():
     def init(self, params):
         numbers = dict(learning_rate=0.1, alpha=1.0, beta=1.0, weight_decay=0.0)
         flags = dict(decoupled_weight_decay=False, maximize=False)
-        flatstep.Optimizer.__init__(self, params, "optimistic_gradient_descent", numbers, flags)
+        flatstep.Optimizer.__init__(self, params, {**numbers, **flags})
 
-    own = {"__init__": init, "alpha": flatstep.OptimisticAdam.alpha, "beta": flatstep.OptimisticAdam.beta}
+    ours = flatstep.OptimisticGradientDescent
+    own = {"__init__": init, **{name: getattr(ours, name) for name in ("alpha", "beta", "_declaration")}}
     one, other = (type(name, (flatstep.Optimizer,), own) for name in ("One", "Other"))
     saved = type("Two", (one,), {})(np.ones(2)).state_dict()
     one(np.ones(2)).load_state_dict(saved)

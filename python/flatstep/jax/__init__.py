@@ -11,6 +11,7 @@ from . import versions
 
 versions.check()
 
-from .rules import adam, adamw, amsgrad, optimistic_adam_v2  # noqa: E402
+from . import _optimizers  # noqa: E402
+from ._optimizers import *  # noqa: E402, F403
 
-__all__ = ["amsgrad", "optimistic_adam_v2", "adam", "adamw"]
+__all__ = _optimizers.__all__

@@ -5,90 +5,86 @@ For flatstep.jax only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
 
+from .. import _core
+from .._rules import DECAY_STATE, RATE_STATE, Part
+
 Array = Any
 PyTree = Any
 
-# The parts of the chain's state that are the rule's own; weight decay's and the learning rate's follow.
-_PARTS = {
-    "adam": ("ScaleByAdamState",),
-    "amsgrad": ("ScaleByAmsgradState",),
-    "optimistic_adam": ("ScaleByAdamState", "ScaleByOptimisticGradientState"),
-    "optimistic_gradient_descent": ("ScaleByOptimisticGradientState",),
-}
-# The fields that hold a rule's slots: which part of the chain's state, and the name in it.
-_SLOTS = {
-    "adam": ((0, "mu"), (0, "nu")),
-    "amsgrad": ((0, "mu"), (0, "nu"), (0, "nu_max")),
-    "optimistic_adam": ((0, "mu"), (0, "nu"), (1, "previous_gradient")),
-    "optimistic_gradient_descent": ((0, "previous_gradient"),),
-}
-# What those that follow are, masked or not.
-_OTHERS = {"EmptyState", "ScaleByScheduleState", "WeightDecaySchedule"}
-# Averages of abs(g)^2: real where g is complex, too, though optax stores them as the parameter is.
-REAL_SLOTS = ("nu", "nu_max")
+# What the parts of weight decay and of the learning rate are, masked or not.
+_TYPES_OF_OTHERS = {"EmptyState", "ScaleByScheduleState", "WeightDecaySchedule"}
+_OTHERS = (RATE_STATE, DECAY_STATE)
 
 
 class State(NamedTuple):
     """One state of optax's, read: its counts are those of steps done."""
 
-    rule: str
+    declared: tuple[Part, ...]
     parts: tuple[Any, ...]
 
     @classmethod
-    def read(cls, rule: str, state: Any, others: int) -> State:
-        """TypeError where the state is not one that ``init`` makes, with ``others`` parts after the rule's own."""
+    def read(cls, declared: tuple[Part, ...], state: Any) -> State:
+        """TypeError where the state is not one that ``init`` makes."""
         is_chain = isinstance(state, (tuple, list)) and not hasattr(state, "_fields")
-        found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
-        own = list(_PARTS[rule])
-        rest = {type(_inner(part)).__name__ for part in state[len(own) :]} if is_chain else set()
-        if not is_chain or found[: len(own)] != own or len(found) != len(own) + others or not rest <= _OTHERS:
+        if not is_chain or not _fits(declared, state):
+            found = [type(part).__name__ for part in state] if is_chain else type(state).__name__
+            own = [part.type for part in declared if part not in _OTHERS]
             raise TypeError(
-                f"state is {found}, expected {', '.join(own)} and {others} more; give what this optimizer's init or "
-                "step returned, or the same optimizer of optax"
+                f"state is {found}, expected {', '.join(own)} and {len(declared) - len(own)} more; give what this "
+                "optimizer's init or step returned, or the same optimizer of optax"
             )
-        return cls(rule, tuple(state))
+        return cls(declared, tuple(state))
+
+    def field(self, name: str) -> Array | None:
+        """A field of the rule's own parts; None where none has it."""
+        own = [part for part, kind in zip(self.parts, self.declared, strict=True) if kind not in _OTHERS]
+        return next((getattr(part, name) for part in own if name in part._fields), None)
 
     @property
-    def count(self) -> Array:
-        """How many steps drive the corrections of bias; None where the rule has none."""
-        return self._of_rule("count")
+    def _places(self) -> dict[str, tuple[int, str]]:
+        """Each slot's part and field."""
+        return {slot: (i, name) for i, part in enumerate(self.declared) for slot, name in part.slots.items()}
 
-    @property
-    def is_initial_step(self) -> Array | None:
-        return self._of_rule("is_initial_step")
+    def slots(self, rule: str) -> dict[str, tuple[str, PyTree]]:
+        """Each slot of a rule, in order: its name in a message, and its tree."""
+        places = [(slot, *self._places[slot]) for slot in _core.slots(rule)]
+        return {slot: (f"state[{part}].{name}", getattr(self.parts[part], name)) for slot, part, name in places}
 
-    def _of_rule(self, field: str) -> Any:
-        """What the first part has that is the rule's own and has such a field; None where there is none."""
-        own = self.parts[: len(_PARTS[self.rule])]
-        return next((getattr(part, field) for part in own if field in part._fields), None)
-
-    @property
-    def slots(self) -> list[tuple[str, PyTree]]:
-        """Each slot's name in a message, and its tree."""
-        return [(f"state[{part}].{name}", getattr(self.parts[part], name)) for part, name in _SLOTS[self.rule]]
-
-    def schedule_count(self, part: int) -> Array:
+    def schedule_count(self, kind: Part) -> Array:
         """What the schedule that this part of the chain belongs to is called with."""
-        holder = _inner(self.parts[part])
+        at = self.declared.index(kind)
+        holder = _inner(self.parts[at])
         if "count" not in getattr(holder, "_fields", ()):  # every tuple has a method of that name
             raise TypeError(
-                f"state[{part}] is {type(holder).__name__}, without the count that a schedule needs; make the state "
+                f"state[{at}] is {type(holder).__name__}, without the count that a schedule needs; make the state "
                 "with an optimizer that has a schedule too"
             )
         return holder.count
 
-    def after(self, slots: Sequence[PyTree]) -> tuple[Any, ...]:
+    def after(self, slots: Mapping[str, PyTree]) -> tuple[Any, ...]:
         """The state after a step that made these slots."""
         parts = [_advanced(part) for part in self.parts]
-        for (part, name), tree in zip(_SLOTS[self.rule], slots, strict=True):
-            parts[part] = parts[part]._replace(**{name: tree})
+        for slot, tree in slots.items():
+            at, name = self._places[slot]
+            parts[at] = parts[at]._replace(**{name: tree})
         return tuple(parts)
+
+
+def _fits(declared: Sequence[Part], state: Sequence[Any]) -> bool:
+    """Whether the parts of a chain's state are of the declared types."""
+    return len(state) == len(declared) and all(map(_is_of, state, declared))
+
+
+def _is_of(part: Any, kind: Part) -> bool:
+    if kind in _OTHERS:
+        return type(_inner(part)).__name__ in _TYPES_OF_OTHERS
+    return type(part).__name__ == kind.type
 
 
 def _inner(part: Any) -> Any:

@@ -1,62 +1,43 @@
-"""The object that all optimizers here are: optax's protocol, and a fused step. Base of the functions in rules.py."""
+"""The object that all optimizers here are: optax's protocol, and a fused step. Base of those in _optimizers.py."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from .. import _core
-from ..numbers import Number
+from .._rules import DECAY_STATE, RATE_STATE, Declaration, Part
 from .call import Step, carry_out, scalar_names
 from .leaves import Leaves
-from .states import REAL_SLOTS, State
-
-Array = Any
-PyTree = Any
-ScalarOrSchedule = Any  # a number, an array of no axes, or a function of the count
+from .settings import (
+    Array,
+    Number,
+    PyTree,
+    ScalarOrSchedule,
+    Settings,
+    as_number,
+    as_operand,
+    checked,
+    settings_of,
+)
+from .states import State
 
 LEAVES_A_CALL = 16  # the time to compile a call grows with the square of them or worse; a step's time does not fall
 
-_ANY = Number()
-_BOUNDS = {
-    "b1": Number(at_least=0, below=1),
-    "b2": Number(at_least=0, below=1),
-    "eps": Number(at_least=0),
-    "eps_root": Number(at_least=0),
-    "weight_decay": Number(at_least=0),
-}
+_Params = TypeVar("_Params")
+_State = TypeVar("_State")
 
 
-@dataclass(frozen=True)
-class Decay:
-    """Weight decay: its strength, whether it bypasses the moments, and of which leaves."""
+class FusedStep(Protocol):
+    """The fused step of an optimizer."""
 
-    strength: ScalarOrSchedule
-    decoupled: bool = False
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None
-    has_state: bool = False  # of its own in optax's chain, where a schedule counts
-
-    @property
-    def is_off(self) -> bool:
-        return isinstance(self.strength, (int, float, np.number)) and self.strength == 0
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What an optimizer was made with. Numbers are floats where they are known, arrays where they are traced."""
-
-    rule: str
-    learning_rate: ScalarOrSchedule
-    hyperparameters: Mapping[str, Any]
-    decay: Decay
-    maximize: bool
+    def __call__(
+        self, params: _Params, state: _State, grads: PyTree, *, grad_scale: Number = 1.0
+    ) -> tuple[_Params, _State]:
+        """The parameters and the state after one step."""
 
 
 class FusedTransformation(optax.GradientTransformationExtraArgs):
@@ -66,8 +47,11 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
     """
 
     @property
-    def step(self) -> Callable[..., tuple[PyTree, PyTree]]:
-        """The fused step. It belongs to ``update``, so that each rebuild from the two fields has it too."""
+    def step(self) -> FusedStep:
+        """The fused step: ``step(params, state, grads, *, grad_scale=1.0)`` returns the new params and state.
+
+        It belongs to ``update``, so that each rebuild from the two fields has it too.
+        """
         calls = getattr(self.update, "__self__", None)
         if not isinstance(calls, _Calls):
             raise AttributeError(
@@ -77,8 +61,17 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
         return calls.step
 
 
-def make(settings: Settings, reference: optax.GradientTransformation) -> FusedTransformation:
-    """``reference`` is optax's own form, whose state is taken over."""
+def make(declaration: Declaration, arguments: Mapping[str, Any]) -> FusedTransformation:
+    """The optimizer with these arguments of its function. ``init`` is that of optax's own form."""
+    face = declaration.jax
+    assert face is not None
+    arguments = checked(declaration, face, arguments)
+    settings = settings_of(declaration, face, arguments)
+    if face.reference:
+        reference = face.reference(arguments)
+    else:
+        given = {name: arguments[name] for name in face.to_optax}
+        reference = getattr(optax, face.name)(arguments["learning_rate"], **given)
     return FusedTransformation(reference.init, _Calls(_Fused(settings)).update)
 
 
@@ -110,29 +103,15 @@ class _Calls:
         return self._fused.update(updates, state, params)
 
 
-def checked_flag(name: str, value: Any) -> bool:
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} is {value!r}, expected True or False")
-    return bool(value)
-
-
-def checked_dtype(name: str, value: Any) -> Any:
-    try:
-        if value is None or jnp.issubdtype(jnp.dtype(value), jnp.inexact):
-            return value
-    except TypeError:
-        pass
-    raise TypeError(f"{name} is {value!r}, expected None or a floating-point dtype")
-
-
 class _Fused:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._hyperparameters = {name: _number(name, value) for name, value in settings.hyperparameters.items()}
+        number = settings.number
+        self._hyperparameters = {name: number(name, value) for name, value in settings.hyperparameters.items()}
         if not callable(settings.learning_rate):
-            _number("learning_rate", settings.learning_rate)
+            number("learning_rate", settings.learning_rate)
         if not (settings.decay.has_state and callable(settings.decay.strength)):
-            _number("weight_decay", settings.decay.strength)
+            number("weight_decay", settings.decay.strength)
 
     def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
         """The parameters and the state after one step.
@@ -159,15 +138,14 @@ class _Fused:
         for decays, indices in self._groups(leaves, arrays).items():
             own = numbers if decays else {**numbers, "weight_decay": 0.0}
             self._carry_out(indices, own, [leaves.arrays, *slots, arrays], made)
-        return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
+        return leaves.build(made[0]), self._after(before, leaves, made)
 
     def update(self, updates: PyTree, state: PyTree, params: PyTree | None) -> tuple[PyTree, PyTree]:
         """The updates, and the state after them."""
         leaves = Leaves("updates", updates)
         before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
         numbers = self._numbers(before)
-        rule = self._settings.rule
-        arrays = [g if g is None else _as_update(rule, g, own) for g, *own in zip(leaves.arrays, *slots, strict=True)]
+        arrays = [g if g is None else self._as_update(g, own) for g, *own in zip(leaves.arrays, *slots, strict=True)]
         decay = self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
         if not decay.decoupled:
@@ -178,42 +156,59 @@ class _Fused:
         self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
         if decay.decoupled:
             made[0] = [_plus(u, -numbers["learning_rate"], d) for u, d in zip(made[0], decayed, strict=True)]
-        return leaves.build(made[0]), before.after([leaves.build(slot) for slot in made[1:]])
+        return leaves.build(made[0]), self._after(before, leaves, made)
+
+    def _as_update(self, grad: Array, slots: Sequence[Array]) -> Array:
+        """The gradient in the dtype that its updates have to have: slots but for mu are stored as the parameter is."""
+        named = zip(_core.slots(self._settings.rule), slots, strict=True)
+        dtypes = [grad.dtype, *(slot.dtype for name, slot in named if name != "mu")]
+        dtype = max(dtypes, key=lambda dtype: jnp.finfo(dtype).bits)
+        if any(map(jnp.iscomplexobj, (grad, *slots))):
+            dtype = jnp.promote_types(dtype, jnp.complex64)
+        return grad if grad.dtype == dtype else grad.astype(dtype)
+
+    def _after(self, before: State, leaves: Leaves, made: Sequence[Sequence[Array | None]]) -> PyTree:
+        """The state with the slots that a step has made."""
+        names = _core.slots(self._settings.rule)
+        return before.after({name: leaves.build(slot) for name, slot in zip(names, made[1:], strict=True)})
 
     def _read(
         self, state: PyTree, leaves: Leaves, grads: Sequence[Array | None], may_have_more: bool = False
     ) -> tuple[State, list[list[Array | None]]]:
         """The state, and each slot's leaves, which are there where gradients are."""
-        before = State.read(self._settings.rule, state, others=1 + self._settings.decay.has_state)
-        slots = [leaves.match(*slot, may_have_more) for slot in before.slots]
-        for (name, _), slot in zip(before.slots, slots, strict=True):
-            leaves.require(name, slot, grads)
-        for (name, _), slot in zip(before.slots, slots, strict=True):
-            if name.rsplit(".", 1)[-1] not in REAL_SLOTS:
-                leaves.require_complex(name, slot, leaves.name, leaves.arrays, "make the state without a real mu_dtype")
-        return before, slots
+        before = State.read(self._settings.parts, state)
+        named = before.slots(self._settings.rule)
+        slots = {slot: leaves.match(name, tree, may_have_more) for slot, (name, tree) in named.items()}
+        for slot, arrays in slots.items():
+            leaves.require(named[slot][0], arrays, grads)
+        remedy = "make the state without a real mu_dtype"
+        for slot, arrays in slots.items():
+            if slot not in self._settings.squares:
+                leaves.require_complex(named[slot][0], arrays, leaves.name, leaves.arrays, remedy)
+        return before, list(slots.values())
 
     def _numbers(self, before: State) -> dict[str, Any]:
         """All numbers of a step by name: floats, and arrays where they are traced."""
         s = self._settings
 
-        def at(name: str, value: ScalarOrSchedule, part: int) -> Any:
+        def at(name: str, value: ScalarOrSchedule, part: Part) -> Any:
             if not callable(value):
-                return _number(name, value)
-            return _as_operand(name, _number(name, value(before.schedule_count(part))))
+                return s.number(name, value)
+            return as_operand(name, s.number(name, value(before.schedule_count(part))))
 
         numbers = {
-            "learning_rate": _as_operand("learning_rate", at("learning_rate", s.learning_rate, -1)),
+            "learning_rate": as_operand("learning_rate", at("learning_rate", s.learning_rate, RATE_STATE)),
             "grad_scale": 1.0,
-            "weight_decay": at("weight_decay", s.decay.strength, 1),
+            "weight_decay": at("weight_decay", s.decay.strength, DECAY_STATE),
             "decoupled_weight_decay": float(s.decay.decoupled),
             "maximize": float(s.maximize),
             "is_initial_step": 0.0,
-            "count": jnp.int32(1) if before.count is None else _next_count(before.count),
+            "count": _next_count(before.field("count")),
             **self._hyperparameters,
         }
-        if before.is_initial_step is not None:
-            numbers["is_initial_step"] = _as_operand("is_initial_step", jnp.asarray(before.is_initial_step, float))
+        is_initial_step = before.field("is_initial_step")
+        if is_initial_step is not None:
+            numbers["is_initial_step"] = as_operand("is_initial_step", jnp.asarray(is_initial_step, float))
         return numbers
 
     def _groups(self, leaves: Leaves, grads: Sequence[Array | None]) -> dict[bool, list[int]]:
@@ -274,49 +269,21 @@ def _call(
     return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
 
 
-@functools.cache
-def _slots_like_param(rule: str) -> list[bool]:
-    """For each slot whether it is stored as the parameter is: all but those that ``mu_dtype`` is for."""
-    return [dtype == "float32" for dtype in _core.slot_dtypes(rule, "float32", "bfloat16")]
-
-
-def _as_update(rule: str, grad: Array, state: Sequence[Array]) -> Array:
-    """The gradient in the dtype that its updates have to have, which is the parameter's if that is wider."""
-    like_param = [x.dtype for x, is_like in zip(state, _slots_like_param(rule), strict=True) if is_like]
-    dtype = max((grad.dtype, *like_param), key=lambda dtype: jnp.finfo(dtype).bits)
-    if any(map(jnp.iscomplexobj, (grad, *state))):
-        dtype = jnp.promote_types(dtype, jnp.complex64)
-    return grad if grad.dtype == dtype else grad.astype(dtype)
-
-
 def _plus(x: Array, factor: Any, y: Array | None) -> Array:
     """x + factor * y, stored as x is; x where there is no y."""
     return x if y is None else (x + factor * y).astype(x.dtype)
 
 
-def _number(name: str, value: Any) -> Any:
-    """A float where the number is known, an array where it is traced or may be."""
-    if isinstance(value, (jax.Array, np.ndarray)):
-        return _as_operand(name, value)
-    return _BOUNDS.get(name, _ANY).check(name, value)
-
-
 def _scale(value: Any) -> Any:
     """grad_scale as an operand, since it changes from step to step; 1, the usual value, needs none."""
-    number = _number("grad_scale", value)
-    return number if isinstance(number, float) and number == 1 else _as_operand("grad_scale", number)
-
-
-def _as_operand(name: str, value: Any) -> Array:
-    array = jnp.asarray(value)
-    is_real = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.floating, jnp.integer))
-    if array.shape != () or not is_real:
-        raise ValueError(f"{name} has shape {array.shape} and dtype {array.dtype}, expected one real number")
-    return array.astype(jnp.result_type(float))
+    number = as_number("grad_scale", value)
+    return number if isinstance(number, float) and number == 1 else as_operand("grad_scale", number)
 
 
 def _next_count(count: Any) -> Array:
-    """The count of this step, as the kernels take it: a checkpoint may bring another dtype."""
+    """The count of this step, as the kernels take it: a checkpoint may bring another dtype. None: no rule needs it."""
+    if count is None:
+        return jnp.ones((), jnp.int32)
     if jnp.shape(count) != () or not jnp.issubdtype(jnp.result_type(count), jnp.integer):
         raise ValueError(
             f"state[0].count is {jnp.result_type(count)}{list(jnp.shape(count))}, expected one whole number"

@@ -10,7 +10,9 @@ try:
 except ImportError as error:
     raise ImportError(f'flatstep.torch needs PyTorch: pip install "flatstep[torch]" ({error})') from None
 
+from . import _optimizers
+from ._optimizers import *  # noqa: F403
 from .flat import flatten_parameters
-from .rules import Adam, AdamW, AMSGrad, OptimisticAdam
 
-__all__ = ["AMSGrad", "OptimisticAdam", "Adam", "AdamW", "flatten_parameters"]
+__all__ = ["flatten_parameters"]
+__all__ += _optimizers.__all__

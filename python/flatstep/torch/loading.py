@@ -6,12 +6,11 @@ Used by optimizer.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
-from functools import cache
 from itertools import chain, combinations
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,23 +18,30 @@ from torch.nn.parameter import is_lazy
 
 from .. import _core
 from . import devices
-from .numbers import UNSAID, Group
+from .numbers import Group
 from .plain import count, dtype_name, is_abstract
-
-if TYPE_CHECKING:
-    from .optimizer import FusedOptimizer
+from .schema import UNSAID, Schema
 
 _TOO_MANY = 2**62  # steps, for the count of the compiled core
-_ALL_GROUPS_HAVE = ("lr", "betas", "eps", "weight_decay")  # of Adam and its relatives, in every version of torch
 
 
-def prepare(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+class Destination(NamedTuple):
+    """The optimizer into which a state_dict is loaded."""
+
+    name: str
+    schema: Schema
+    defaults: Group
+    param_groups: Sequence[Group]
+    check_group: Callable[[Group], None]
+
+
+def prepare(into: Destination, state_dict: dict[str, Any]) -> dict[str, Any]:
     """The state and the groups that the optimizer is to have: copies, each beside its parameter.
 
     ValueError or TypeError where the state_dict cannot be taken over.
     """
     _check_form(state_dict)
-    groups = [_group(optimizer, *pair) for pair in _pairs(optimizer, state_dict["param_groups"])]
+    groups = [_group(into, *pair) for pair in _pairs(into, state_dict["param_groups"])]
     by_key = {
         key: (param, group)
         for loaded, group in zip(state_dict["param_groups"], groups, strict=True)
@@ -45,29 +51,29 @@ def prepare(optimizer: FusedOptimizer, state_dict: dict[str, Any]) -> dict[str, 
     for key, own in state_dict["state"].items():
         if key in by_key:
             param, group = by_key[key]
-            state[param] = _prepared(optimizer, key, own, param, group)
+            state[param] = _prepared(into, key, own, param, group)
         else:
             state[key] = own  # of no parameter: a number that a subclass keeps, say
     return {"state": state, "param_groups": groups}
 
 
-def _pairs(optimizer: FusedOptimizer, loaded: Sequence[Group]) -> Iterator[tuple[int, Group, Group]]:
+def _pairs(into: Destination, loaded: Sequence[Group]) -> Iterator[tuple[int, Group, Group]]:
     """The optimizer's groups beside those that are loaded."""
-    if len(loaded) != len(optimizer.param_groups):
+    if len(loaded) != len(into.param_groups):
         raise ValueError("the state_dict has a different number of parameter groups than the optimizer")
-    for index, (own, other) in enumerate(zip(optimizer.param_groups, loaded, strict=True)):
+    for index, (own, other) in enumerate(zip(into.param_groups, loaded, strict=True)):
         if len(own["params"]) != len(other["params"]):
             raise ValueError(f"group {index} of the state_dict doesn't match the size of the optimizer's group")
         yield index, own, other
 
 
-def _group(optimizer: FusedOptimizer, index: int, own: Group, loaded: Group) -> Group:
+def _group(into: Destination, index: int, own: Group, loaded: Group) -> Group:
     """A group as it will be: the optimizer's parameters with the numbers and options that are loaded."""
-    _check_group(optimizer, f"group {index} of the state_dict", loaded)
+    _check_group(into, f"group {index} of the state_dict", loaded)
     kept: Group = {name: own[name] for name in ("params", "param_names") if name in own}
     taken = deepcopy({name: value for name, value in loaded.items() if name != "params"})
-    group = optimizer.filled({**kept, **taken}, optimizer.defaults)
-    optimizer.check_group({**UNSAID, **group})
+    group = into.schema.filled({**kept, **taken}, into.defaults)
+    into.check_group({**UNSAID, **group})
     return group
 
 
@@ -82,61 +88,39 @@ def _check_form(state_dict: dict[str, Any]) -> None:
             raise ValueError(f"group {index} of the state_dict is {group!r}, expected a dict with 'params'")
 
 
-def _check_group(optimizer: FusedOptimizer, what: str, group: Group) -> None:
+def _check_group(into: Destination, what: str, group: Group) -> None:
     """ValueError where the group is of another optimizer, or means something else."""
-    for name, mine, theirs in optimizer.unlike(group):
+    for name, mine, theirs in into.schema.unlike(group, into.defaults):
         raise ValueError(
             f"{what} has {name}={theirs!r}, but this optimizer has {name}={mine!r}, "
             f"under which the state means something else; make the optimizer with {name}={theirs!r}"
         )
-    ours = type(optimizer).__name__
-    missing = [name for name in _expected(optimizer, group) if name not in group]
-    unknown = [name for name in _foreign(optimizer.rules) if name in group and group[name] != UNSAID.get(name)]
+    ours = into.name
+    missing, unknown = into.schema.missing(group), into.schema.unknown(group)
     if missing or unknown:
         lacks = f"lacks {', '.join(missing)}, which {ours} has" if missing else ""
         has = f"has {', '.join(unknown)}, which {ours} does not have" if unknown else ""
         raise ValueError(f"{what} {' and '.join(filter(None, (lacks, has)))}; it was saved by another optimizer")
 
 
-def _expected(optimizer: FusedOptimizer, group: Group) -> Iterator[str]:
-    """The keys that a group of this optimizer has, whichever version of torch or flatstep saved it."""
-    yield from _ALL_GROUPS_HAVE
-    if "foreach" in group:
-        yield "amsgrad"  # older than foreach; torch's NAdam and RAdam have foreach alone
-    for name in _core.hyperparameters(optimizer.rule):
-        if name in optimizer.defaults and name not in UNSAID and name not in _ALL_GROUPS_HAVE:
-            yield name
-
-
-@cache
-def _foreign(rules: tuple[str, ...]) -> tuple[str, ...]:
-    """The numbers that other rules have, and none of these."""
-    own = {name for rule in rules for name in _core.hyperparameters(rule)}
-    others = [name for rule in _core.rules() for name in _core.hyperparameters(rule)]
-    return tuple(name for name in dict.fromkeys(others) if name not in own)
-
-
-def _prepared(optimizer: FusedOptimizer, key: Any, state: Any, param: Tensor, group: Group) -> Any:
+def _prepared(into: Destination, key: Any, state: Any, param: Tensor, group: Group) -> Any:
     what = f"the state of parameter {key!r} in the state_dict"
     if not isinstance(state, dict):
         raise ValueError(f"{what} is a {type(state).__name__}, expected a dict")
     if not state:
         return state
-    slots = optimizer.keys_of(group)
+    slots = into.schema.slots_of(group)
     missing = [name for name in ("step", *slots) if name not in state]
     if missing:
         raise ValueError(
-            f"{what} lacks {missing}, without which {type(optimizer).__name__} cannot go on; it was saved by another "
-            "optimizer"
+            f"{what} lacks {missing}, without which {into.name} cannot go on; it was saved by another optimizer"
         )
-    if unknown := [name for name in optimizer.foreign_keys() if name in state]:
-        raise ValueError(
-            f"{what} has {unknown}, which {type(optimizer).__name__} does not have; it was saved by another optimizer"
-        )
+    if unknown := [name for name in into.schema.foreign_slot_keys() if name in state]:
+        raise ValueError(f"{what} has {unknown}, which {into.name} does not have; it was saved by another optimizer")
     for name in slots:
         _check_slot(state[name], param, f"{name} in {what}")
     ready: dict[str, Any] = {"step": _step(state["step"], param, f"step in {what}")}
-    for name, dtype in _dtypes(optimizer, state, param, group).items():
+    for name, dtype in _dtypes(into, state, param, group).items():
         ready[name] = _copy(state[name], param.device, dtype, f"{name} in {what}")
     extras = {name: _cast(value, param) for name, value in state.items() if name not in ready}
     return {name: ready.get(name, extras.get(name)) for name in state}
@@ -153,19 +137,19 @@ def _cast(value: Any, param: Tensor) -> Any:
     return value
 
 
-def _dtypes(optimizer: FusedOptimizer, state: dict[str, Any], param: Tensor, group: Group) -> dict[str, torch.dtype]:
+def _dtypes(into: Destination, state: dict[str, Any], param: Tensor, group: Group) -> dict[str, torch.dtype]:
     """The dtype that each slot is to have: as few are rounded to what a new state would have as the kernels allow.
 
     torch rounds all of them to the parameter's dtype, which may hold less than what was saved.
     """
-    slots = optimizer.keys_of(group)
-    fresh = {name: (group.get("mu_dtype") if name == "exp_avg" else None) or param.dtype for name in slots}
+    slots = into.schema.slots_of(group)
+    fresh = {name: dtype or param.dtype for name, dtype in slots.items()}
     saved = {name: state[name].dtype for name in slots}
     wide = [name for name in slots if saved[name].is_floating_point and saved[name].itemsize > fresh[name].itemsize]
     own = dtype_name(param.dtype)
     for kept in chain.from_iterable(combinations(wide, size) for size in range(len(wide), 0, -1)):
         dtypes = {name: saved[name] if name in kept else fresh[name] for name in slots}
-        if _core.has_kernel(optimizer.rule_of(group), own, own, [dtype_name(dtype) for dtype in dtypes.values()]):
+        if _core.has_kernel(into.schema.rule_of(group), own, own, [dtype_name(dtype) for dtype in dtypes.values()]):
             return dtypes
     return fresh
 

@@ -1,104 +1,30 @@
-"""The numbers of a parameter group: as torch.optim takes them when a group is made, and as floats for a step.
-
-Used by optimizer.py and rules.py.
-"""
+"""Numbers, truth values and dtypes as torch's users write them. Used by schema.py."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from . import devices
-
 Group = dict[str, Any]
 
-# Options that torch's optimizers do not have, at the values that give torch's behaviour. A group leaves them out then:
-# the distributed checkpoints of torch can be loaded only into groups that have no keys beside torch's.
-UNSAID: Group = {"convention": "torch", "eps_root": 0.0, "nesterov": False, "mu_dtype": None}
-
-# Options that older versions of torch did not have, at the values that torch gives them in older checkpoints.
-LATER_OPTIONS: Group = {
-    "maximize": False,
-    "foreach": None,
-    "capturable": False,
-    "differentiable": False,
-    "fused": None,
-    "decoupled_weight_decay": False,
-}
-
 LARGEST = 2.0**128 - 2.0**104  # that float32 can hold
+_WORDS = ("no", "one", "two", "three")
 _WIDE = (torch.float64, torch.complex128)
-_LABELS = {"b1": "betas[0]", "b2": "betas[1]"}  # what messages call them
 
 
-def check_like_torch(defaults: Group) -> None:
-    """ValueError or TypeError where torch.optim.Adam would not take the optimizer's own numbers."""
-    given = UNSAID | defaults
-    check_types(given)
-    for name in ("lr", "eps", "eps_root", "weight_decay"):
-        _check_bounds(name, given[name], float(given[name]) >= 0, "at least 0")
-    for index, beta in enumerate(given["betas"]):
-        _check_bounds(f"betas[{index}]", beta, 0 <= float(beta) < 1, "at least 0 and below 1")
-    _check_tensors(given)
-
-
-def _check_bounds(name: str, value: Any, is_within: bool, bounds: str) -> None:
-    if not is_within:
-        raise ValueError(f"{name} is {as_number(name, value):g}, expected a number {bounds}")
-
-
-def _check_tensors(group: Group) -> None:
-    """torch.optim keeps tensors of numbers from its foreach form, and betas must be of one kind."""
-    first, second = (isinstance(beta, torch.Tensor) for beta in group["betas"])
-    if first != second:
-        raise ValueError("one of betas is a tensor and the other is not; pass two numbers or two tensors")
-    for name, is_tensor in (("lr", isinstance(group["lr"], torch.Tensor)), ("betas", first)):
-        if is_tensor and group["foreach"] and not group["capturable"]:
-            raise ValueError(f"{name} as a tensor needs capturable=True or foreach=False")
-
-
-def check_types(group: Group) -> None:
-    """TypeError or ValueError where something in a group is not a number at all. Bounds are not looked at."""
-    group = UNSAID | group
-    _two(group["betas"])
-    for name in ("lr", "eps", "eps_root", "weight_decay"):
-        as_number(name, group[name])
-    for index, beta in enumerate(group["betas"]):
-        as_number(f"betas[{index}]", beta)
-    for name in ("maximize", "decoupled_weight_decay"):
-        as_flag(name, group[name])
-    check_dtype("mu_dtype", group["mu_dtype"])
-
-
-def step_numbers(group: Group) -> tuple[Group, Group]:
-    """The numbers of a step by name: as floats, and those on a device, which the host does not read.
-
-    Bounds are not looked at: torch.optim steps with any number, and schedulers move numbers slightly out of bounds.
-    """
-    b1, b2 = _two(group["betas"])
-    given = {"lr": group["lr"], "b1": b1, "b2": b2}
-    on_device = {name: value for name, value in given.items() if type(value) is not float and devices.holds(value)}
-    given |= {"eps": group["eps"], "eps_root": group.get("eps_root", 0.0), "weight_decay": group["weight_decay"]}
-    numbers = {
-        name: value if type(value) is float else 0.0 if name in on_device else as_number(_LABELS.get(name, name), value)
-        for name, value in given.items()
-    }
-    if any(map(LARGEST.__lt__, map(abs, numbers.values()))):
-        _check_ranges(group, numbers)
-    return numbers, on_device
-
-
-def _check_ranges(group: Group, numbers: Group) -> None:
+def check_range(group: Group, numbers: Mapping[str, float], labels: Mapping[str, str]) -> None:
     """ValueError where a finite number is infinite in float32, and not every parameter of the group is wider."""
+    if not any(map(LARGEST.__lt__, map(abs, numbers.values()))):
+        return
     if all(param.dtype in _WIDE for param in group["params"]):
         return
     for name, number in numbers.items():
         if LARGEST < abs(number) < float("inf"):
-            label = _LABELS.get(name, name)
             raise ValueError(
-                f"{label} is {number:g}, infinite in float32, in which the group's parameters are stepped; the limit "
-                f"is {LARGEST:g}"
+                f"{labels[name]} is {number:g}, infinite in float32, in which the group's parameters are stepped; the "
+                f"limit is {LARGEST:g}"
             )
 
 
@@ -137,11 +63,14 @@ def check_dtype(name: str, dtype: Any) -> torch.dtype | None:
     return dtype
 
 
-def _two(betas: Any) -> tuple[Any, Any]:
+def several(name: str, values: Any, length: int) -> tuple[Any, ...]:
+    """As many numbers as there should be. TypeError or ValueError in terms of their name where it is something else."""
+    if type(values) is tuple and len(values) == length:
+        return values
     try:
-        first, second = betas
+        found = tuple(values)
     except TypeError:
-        raise TypeError(f"betas is {betas!r}, expected two numbers") from None
-    except ValueError:
-        raise ValueError(f"betas is {betas!r}, expected two numbers") from None
-    return first, second
+        raise TypeError(f"{name} is {values!r}, expected {_WORDS[length]} numbers") from None
+    if len(found) != length:
+        raise ValueError(f"{name} is {values!r}, expected {_WORDS[length]} numbers")
+    return found

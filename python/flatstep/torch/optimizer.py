@@ -1,30 +1,25 @@
-"""FusedOptimizer: a torch.optim.Optimizer that steps by one call of the compiled core. Base of those in rules.py."""
+"""FusedOptimizer: a torch.optim.Optimizer that steps by one call of the core. Base of those in _optimizers.py."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from functools import cache, partial, wraps
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch._compile import _disable_dynamo
 
 from .. import _core
+from .._rules import Declaration
 from . import devices, loading, scaling
 from .flat import FlatParameter
-from .numbers import LATER_OPTIONS, UNSAID, Group, as_flag, check_like_torch, check_types, step_numbers
+from .numbers import Group
 from .plain import dtype_name
+from .schema import UNSAID, Schema
 from .stand_ins import Call, StandIns
 
-# What torch calls the slots.
-KEYS = {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq", "previous": "previous"}
-
-_hyperparameters = cache(_core.hyperparameters)
 _slots = cache(_core.slots)
 _has_kernel = cache(lambda rule, param, state: _core.has_kernel(rule, param, param, list(state)))
-
-_CONVENTION = {"convention": UNSAID["convention"]}
 
 Work = tuple[list[Any], tuple[Any, ...], int]
 """Parameters of a group, the row of their numbers, and which of the optimizer's rules steps them."""
@@ -33,6 +28,9 @@ Work = tuple[list[Any], tuple[Any, ...], int]
 class FusedOptimizer(torch.optim.Optimizer):
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in flatstep.torch."""
 
+    _declaration: ClassVar[Declaration]
+    _schema: ClassVar[Schema]
+
     grad_scale: torch.Tensor | None  # torch.amp.GradScaler sets both for a step, multiplied with a scale that is there
     found_inf: torch.Tensor | None
 
@@ -40,15 +38,17 @@ class FusedOptimizer(torch.optim.Optimizer):
     _makers: list[object]
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if "_declaration" in vars(cls):
+            cls._schema = Schema(cls._declaration)
+
     def __init__(self, params: Any, defaults: Group) -> None:
-        check_like_torch(defaults)
-        if defaults["fused"] and (defaults["foreach"] or defaults["differentiable"]):
+        self._schema.check_defaults(defaults)
+        if defaults.get("fused") and (defaults["foreach"] or defaults["differentiable"]):
             other = "foreach" if defaults["foreach"] else "differentiable"
             raise RuntimeError(f"`fused` and `{other}` cannot be `True` together; every step here is fused")
         super().__init__(params, defaults)
-        for name, number in self._own_numbers(self.defaults).items():
-            if not math.isfinite(number):
-                raise ValueError(f"{name} is {number}, expected a finite number")
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -60,7 +60,9 @@ class FusedOptimizer(torch.optim.Optimizer):
         """
         if self._unscales is not None:
             return self._unscales
-        return bool(self.defaults["fused"]) and not any(getattr(p, "_fsdp_flattened", False) for p in self._params())
+        return bool(self.defaults.get("fused")) and not any(
+            getattr(p, "_fsdp_flattened", False) for p in self._params()
+        )
 
     @_step_supports_amp_scaling.setter
     def _step_supports_amp_scaling(self, value: bool) -> None:
@@ -70,32 +72,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         return (param for group in self.param_groups for param in group["params"])
 
     @property
-    def rules(self) -> tuple[str, ...]:
-        """The names, in the catalogue, of the rules that a group may choose by its options."""
-        raise NotImplementedError
-
-    def rule_of(self, group: Group) -> str:
-        """The rule that a group's options choose."""
-        return self.rules[0]
-
-    @property
     def rule(self) -> str:
         """The rule of groups that choose none."""
-        return self.rule_of(self.defaults)
+        return self._schema.rule_of(self.defaults)
 
     @property
     def state_keys(self) -> list[str]:
         """The keys of a parameter's state, but for ``step``, in groups that choose no rule."""
-        return self.keys_of(self.defaults)
-
-    def keys_of(self, group: Group) -> list[str]:
-        """The keys of a parameter's state in a group, but for ``step``."""
-        return [KEYS[slot] for slot in _slots(self.rule_of(group))]
-
-    def foreign_keys(self) -> list[str]:
-        """Those that the states of other optimizers have, and no state of this one."""
-        own = {slot for rule in self.rules for slot in _slots(rule)}
-        return [key for slot, key in KEYS.items() if slot not in own]
+        return self._schema.slot_keys(self.rule)
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch.optim.Optimizer.add_param_group.
@@ -108,7 +92,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         group = self.param_groups[-1]
         try:
             self._check_capturable(group)
-            self.check_group(group)
+            self._check_group(group)
         except BaseException:
             self.param_groups.pop()
             raise
@@ -123,12 +107,12 @@ class FusedOptimizer(torch.optim.Optimizer):
             why = devices.refusal(elsewhere[0]) or "is on the CPU"
             raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
 
-    def check_group(self, group: Group) -> None:
+    def _check_group(self, group: Group) -> None:
         """TypeError or ValueError where a group could not be stepped."""
-        check_types(group)
+        self._schema.check_types(group)
         self._row(group, 1.0)
         for dtype in {param.dtype for param in group["params"]}:
-            self._check_mu_dtype(group["mu_dtype"], dtype, self.rule_of(group))
+            self._check_mu_dtype(group.get("mu_dtype"), dtype, self._schema.rule_of(group))
 
     @staticmethod
     def _check_mu_dtype(mu_dtype: torch.dtype | None, dtype: torch.dtype, rule: str) -> None:
@@ -147,19 +131,11 @@ class FusedOptimizer(torch.optim.Optimizer):
         """ValueError where a group asks for what a step would not do."""
         if group["differentiable"]:
             raise ValueError("differentiable=True needs a step that autograd can follow; use torch.optim for it")
-        for name, mine, theirs in self.unlike(group):
+        for name, mine, theirs in self._schema.unlike(group, self.defaults):
             raise ValueError(
                 f"a parameter group has {name}={theirs!r}, but the optimizer has {name}={mine!r}; "
                 "all groups must agree, or need two optimizers"
             )
-
-    def unlike(self, group: Group) -> Iterator[tuple[str, Any, Any]]:
-        """The options in which a group differs from the optimizer, though all must share them: name, ours, theirs."""
-        shared = _CONVENTION if len(self.rules) > 1 else {"amsgrad": False, **_CONVENTION}
-        for name, otherwise in shared.items():
-            mine, theirs = self.defaults.get(name, otherwise), group.get(name, otherwise)
-            if mine != theirs:
-                yield name, mine, theirs
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Updates every parameter that has a gradient, in place.
@@ -203,8 +179,9 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _update(self, grad_scale: float, scalings: list[scaling.OnDevice], completion: list[Call]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
+        schema = self._schema
         groups = [
-            (list(group["params"]), self._row(group, grad_scale), self.rules.index(self.rule_of(group)))
+            (list(group["params"]), self._row(group, grad_scale), schema.rules.index(schema.rule_of(group)))
             for group in self.param_groups
         ]
         stepper, exclusive = self._stepper()
@@ -273,23 +250,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         for position in wanting:
             param, index = everything[position]
             group = self.param_groups[index]
-            stand_ins.add(position, param, self.keys_of(group), group.get("mu_dtype"))
+            stand_ins.add(position, param, self._schema.slots_of(group))
         stand_ins.check_overlap([param for param, _ in everything])
         return stand_ins
 
     def _row(self, group: Group, grad_scale: float) -> tuple[Any, ...]:
-        """The numbers of a group's step, in the core's order; the count comes from each parameter's state."""
-        if group["differentiable"] or "convention" in group or group["amsgrad"] != self.defaults["amsgrad"]:
-            self._check_modes(group)
-        numbers, on_device = step_numbers(group)
-        numbers = {**numbers, **self._own_numbers(group), **on_device}
-        decoupled = as_flag("decoupled_weight_decay", group["decoupled_weight_decay"])
-        common = grad_scale, numbers["weight_decay"], decoupled, as_flag("maximize", group["maximize"])
-        return 0, numbers["lr"], *common, *[numbers[name] for name in _hyperparameters(self.rule_of(group))]
-
-    def _own_numbers(self, group: Group) -> dict[str, float]:
-        """The rule's own numbers."""
-        raise NotImplementedError
+        """The numbers of a group's step, in the core's order."""
+        self._check_modes(group)
+        return self._schema.row(group, grad_scale)
 
     def _namer(self, groups: list[Any]) -> Callable[[int], str]:
         """Names a parameter by its position, counted over all groups of parameters."""
@@ -312,7 +280,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._makers = makers
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = torch.Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
-            rules = [(rule, ["step", *[KEYS[slot] for slot in _slots(rule)]]) for rule in self.rules]
+            rules = [(rule, ["step", *self._schema.slot_keys(rule)]) for rule in self._schema.rules]
             exclusive = self.__dict__.setdefault("_exclusive", _core.Exclusive())  # one, also for two threads at once
             self._made = _core.TorchStepper(rules, plain_types, exchange_api, makers), exclusive
         return self._made
@@ -344,21 +312,17 @@ class FusedOptimizer(torch.optim.Optimizer):
         for pre_hook in list(self._optimizer_load_state_dict_pre_hooks.values()):
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
-        self.__setstate__(loading.prepare(self, state_dict))
+        name, groups = type(self).__name__, self.param_groups
+        into = loading.Destination(name, self._schema, self.defaults, groups, self._check_group)
+        self.__setstate__(loading.prepare(into, state_dict))
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
-
-    def filled(self, group: Group, defaults: Group) -> Group:
-        """A group, perhaps of an older version, with the options that it lacks; torch's as torch fills them in."""
-        amsgrad = {"amsgrad": False} if len(self.rules) > 1 else {}
-        own = {name: value for name, value in defaults.items() if name not in UNSAID}
-        return {**own, **LATER_OPTIONS, **amsgrad, **group}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
         defaults = state.get("defaults") or self.defaults
         for group in state["param_groups"]:
-            group.update(self.filled(group, defaults))
+            group.update(self._schema.filled(group, defaults))
         super().__setstate__(state)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,14 @@ Call = tuple[Any, ...]
 """A function and its arguments."""
 
 
-def new_state(param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> State:
-    """The state of a parameter before its first step, in the dtypes that torch would use; exp_avg in mu_dtype."""
+Slots = Mapping[str, torch.dtype | None]
+"""The keys of a parameter's state, but for ``step``, and the dtype of each; None: the parameter's."""
+
+
+def new_state(param: Tensor, slots: Slots) -> State:
+    """The state of a parameter before its first step."""
     state: State = {"step": count(0, param)}
-    for key in keys:
-        dtype = mu_dtype if key == "exp_avg" else None
+    for key, dtype in slots.items():
         state[key] = torch.zeros_like(param, dtype=dtype, memory_format=torch.preserve_format)
     return state
 
@@ -45,41 +48,41 @@ class StandIns:
         self._placed: list[Tensor] = []  # parameters whose state was empty before
         self.tensors: dict[int, tuple[Tensor, ...] | None] = {}
 
-    def add(self, position: int, param: Tensor, keys: list[str], mu_dtype: torch.dtype | None) -> None:
+    def add(self, position: int, param: Tensor, slots: Slots) -> None:
         """Prepares one parameter; TypeError, ValueError or RuntimeError where it cannot be stepped at all."""
         what = f"param {self._name(position)}"
         assert param.grad is not None
         if param in self._new_states:
             raise _core.Repeated
         if is_abstract(param):
-            self._count_only(position, param, self._state(param, keys, mu_dtype, what))
+            self._count_only(position, param, self._state(param, slots, what))
             return
         of_grad = f"grad of {self._name(position)}"
         grad = real(resolved(plain(_placed_like(param.grad, param, of_grad), of_grad)))
         whole = plain(param, what)
-        state = self._state(param, keys, mu_dtype, what)
+        state = self._state(param, slots, what)
         own = self._dense(self._written(whole, what), what)
         if own.data_ptr() != whole.data_ptr():
             self._copied[position] = whole
         counter = self._counter(state, position, param)
-        slots = [self._slot(state[key], param, own, f"state {key} of {what}") for key in keys]
-        self.tensors[position] = (own, grad, counter, *slots)
+        placed = [self._slot(state[key], param, own, f"state {key} of {what}") for key in slots]
+        self.tensors[position] = (own, grad, counter, *placed)
 
     def _slot(self, slot: Tensor, param: Tensor, own: Tensor, what: str) -> Tensor:
         return self._like(self._part(slot, param, what), own, what)
 
-    def _state(self, param: Tensor, keys: list[str], mu_dtype: torch.dtype | None, what: str) -> State:
+    def _state(self, param: Tensor, slots: Slots, what: str) -> State:
         """What the state of a parameter will be: a copy of the dict, or a new one."""
         known = self._states.get(param, {})
         if not isinstance(known, dict):
             raise TypeError(f"{what} has a {type(known).__name__} as its state, expected a dict")
         if not known and devices.is_capturing(param.device):
             raise RuntimeError(f"{what} has no state yet, and a graph would make it again; step once before capturing")
-        state = self._new_states[param] = dict(known or new_state(param, keys, mu_dtype))
-        missing = [key for key in ("step", *keys) if key not in state]
+        state = self._new_states[param] = dict(known or new_state(param, slots))
+        missing = [key for key in ("step", *slots) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
-        for key in keys:
+        for key in slots:
             if not isinstance(state[key], Tensor):
                 raise TypeError(f"state {key} of {what} is a {type(state[key]).__name__}, expected a torch.Tensor")
         return state

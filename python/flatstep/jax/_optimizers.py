@@ -1,24 +1,24 @@
-"""The optimizers: optax's names, signatures and defaults, with what the core adds by keyword."""
+"""The optimizers for JAX: one function each.
+
+Written by ``python -m flatstep._rules``: change the declarations in flatstep/_rules, not this file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Literal
 
-import optax
+from numpy.typing import DTypeLike
 
-from .transformation import (
-    Decay,
-    FusedTransformation,
-    PyTree,
-    ScalarOrSchedule,
-    Settings,
-    checked_dtype,
-    checked_flag,
-    make,
-)
+from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
+from .settings import Mask, Number, ScalarOrSchedule
+from .transformation import FusedTransformation, make
 
-Number = Any  # a float, or an array of no axes, which may be traced
+__all__ = [
+    "amsgrad",
+    "optimistic_adam_v2",
+    "adam",
+    "adamw",
+]
 
 
 def amsgrad(
@@ -27,11 +27,11 @@ def amsgrad(
     b2: Number = 0.999,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     bias_correction_mu: bool = True,
     bias_correction_nu: bool = True,
     *,
-    convention: str = "optax",
+    convention: Literal["optax", "torch"] = "optax",
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
@@ -40,9 +40,17 @@ def amsgrad(
 
     .. math::
         \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
-        \nu_{max} &\leftarrow \max(\nu_{max}, \nu / (1 - b_2^t)) \\
+        \nu_{max} &\leftarrow \max(\nu_{max}, \mathit{before} \cdot \nu) \\
         p &\leftarrow p - \mathit{lr} \cdot \frac{\mu}{1 - b_1^t} \Big/
-            \left(\sqrt{\nu_{max} + \epsilon_{root}} + \epsilon\right)
+            \left(\sqrt{\mathit{after} \cdot \nu_{max} + \epsilon_{root}} + \epsilon\right)
+
+    where t counts the parameter's updates from 1. Three conventions are in use for the bias of nu:
+
+    - ``"optax"``: before = 1 / (1 - b2^t), after = 1.
+    - ``"torch"``: before = 1, after = 1 / (1 - b2^t), as ``torch.optim.Adam(amsgrad=True)``.
+    - ``"paper"``: before = after = 1, and mu's bias is not corrected either.
+
+    Their weights differ after a few hundred steps, and so does the meaning of the largest nu in the state.
 
     Args:
         learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
@@ -50,13 +58,14 @@ def amsgrad(
         b2: decay rate of the second moment, in [0, 1). Default 0.999.
         eps: added to the denominator, at least 0. Default 1e-8.
         eps_root: added under the square root, at least 0. Default 0.0.
-        mu_dtype: dtype in which mu is stored. Default None: the parameter's.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
         bias_correction_mu: whether to divide mu by 1 - b1^t. Default True.
-        bias_correction_nu: whether nu's bias is corrected. With both False this is the paper's AMSGrad. Default True.
-        convention: ``"optax"`` corrects nu before the maximum, ``"torch"`` after it; nu_max then holds the largest
-            uncorrected nu. Default "optax".
+        bias_correction_nu: whether to correct nu's bias. With both False this is the paper's AMSGrad. Default True.
+        convention: ``"optax"`` corrects nu before the maximum, ``"torch"`` after it; the paper's is
+            bias_correction_mu=False, bias_correction_nu=False. Default "optax".
         weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
-        decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
         maximize: whether to ascend. Default False.
 
     Returns:
@@ -80,22 +89,23 @@ def amsgrad(
     References:
         Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", ICLR 2018; ``optax.amsgrad``.
     """
-    if convention not in ("optax", "torch"):
-        also = "; the paper's is bias_correction_mu=False, bias_correction_nu=False" if convention == "paper" else ""
-        raise ValueError(f"convention is {convention!r}, expected 'optax' or 'torch'{also}")
-    correct_nu = checked_flag("bias_correction_nu", bias_correction_nu)
-    hyperparameters = dict(
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        correct_mu=float(checked_flag("bias_correction_mu", bias_correction_mu)),
-        correct_nu_before=float(correct_nu and convention == "optax"),
-        correct_nu_after=float(correct_nu and convention == "torch"),
+    return make(
+        AMSGRAD,
+        dict(
+            learning_rate=learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            mu_dtype=mu_dtype,
+            bias_correction_mu=bias_correction_mu,
+            bias_correction_nu=bias_correction_nu,
+            convention=convention,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
     )
-    decay = _decay(weight_decay, decoupled_weight_decay)
-    settings = Settings("amsgrad", learning_rate, hyperparameters, decay, checked_flag("maximize", maximize))
-    return make(settings, optax.amsgrad(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype)))
 
 
 def optimistic_adam_v2(
@@ -107,7 +117,7 @@ def optimistic_adam_v2(
     b2: Number = 0.999,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     nesterov: bool = True,
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
@@ -116,23 +126,28 @@ def optimistic_adam_v2(
     r"""Optimistic Adam, as ``optax.optimistic_adam_v2`` defines it, in one pass over memory: for GANs and other games.
 
     .. math::
-        r_t &= \hat\mu_t \Big/ \left(\sqrt{\nu_t / (1 - b_2^t) + \epsilon_{root}} + \epsilon\right) \\
-        p &\leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) r_t - \beta r_{t-1}\right)
+        \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
+        r &\leftarrow \hat\mu \Big/ \left(\sqrt{\nu / (1 - b_2^t) + \epsilon_{root}} + \epsilon\right) \\
+        p &\leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) r - \beta\, r_{previous}\right)
 
-    with Adam's moments and Nesterov's momentum as in :func:`adam`; the first step takes :math:`\alpha r_1`.
+    where t counts the parameter's updates from 1; at the first one, which has no previous direction,
+    :math:`p \leftarrow p - \mathit{lr} \cdot \alpha r`. With Nesterov's momentum, the default,
+    :math:`\hat\mu = b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`, else
+    :math:`\mu / (1 - b_1^t)`.
 
     Args:
         learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
         alpha: weight of the direction. A number or a traced scalar, like all numbers here. Default 1.0.
-        beta: weight of its change. Default 1.0.
+        beta: weight of the direction's change, the optimism. Default 1.0.
         b1: decay rate of the first moment, in [0, 1). Default 0.9.
         b2: decay rate of the second moment, in [0, 1). Default 0.999.
         eps: added to the denominator, at least 0. Default 1e-8.
         eps_root: added under the square root, at least 0. Default 0.0.
-        mu_dtype: dtype in which mu is stored. Default None: the parameter's.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default True.
-        weight_decay: strength of weight decay, at least 0. Default None: none.
-        decoupled_weight_decay: whether weight decay bypasses the moments. Default False.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
         maximize: whether to ascend. Default False.
 
     Returns:
@@ -154,20 +169,25 @@ def optimistic_adam_v2(
         True
 
     References:
-        Daskalakis et al., "Training GANs with Optimism", ICLR 2018; ``optax.optimistic_adam_v2``.
+        Daskalakis, Ilyas, Syrgkanis and Zeng, "Training GANs with Optimism", ICLR 2018; ``optax.optimistic_adam_v2``.
     """
-    hyperparameters = dict(
-        alpha=alpha,
-        beta=beta,
-        b1=b1,
-        b2=b2,
-        eps=eps,
-        eps_root=eps_root,
-        nesterov=float(checked_flag("nesterov", nesterov)),
+    return make(
+        OPTIMISTIC_ADAM,
+        dict(
+            learning_rate=learning_rate,
+            alpha=alpha,
+            beta=beta,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            mu_dtype=mu_dtype,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
     )
-    decay = _decay(weight_decay, decoupled_weight_decay)
-    settings = Settings("optimistic_adam", learning_rate, hyperparameters, decay, checked_flag("maximize", maximize))
-    return make(settings, optax.optimistic_adam_v2(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype)))
 
 
 def adam(
@@ -176,7 +196,7 @@ def adam(
     b2: Number = 0.999,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     *,
     nesterov: bool = False,
     weight_decay: Number | None = None,
@@ -190,7 +210,7 @@ def adam(
         p &\leftarrow p - \mathit{lr} \cdot \hat\mu \Big/
             \left(\sqrt{\nu / (1 - b_2^t) + \epsilon_{root}} + \epsilon\right)
 
-    where :math:`\hat\mu = \mu / (1 - b_1^t)`, or with Nesterov's momentum
+    where t counts the parameter's updates from 1, and :math:`\hat\mu = \mu / (1 - b_1^t)`, or with Nesterov's momentum
     :math:`b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`.
 
     Args:
@@ -199,10 +219,11 @@ def adam(
         b2: decay rate of the second moment, in [0, 1). Default 0.999.
         eps: added to the denominator, at least 0. Default 1e-8.
         eps_root: added under the square root, at least 0. Default 0.0.
-        mu_dtype: dtype in which mu is stored. Default None: the parameter's.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
         nesterov: whether to use Nesterov's momentum. Default False.
         weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
-        decoupled_weight_decay: whether that product is added to what learning_rate multiplies instead. Default False.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
         maximize: whether to ascend. Default False.
 
     Returns:
@@ -222,11 +243,21 @@ def adam(
     References:
         Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015; ``optax.adam``.
     """
-    decay = _decay(weight_decay, decoupled_weight_decay)
-    settings = Settings(
-        "adam", learning_rate, _adam(b1, b2, eps, eps_root, nesterov), decay, checked_flag("maximize", maximize)
+    return make(
+        ADAM,
+        dict(
+            learning_rate=learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            mu_dtype=mu_dtype,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
     )
-    return make(settings, optax.adam(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype)))
 
 
 def adamw(
@@ -235,9 +266,9 @@ def adamw(
     b2: Number = 0.999,
     eps: Number = 1e-8,
     eps_root: Number = 0.0,
-    mu_dtype: Any = None,
+    mu_dtype: DTypeLike | None = None,
     weight_decay: ScalarOrSchedule = 1e-4,
-    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    mask: Mask | None = None,
     *,
     nesterov: bool = False,
     maximize: bool = False,
@@ -246,15 +277,15 @@ def adamw(
 
     .. math:: p \leftarrow p - \mathit{lr} \cdot (r + \mathit{weight\_decay} \cdot p)
 
-    where :math:`\mathit{lr} \cdot r` is the step of :func:`adam`.
+    where :math:`\mathit{lr} \cdot r` is the step of Adam.
 
     Args:
-        learning_rate: as for :func:`adam`, like all arguments here.
-        b1: decay rate of the first moment. Default 0.9.
-        b2: decay rate of the second moment. Default 0.999.
-        eps: added to the denominator. Default 1e-8.
-        eps_root: added under the square root. Default 0.0.
-        mu_dtype: dtype in which mu is stored. Default None: the parameter's.
+        learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
+        b1: decay rate of the first moment, in [0, 1). A number or a traced scalar, like all numbers here. Default 0.9.
+        b2: decay rate of the second moment, in [0, 1). Default 0.999.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
         weight_decay: strength of weight decay, at least 0: a number, a schedule, or a traced scalar. Default 1e-4.
         mask: which weights decay: a tree of bools like params or a prefix of it, or a function that makes one from
             params. Default None: all.
@@ -278,20 +309,22 @@ def adamw(
     References:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", ICLR 2019; ``optax.adamw``.
     """
-    decay = Decay(weight_decay, True, mask, has_state=True)
-    settings = Settings(
-        "adam", learning_rate, _adam(b1, b2, eps, eps_root, nesterov), decay, checked_flag("maximize", maximize)
-    )
     return make(
-        settings,
-        optax.adamw(learning_rate, mu_dtype=checked_dtype("mu_dtype", mu_dtype), weight_decay=weight_decay, mask=mask),
+        ADAMW,
+        dict(
+            learning_rate=learning_rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            mu_dtype=mu_dtype,
+            weight_decay=weight_decay,
+            mask=mask,
+            nesterov=nesterov,
+            maximize=maximize,
+        ),
     )
 
 
-def _decay(strength: Number | None, decoupled: bool) -> Decay:
-    # The default is not 0.0: optax.inject_hyperparams would keep it in its state, which then is not that of optax.adam.
-    return Decay(0.0 if strength is None else strength, checked_flag("decoupled_weight_decay", decoupled))
-
-
-def _adam(b1: Number, b2: Number, eps: Number, eps_root: Number, nesterov: bool) -> dict[str, Any]:
-    return dict(b1=b1, b2=b2, eps=eps, eps_root=eps_root, nesterov=float(checked_flag("nesterov", nesterov)))
+for _function in (amsgrad, optimistic_adam_v2, adam, adamw):
+    _function.__module__ = "flatstep.jax"

@@ -1,0 +1,32 @@
+"""All optimizers, declared: one file each. The front ends read them, and ``python -m flatstep._rules`` writes the
+public classes and functions from them. For the package's own use.
+"""
+
+from .adam import ADAM, ADAMW
+from .amsgrad import AMSGRAD
+from .common import LEARNING_RATE
+from .declaration import DECAY_STATE, RATE_STATE, Arguments, Declaration, Jax, Number, Option, Part, Torch
+from .optimistic_adam import OPTIMISTIC_ADAM
+from .optimistic_gradient_descent import OPTIMISTIC_GRADIENT_DESCENT
+
+OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, ADAM, ADAMW, OPTIMISTIC_GRADIENT_DESCENT)
+"""In the order of the documentation; a class stands behind that from which it is derived."""
+
+__all__ = [
+    "ADAM",
+    "ADAMW",
+    "AMSGRAD",
+    "DECAY_STATE",
+    "LEARNING_RATE",
+    "OPTIMISTIC_ADAM",
+    "OPTIMISTIC_GRADIENT_DESCENT",
+    "OPTIMIZERS",
+    "RATE_STATE",
+    "Arguments",
+    "Declaration",
+    "Jax",
+    "Number",
+    "Option",
+    "Part",
+    "Torch",
+]

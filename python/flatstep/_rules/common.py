@@ -1,0 +1,55 @@
+"""Arguments that several optimizers have, and what the front ends call them. For the declarations beside this file."""
+
+from __future__ import annotations
+
+from .declaration import Number, Option
+
+ALPHA = Number(name="alpha", default=1.0, meaning="weight of the direction")
+BETA = Number(name="beta", default=1.0, meaning="weight of the direction's change, the optimism")
+B1 = Number(name="b1", default=0.9, meaning="decay rate of the first moment", at_least=0, below=1)
+B2 = Number(name="b2", default=0.999, meaning="decay rate of the second moment", at_least=0, below=1)
+EPS = Number(name="eps", default=1e-8, meaning="added to the denominator", at_least=0)
+EPS_ROOT = Number(name="eps_root", default=0.0, meaning="added under the square root", at_least=0)
+LEARNING_RATE = Number(name="learning_rate", default=None, meaning="step size", at_least=0, per_leaf=True)
+WEIGHT_DECAY = Number(
+    name="weight_decay",
+    default=0.0,
+    meaning="strength of weight decay",
+    more="p times it is added to the gradient",
+    at_least=0,
+    per_leaf=True,
+)
+
+MU_DTYPE = Option(
+    name="mu_dtype",
+    default=None,
+    meaning="dtype in which mu is stored",
+    more="bfloat16 halves it for float32 parameters",
+    if_none="the parameter's",
+    is_dtype=True,
+)
+DECOUPLED = Option(
+    name="decoupled_weight_decay",
+    default=False,
+    meaning="whether weight decay is added to what the learning rate multiplies, as in AdamW, and not to the gradient",
+)
+MAXIMIZE = Option(name="maximize", default=False, meaning="whether to ascend")
+
+ALL_HAVE = (WEIGHT_DECAY, DECOUPLED, MAXIMIZE)
+"""The last arguments of every optimizer."""
+
+
+def nesterov(default: bool) -> Option:
+    """Whether Adam's momentum is Nesterov's."""
+    return Option(name="nesterov", default=default, meaning="whether to use Nesterov's momentum")
+
+
+# torch's own options, by keyword in every class of flatstep.torch.
+TORCH_MODES = "foreach=None, maximize=False, capturable=False, differentiable=False, fused=None"
+TORCH_ADAM_NAMES = {"learning_rate": "lr", "b1": "betas[0]", "b2": "betas[1]"}
+TORCH_ADAM_KEYS = {"mu": "exp_avg", "nu": "exp_avg_sq"}
+TORCH_ADAM_UNSAID = {"eps_root": 0.0, "nesterov": False, "mu_dtype": None}
+
+# What optax's functions lack, by keyword. The default of weight_decay is no number: optax.inject_hyperparams would keep
+# one in its state, which then would not be that of optax's function.
+JAX_MORE = "weight_decay=None, decoupled_weight_decay=False, maximize=False"
