@@ -91,6 +91,7 @@ def test_demo_fails_where_the_game_goes_otherwise(demo, tmp_path, monkeypatch, c
     assert "✗" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["missing/curves.png", "."])
 def test_an_output_that_cannot_be_written_is_noticed_first(demo, tmp_path, monkeypatch, output):
     monkeypatch.chdir(tmp_path)

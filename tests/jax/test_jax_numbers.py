@@ -495,6 +495,7 @@ def theirs(name, **settings):
     return getattr(optax, name)(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: "-".join([row[0], *row[1]]))
 def test_same_as_optax(row, x64):
     """Parameters and state in float64, after every step; update, which has a mask of its own, too."""
@@ -521,6 +522,7 @@ def test_a_schedule_of_weight_decay_by_hand(peer, x64):
     np.testing.assert_allclose(seen[:, 0], expected[1:], rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", JAX)
 def test_float32_is_nearer_the_truth_than_optax(name):
     """Not in every moment, but in the parameters at the end."""

@@ -291,6 +291,7 @@ def test_a_scale_is_rounded_once():
         assert_close(jax.jit(functools.partial(opt.step, grad_scale=scale))(params, state, grads), expected)
 
 
+@pytest.mark.slow
 def test_a_thousand_leaves():
     """Few to a call, which is what keeps compilation short; the bits are those of one leaf."""
     opt, rng = front.amsgrad(1e-2), np.random.default_rng(0)

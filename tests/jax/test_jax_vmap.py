@@ -74,6 +74,7 @@ def test_members_with_rates_of_their_own(name, dtype):
         same_bits(entry(made, i), alone[i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "axes",
     [(0, 0, 0, None), (0, 0, None, 0), (0, None, 0, 0), (None, 0, 0, 0), (None, None, 0, None), (None, None, None, 0)],

@@ -117,6 +117,7 @@ def test_in_a_scan(wrapper):
     close(train_in_a_scan(opt, params, of_loss), jax.tree.map(lambda *steps: jnp.stack(steps), *every))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["amsgrad", "optimistic_adam_v2"])
 @pytest.mark.parametrize("wrapper", ["apply_if_finite", "MultiSteps that skips"])
 def test_steps_that_are_skipped(wrapper, rule):
