@@ -13,7 +13,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from flatstep.outputs import check_writable
+from flatstep._outputs import check_writable
 
 from .beside import measure_beside_numpy, show_beside_numpy
 from .cases import Case, cases

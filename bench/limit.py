@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from flatstep import _core
-from flatstep.arrays import aligned_zeros
+from flatstep._arrays import aligned_zeros
 
 from .contender import Contender, Task
 from .layouts import cost

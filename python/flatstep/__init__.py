@@ -1,10 +1,10 @@
 """Fused optimizer steps: in place, in one pass over memory, with the same bits on every processor."""
 
 from . import _optimizers
+from ._flat import flatten
+from ._optimizer import Optimizer
 from ._optimizers import *  # noqa: F403
-from .flat import flatten
-from .optimizer import Optimizer
-from .runtime import __version__, get_num_threads, set_num_threads, targets
+from ._runtime import __version__, get_num_threads, set_num_threads, targets
 
 __all__ = [
     "Optimizer",

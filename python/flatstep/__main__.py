@@ -128,7 +128,7 @@ def _gan(arguments: argparse.Namespace) -> int:
     _require_extra("gan", {"matplotlib": "matplotlib", "rich": "rich", "torch": "torch"}, extra="demo,torch")
     _require_target()
     from . import gan
-    from .outputs import check_writable
+    from ._outputs import check_writable
 
     output: Path = arguments.output
     try:
@@ -178,8 +178,8 @@ def _bench_read(arguments: argparse.Namespace) -> int:
 def _bench_bindings(arguments: argparse.Namespace) -> int:
     _refuse_options(arguments)
     _require_extra("bench bindings", {"rich": "rich", "matplotlib": "matplotlib"}, extra="bench-bindings")
+    from ._outputs import check_writable
     from .bench import command
-    from .outputs import check_writable
 
     output: Path | None = arguments.json
     if output is not None:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from numpy.typing import DTypeLike
 
+from ._numbers import Number, Option, PerLeaf, Scalar
+from ._optimizer import Optimizer
 from ._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_GRADIENT_DESCENT
-from .numbers import Number, Option, PerLeaf, Scalar
-from .optimizer import Optimizer
 
 __all__ = [
     "AMSGrad",

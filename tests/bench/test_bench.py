@@ -43,7 +43,7 @@ from flatstep.bench.runner import Plan, run
 from rich.console import Console
 
 from flatstep.__main__ import main
-from flatstep.trees import Tree
+from flatstep._trees import Tree
 
 HERE = [name for name, front_end in FRONT_ENDS.items() if front_end.is_here]
 

@@ -24,7 +24,7 @@ PLATFORM = "cuda"
 
 def has_device() -> bool:
     try:
-        return len(jax.devices(PLATFORM)) > 0 and front.versions.device_module() is not None
+        return len(jax.devices(PLATFORM)) > 0 and front._versions.device_module() is not None
     except RuntimeError:
         return False
 

@@ -12,7 +12,7 @@ import pytest
 import flatstep
 import stand_in
 from cases import CASES, DEFAULTS, assert_same_bits, numbers
-from flatstep.device_arrays import DeviceArray
+from flatstep._device_arrays import DeviceArray
 from foreign import CUDA, CUDA_MANAGED, LEGACY_STREAM, Array, from_dlpack
 
 pytestmark = pytest.mark.stand_in

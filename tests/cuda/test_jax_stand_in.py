@@ -37,7 +37,7 @@ from test_jax_vmap import *  # noqa: E402, F403
 import flatstep.jax as front  # noqa: E402
 import stand_in  # noqa: E402
 from flatstep import _core  # noqa: E402
-from flatstep.jax import call  # noqa: E402
+from flatstep.jax import _call  # noqa: E402
 from jax_steps import same_bits  # noqa: E402
 
 pytestmark = pytest.mark.stand_in
@@ -62,17 +62,17 @@ def launches(device):
     return lambda: device.launches - before
 
 
-def random_step(rng, rule: str) -> call.Step:
-    names = call.scalar_names(rule)
+def random_step(rng, rule: str) -> _call.Step:
+    names = _call.scalar_names(rule)
     values = {"learning_rate": 0.1, "grad_scale": 0.5, "b1": 0.9, "b2": 0.99, "eps": 1e-8, "weight_decay": 0.01}
     numbers = [values.get(name, float(rng.integers(2))) for name in names]
     traced = tuple(int(i) for i in np.flatnonzero(rng.random(len(names)) < rng.choice([0, 0.3, 1])))
     for place in traced:
         numbers[place] = 0.0
-    return call.Step(rule, bool(rng.integers(2)), tuple(numbers), traced, int(rng.integers(1, 17)))
+    return _call.Step(rule, bool(rng.integers(2)), tuple(numbers), traced, int(rng.integers(1, 17)))
 
 
-def random_operands(rng, step: call.Step, layout) -> list[np.ndarray]:
+def random_operands(rng, step: _call.Step, layout) -> list[np.ndarray]:
     batch = [(), (), (1,), (3,), (2, 5), (200,)][rng.integers(6)]
     most = rng.choice([3, 70, 300, 2500]) // (20 if batch == (200,) else 1)
     shapes = [(*batch, int(rng.integers(most + 1))) for _ in range(step.leaves)]
@@ -96,13 +96,15 @@ def test_any_leaves_give_the_bits_of_the_cpu(rule, layout, x64):  # noqa: F811
     for _ in range(4):
         step = random_step(rng, rule)
         operands = random_operands(rng, step, layout)
-        if not call.has_kernel(step, operands):
+        if not _call.has_kernel(step, operands):
             continue
-        same_bits(*(jax.jit(functools.partial(form, step=step))(*operands) for form in (on_cpu, call.kernel_on_device)))
+        same_bits(
+            *(jax.jit(functools.partial(form, step=step))(*operands) for form in (on_cpu, _call.kernel_on_device))
+        )
 
 
 def on_cpu(*operands, step):
-    return call._call(stand_in.cpu_name(), step, operands, workspace=[])
+    return _call._call(stand_in.cpu_name(), step, operands, workspace=[])
 
 
 def test_three_launches_a_call(launches):

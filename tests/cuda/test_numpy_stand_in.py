@@ -13,8 +13,8 @@ from test_state_dict import *  # noqa: F403
 
 import flatstep
 import stand_in
-from flatstep import _core, devices, optimizer
-from flatstep.device_arrays import DeviceArray
+from flatstep import _core, _devices, _optimizer
+from flatstep._device_arrays import DeviceArray
 from foreign import Array
 
 pytestmark = pytest.mark.stand_in
@@ -28,14 +28,14 @@ def device(monkeypatch):
     step = flatstep.Optimizer.step
 
     def take(tree):
-        return [DeviceArray(_core.borrow(Array(leaf), devices.makers())) for leaf in tree.leaves]
+        return [DeviceArray(_core.borrow(Array(leaf), _devices.makers())) for leaf in tree.leaves]
 
     def step_there(self, grads, **more):
         own = self._tree.match(grads, "grads")
         step(self, self._tree.build([grad if grad is None else Array(grad) for grad in own]), **more)
 
-    monkeypatch.setattr(optimizer, "take_params", take)
-    monkeypatch.setattr(optimizer, "_lent", lambda view: view.lent().data)
+    monkeypatch.setattr(_optimizer, "take_params", take)
+    monkeypatch.setattr(_optimizer, "_lent", lambda view: view.lent().data)
     monkeypatch.setattr(flatstep.Optimizer, "step", step_there)
 
 

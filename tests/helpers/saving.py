@@ -9,7 +9,7 @@ import numpy as np
 
 import flatstep
 from cases import CASES, numbers
-from flatstep.trees import Tree
+from flatstep._trees import Tree
 
 STEPS = 8
 

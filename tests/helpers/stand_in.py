@@ -57,9 +57,9 @@ def cuda_maker() -> object:
 def use_for_arrays(monkeypatch) -> None:
     """From here on flatstep's own optimizers step foreign.py's arrays."""
     import foreign
-    from flatstep import devices
+    from flatstep import _devices
 
-    monkeypatch.setattr(devices, "makers", lambda: [cuda_maker()])
+    monkeypatch.setattr(_devices, "makers", lambda: [cuda_maker()])
     is_current = staticmethod(lambda index: index == functions().stand_in_current_device())
     monkeypatch.setattr(foreign.Array, "is_current", is_current)
 
@@ -74,11 +74,11 @@ def use_for_torch(monkeypatch) -> None:
     """From here on flatstep.torch treats tensors on the CPU as tensors on the emulated device."""
     import torch
 
-    from flatstep.torch import devices
+    from flatstep.torch import _devices
 
-    monkeypatch.setattr(devices, "makers", lambda: [maker()])
-    monkeypatch.setattr(devices, "in_use", lambda: [maker()])
-    monkeypatch.setattr(devices, "is_apart", lambda device: device.type == "cpu")
+    monkeypatch.setattr(_devices, "makers", lambda: [maker()])
+    monkeypatch.setattr(_devices, "in_use", lambda: [maker()])
+    monkeypatch.setattr(_devices, "is_apart", lambda device: device.type == "cpu")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: bool(functions().stand_in_is_capturing()))
 
 
@@ -182,17 +182,17 @@ xla_device = cache(XlaDevice)
 @cache
 def cpu_name() -> str:
     """The name of the CPU's own handler."""
-    from flatstep.jax import versions
+    from flatstep.jax import _versions
 
-    return versions.registered_name()
+    return _versions.registered_name()
 
 
 def use_for_jax(monkeypatch) -> None:
     """From here on programs that are compiled for the CPU call the emulated device."""
-    from flatstep.jax import call, versions
+    from flatstep.jax import _call, _versions
 
     cpu_name()
     device = xla_device()
-    monkeypatch.setattr(versions, "device_module", lambda: device)
-    monkeypatch.setattr(versions, "registered_name", lambda on_device=False: device.name)
-    monkeypatch.setattr(call, "kernel", call.kernel_on_device)
+    monkeypatch.setattr(_versions, "device_module", lambda: device)
+    monkeypatch.setattr(_versions, "registered_name", lambda on_device=False: device.name)
+    monkeypatch.setattr(_call, "kernel", _call.kernel_on_device)

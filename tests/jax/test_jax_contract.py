@@ -533,7 +533,7 @@ def test_what_is_installed_is_what_is_checked(extra, names):
     """The bounds of the package's extras are those at import."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     required = re.search(rf"^{extra} = (\[.*\])$", text, re.MULTILINE)[1]
-    bounds = {name: ".".join(map(str, front.versions.OLDEST[name])) for name in names}
+    bounds = {name: ".".join(map(str, front._versions.OLDEST[name])) for name in names}
     assert dict(re.findall(r'"(\w+)>=([\d.]+)"', required)) == bounds
 
 

@@ -18,7 +18,7 @@ optax = pytest.importorskip("optax")
 import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
-from flatstep.jax import call  # noqa: E402
+from flatstep.jax import _call  # noqa: E402
 
 STEPS = 4
 F32, F64, F16, BF16 = "float32", "float64", "float16", "bfloat16"
@@ -300,7 +300,7 @@ def compiled(function, *arguments, by_formula: bool = True):
     """For the CPU, as for a platform without kernels."""
     with pytest.MonkeyPatch.context() as patch:
         if by_formula:
-            patch.setattr(call, "has_kernel", lambda *_: False)
+            patch.setattr(_call, "has_kernel", lambda *_: False)
         program = jax.jit(lambda *own: function(*own)).lower(*arguments).compile()
     assert ("custom-call" in program.as_text()) != by_formula
     return program

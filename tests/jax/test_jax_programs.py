@@ -412,7 +412,7 @@ def test_an_exported_step(rule):
     step, leaves = of_leaves(getattr(front, rule)(1e-2))
     with pytest.raises(ValueError, match="(?s)custom calls.*flatstep_step"):
         export.export(step)(*leaves)
-    allowed = [export.DisabledSafetyCheck.custom_call(front.versions.registered_name())]
+    allowed = [export.DisabledSafetyCheck.custom_call(front._versions.registered_name())]
     exported = export.export(step, disabled_checks=allowed)(*leaves)
     if importlib.util.find_spec("flatbuffers"):
         exported = export.deserialize(exported.serialize())
@@ -420,7 +420,7 @@ def test_an_exported_step(rule):
 
 
 def lowered(step, leaves, platform: str) -> str:
-    unchecked = [jax.export.DisabledSafetyCheck.custom_call(front.versions.registered_name())]
+    unchecked = [jax.export.DisabledSafetyCheck.custom_call(front._versions.registered_name())]
     return jax.export.export(step, platforms=[platform], disabled_checks=unchecked)(*leaves).mlir_module()
 
 
@@ -428,17 +428,17 @@ def lowered(step, leaves, platform: str) -> str:
 @pytest.mark.parametrize("platform", ["cuda", "rocm", "tpu"])
 def test_other_platforms_have_the_formula(platform, rule, monkeypatch):
     """And so have CUDA devices where flatstep was built without nvcc."""
-    monkeypatch.setattr(front.versions, "device_module", lambda: None)
+    monkeypatch.setattr(front._versions, "device_module", lambda: None)
     text = lowered(*of_leaves(getattr(front, rule)(1e-2)), platform)
     assert "custom_call" not in text and "stablehlo.sqrt" in text
 
 
-@pytest.mark.skipif(front.versions.device_module() is None, reason="built without CUDA")
+@pytest.mark.skipif(front._versions.device_module() is None, reason="built without CUDA")
 @each_rule
 def test_cuda_devices_have_kernels(rule):
     """One call, each of its results in the place of an operand but for its tables, and not a sign of the formula."""
     text = lowered(*of_leaves(getattr(front, rule)(1e-2)), "cuda")
-    (call,) = re.findall(rf"stablehlo.custom_call @{front.versions.registered_name()}\(.*", text)
+    (call,) = re.findall(rf"stablehlo.custom_call @{front._versions.registered_name()}\(.*", text)
     results = re.search(r"-> \((tensor.*?)\) loc", call)[1].split(", ")
     places = re.findall(r"output_tuple_indices = \[(\d+)\], operand_index = (\d+)", call)
     assert [int(result) for result, _ in places] == list(range(len(results) - 1))
@@ -446,7 +446,7 @@ def test_cuda_devices_have_kernels(rule):
     assert "stablehlo.sqrt" not in text
 
 
-@pytest.mark.skipif(front.versions.device_module() is None, reason="built without CUDA")
+@pytest.mark.skipif(front._versions.device_module() is None, reason="built without CUDA")
 def test_cuda_devices_have_the_formula_too():
     """Where there is no kernel for the dtypes, and where a shape is not known."""
     opt = front.adam(1e-2)

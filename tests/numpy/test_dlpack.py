@@ -8,7 +8,7 @@ import pytest
 import flatstep
 import foreign
 from cases import DEFAULTS, assert_same_bits, numbers
-from flatstep import devices
+from flatstep import _devices
 
 
 @pytest.fixture
@@ -157,6 +157,6 @@ def test_jax_arrays():
 
 def test_arrays_on_a_device_need_its_target(monkeypatch):
     """CuPy's, say."""
-    monkeypatch.setattr(devices, "makers", list)
+    monkeypatch.setattr(_devices, "makers", list)
     with pytest.raises(TypeError, match=r"params\['w'\] is a foreign.Array on a CUDA device, but .* no cuda target"):
         flatstep.Adam({"w": foreign.Array(np.ones(3))}, 0.1)

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 import flatstep
 from cases import CASES, special_values
-from flatstep import files, outline
-from flatstep.trees import Tree
+from flatstep import _files, _outline
+from flatstep._trees import Tree
 from repository import HELPERS
 from saving import ODD_KEYS, STEPS, Part, content, params, sample, stepped
 
@@ -147,8 +147,8 @@ def test_any_structure(structure, tmp_path_factory):
 
 @given(key=KEYS, other=KEYS)
 def test_equal_keys_are_written_alike_and_others_not(key, other):
-    assert (outline._spelled(key) == outline._spelled(other)) == (key in {other: None})
-    assert outline._spelled(key) is not None
+    assert (_outline._spelled(key) == _outline._spelled(other)) == (key in {other: None})
+    assert _outline._spelled(key) is not None
 
 
 class Point(NamedTuple):
@@ -261,8 +261,8 @@ def test_numbers_may_be_structures(tmp_path):
     opt = flatstep.Adam(tree.build(tree.leaves), learning_rate=0.1)
     each = {"w": 0.25, 5: [0.5]}
     saved = {**opt.state_dict(), "params": opt.params, "numbers": {"learning_rate": each, "b1": 0.5}}
-    files.write(tmp_path / "model", tree, saved)
-    assert files.read(tmp_path / "model", tree)["numbers"] == {"learning_rate": each, "b1": 0.5}
+    _files.write(tmp_path / "model", tree, saved)
+    assert _files.read(tmp_path / "model", tree)["numbers"] == {"learning_rate": each, "b1": 0.5}
 
 
 def test_bfloat16_is_kept(tmp_path):
@@ -271,8 +271,8 @@ def test_bfloat16_is_kept(tmp_path):
     tree = Tree([np.ones(2)])
     mu = np.arange(-3, 3).astype(bfloat16).reshape(2, 3)
     saved = {**flatstep.Adam([np.ones(2)], 0.1).state_dict(), "params": [np.ones(2)], "state": {"mu": [mu]}}
-    files.write(tmp_path / "model", tree, saved)
-    (read,) = files.read(tmp_path / "model", tree)["state"]["mu"]
+    _files.write(tmp_path / "model", tree, saved)
+    (read,) = _files.read(tmp_path / "model", tree)["state"]["mu"]
     assert read.dtype == bfloat16 and read.tobytes() == mu.tobytes()
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import flatstep
-from flatstep import files
+from flatstep import _files
 from repository import HELPERS
 from saving import content, large, sample
 
@@ -79,7 +79,7 @@ def test_names_of_folders(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o200, 0o000])
 def test_permissions_on_the_way(mode, tmp_path, monkeypatch):
     """What is written can be read back by its owner, and by nobody who could not read the old file."""
-    path, seen, open_it = tmp_path / "model", [], files._open
+    path, seen, open_it = tmp_path / "model", [], _files._open
 
     def noted(library: Any, name: str) -> Any:
         seen.append(stat.S_IMODE(os.stat(name).st_mode))
@@ -87,7 +87,7 @@ def test_permissions_on_the_way(mode, tmp_path, monkeypatch):
 
     sample().save(path)
     path.chmod(mode)
-    monkeypatch.setattr(files, "_open", noted)
+    monkeypatch.setattr(_files, "_open", noted)
     sample().save(path)
     assert seen == [mode | stat.S_IRUSR] and stat.S_IMODE(path.stat().st_mode) == mode
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import flatstep
-from flatstep.trees import Tree
+from flatstep._trees import Tree
 from processes import run
 from saving import content, params, sample, stepped
 

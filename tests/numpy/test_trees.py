@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flatstep.trees import Tree
+from flatstep._trees import Tree
 
 Pair = namedtuple("Pair", "a b")
 

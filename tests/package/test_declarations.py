@@ -14,7 +14,7 @@ import pytest
 from flatstep import _core
 from flatstep._rules import DECAY_STATE, OPTIMIZERS, RATE_STATE, Number, write
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WRITTEN = write.files(ROOT)
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import flatstep.files
-from flatstep.trees import Tree
+import flatstep._files
+from flatstep._trees import Tree
 from golden import write
 
 safetensors = pytest.importorskip("safetensors")
 
 FILES = sorted(write.FOLDER.glob("format-*/*.safetensors"))
-NEWEST = write.FOLDER / f"format-{flatstep.files.FORMAT}"
+NEWEST = write.FOLDER / f"format-{flatstep._files.FORMAT}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")

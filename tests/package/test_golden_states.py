@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cases import assert_same_bits
-from flatstep.trees import Tree
+from flatstep._trees import Tree
 from golden import encode, numpy_states, write
 from table import JAX, TABLE
 

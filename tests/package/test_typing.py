@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not find_spec("mypy"), reason="mypy is not installed")
 
-PACKAGE = Path(__file__).parents[1] / "python"
+PACKAGE = Path(__file__).parents[2] / "python"
 
 # A line that mypy is to reject names the code of the error.
 SCRIPTS = {

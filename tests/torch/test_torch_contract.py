@@ -12,7 +12,7 @@ from unittest.mock import MagicMock
 import pytest
 
 import flatstep.torch as front
-from flatstep.torch.optimizer import UNSAID
+from flatstep.torch._optimizer import UNSAID
 from torch_cases import (
     CLASSES,
     DEFAULT_PEERS,

@@ -39,8 +39,8 @@ def module(declarations: Sequence[Declaration]) -> str:
         *text.own_imports(
             {
                 ".._rules": [text.constant(declaration.name) for declaration, _ in faces],
-                ".settings": text.used(body, ["Mask", "Number", "ScalarOrSchedule"]),
-                ".transformation": ["FusedTransformation", "make"],
+                "._settings": text.used(body, ["Mask", "Number", "ScalarOrSchedule"]),
+                "._transformation": ["FusedTransformation", "make"],
             }
         ),
         "",

@@ -37,8 +37,8 @@ def module(declarations: Sequence[Declaration]) -> str:
         *text.own_imports(
             {
                 "._rules": [text.constant(name) for name in names],
-                ".numbers": ["Number", "Option", "PerLeaf", "Scalar"],
-                ".optimizer": ["Optimizer"],
+                "._numbers": ["Number", "Option", "PerLeaf", "Scalar"],
+                "._optimizer": ["Optimizer"],
             }
         ),
         "",

@@ -61,7 +61,7 @@ def module(declarations: Sequence[Declaration]) -> str:
         *text.own_imports(
             {
                 ".._rules": [text.constant(declaration.name) for declaration, _ in faces],
-                ".optimizer": ["FusedOptimizer"],
+                "._optimizer": ["FusedOptimizer"],
             }
         ),
         "",

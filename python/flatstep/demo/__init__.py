@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ..outputs import check_writable
+from .._outputs import check_writable
 from . import digits, game, plot, report
 
 __all__ = ["check_writable", "digits", "game", "plot", "report", "run"]

@@ -7,9 +7,9 @@ What replaces ``optax.amsgrad`` and its like goes on with their states. Best is 
     step = jax.jit(lambda params, state, batch: opt.step(params, state, grads(params, batch)), donate_argnums=(0, 1))
 """
 
-from . import versions
+from . import _versions
 
-versions.check()
+_versions.check()
 
 from . import _optimizers  # noqa: E402
 from ._optimizers import *  # noqa: E402, F403

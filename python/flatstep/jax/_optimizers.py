@@ -10,8 +10,8 @@ from typing import Literal
 from numpy.typing import DTypeLike
 
 from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
-from .settings import Mask, Number, ScalarOrSchedule
-from .transformation import FusedTransformation, make
+from ._settings import Mask, Number, ScalarOrSchedule
+from ._transformation import FusedTransformation, make
 
 __all__ = [
     "amsgrad",

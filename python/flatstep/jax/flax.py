@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from . import versions
+from . import _versions
 
-versions.require("flax", by="flatstep.jax.flax", extra="flax")
+_versions.require("flax", by="flatstep.jax.flax", extra="flax")
 
 from flax import nnx  # noqa: E402
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT  # noqa: E402
 from flax.training import train_state  # noqa: E402
 
-from .transformation import FusedTransformation  # noqa: E402
+from ._transformation import FusedTransformation  # noqa: E402
 
 
 class TrainState(train_state.TrainState):

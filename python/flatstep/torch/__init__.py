@@ -11,8 +11,8 @@ except ImportError as error:
     raise ImportError(f'flatstep.torch needs PyTorch: pip install "flatstep[torch]" ({error})') from None
 
 from . import _optimizers
+from ._flat import flatten_parameters
 from ._optimizers import *  # noqa: F403
-from .flat import flatten_parameters
 
 __all__ = ["flatten_parameters"]
 __all__ += _optimizers.__all__

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
-from .optimizer import FusedOptimizer
+from ._optimizer import FusedOptimizer
 
 __all__ = [
     "AMSGrad",

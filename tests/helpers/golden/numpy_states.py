@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import flatstep
-from flatstep.trees import Tree
+from flatstep._trees import Tree
 
 from . import encode, write
 

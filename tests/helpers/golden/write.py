@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 import flatstep
-from flatstep.files import FORMAT
-from flatstep.trees import Tree
+from flatstep._files import FORMAT
+from flatstep._trees import Tree
 from repository import TESTS
 
 FOLDER = TESTS / "golden"

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .arrays import Array, aligned_zeros
-from .device_arrays import DeviceArray
-from .leaves import Leaf, take_params
-from .trees import Tree
+from ._arrays import Array, aligned_zeros
+from ._device_arrays import DeviceArray
+from ._leaves import Leaf, take_params
+from ._trees import Tree
 
 
 class Flat(NamedTuple):

@@ -1,4 +1,4 @@
-"""Loss scaling inside of a step, as torch.amp.GradScaler asks for it. Used by optimizer.py."""
+"""Loss scaling inside of a step, as torch.amp.GradScaler asks for it. Used by _optimizer.py."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from ..numbers import Number
-from . import devices
-from .plain import in_memory, is_abstract, local
-from .stand_ins import Call
+from .._numbers import Number
+from . import _devices
+from ._plain import in_memory, is_abstract, local
+from ._stand_ins import Call
 
 _SCALE = Number(at_least=2.0**-1022)
 
@@ -30,10 +30,10 @@ def on_devices(params: Iterable[torch.Tensor], *numbers: Any) -> list[OnDevice]:
 
     The host does not wait for them.
     """
-    if not all(number is None or devices.holds(number) for number in numbers):
+    if not all(number is None or _devices.holds(number) for number in numbers):
         return []
     places = {param.device for param in params}
-    if not all(map(devices.is_apart, places)):
+    if not all(map(_devices.is_apart, places)):
         return []
     return [tuple(n if n is None else n.to(p, torch.float32, non_blocking=True) for n in numbers) for p in places]
 

@@ -1,4 +1,4 @@
-"""Plain tensors that stand for others in a step: local shards, real views, dense copies. Used by optimizer.py."""
+"""Plain tensors that stand for others in a step: local shards, real views, dense copies. Used by _optimizer.py."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from . import devices
-from .overlap import first_overlap
-from .plain import count, is_abstract, is_distributed, plain, real, resolved
+from . import _devices
+from ._overlap import first_overlap
+from ._plain import count, is_abstract, is_distributed, plain, real, resolved
 
 State = dict[str, Any]
 Call = tuple[Any, ...]
@@ -76,7 +76,7 @@ class StandIns:
         known = self._states.get(param, {})
         if not isinstance(known, dict):
             raise TypeError(f"{what} has a {type(known).__name__} as its state, expected a dict")
-        if not known and devices.is_capturing(param.device):
+        if not known and _devices.is_capturing(param.device):
             raise RuntimeError(f"{what} has no state yet, and a graph would make it again; step once before capturing")
         state = self._new_states[param] = dict(known or new_state(param, slots))
         missing = [key for key in ("step", *slots) if key not in state]
@@ -165,7 +165,7 @@ class StandIns:
     def _counter(self, state: State, position: int, param: Tensor) -> Tensor:
         """The tensor in which the core counts the parameter's updates: the state's own, or a copy written back."""
         step, what = state["step"], f"state step of param {self._name(position)}"
-        if not isinstance(step, Tensor) or step.device != devices.of_count(param):
+        if not isinstance(step, Tensor) or step.device != _devices.of_count(param):
             step = state["step"] = count(_one_number(step, what), param)
         _one_number(step, what)
         with torch._C.DisableTorchFunctionSubclass():

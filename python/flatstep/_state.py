@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import _core
-from .arrays import Array, aligned_zeros, view
-from .device_arrays import DeviceArray
-from .leaves import Leaf
+from ._arrays import Array, aligned_zeros, view
+from ._device_arrays import DeviceArray
+from ._leaves import Leaf
 
 _slot_dtypes = cache(_core.slot_dtypes)
 _Place = tuple[Array | _core.DeviceMemory, int]  # a buffer, and the offset in it

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from . import _core, devices
-from .arrays import Array
-from .device_arrays import DeviceArray
-from .trees import Tree
+from . import _core, _devices
+from ._arrays import Array
+from ._device_arrays import DeviceArray
+from ._trees import Tree
 
 _CUDA = (2, 13)  # in DLPack's numbering of devices: their own memory, and what they share with the processor
 Leaf = Array | DeviceArray
@@ -40,7 +40,7 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise refused(f"{kind}, expected a NumPy array")
     is_on_device = _device_type(leaf) in _CUDA
-    makers = devices.makers() if is_on_device else []
+    makers = _devices.makers() if is_on_device else []
     try:
         taken: Leaf = DeviceArray(_core.borrow(leaf, makers)) if makers else _core.share(leaf, may_be_copy=False)
     except Exception as error:  # whatever the library at the other end raises

@@ -1,4 +1,4 @@
-"""Tensors of all kinds as plain ones over the same memory. Used by stand_ins.py, loading.py and scaling.py."""
+"""Tensors of all kinds as plain ones over the same memory. Used by _stand_ins.py, _loading.py and _scaling.py."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import devices
+from . import _devices
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)  # or complex numbers of these
 
@@ -19,7 +19,7 @@ def scalar_dtype() -> torch.dtype:
 
 def count(updates: Any, param: Tensor) -> Tensor:
     """The number of a parameter's updates, as its state counts them: in a 0-d tensor."""
-    return torch.full((), float(updates), dtype=scalar_dtype(), device=devices.of_count(param))  # waits for no device
+    return torch.full((), float(updates), dtype=scalar_dtype(), device=_devices.of_count(param))  # waits for no device
 
 
 def is_distributed(tensor: Tensor) -> bool:
@@ -55,7 +55,7 @@ def plain(tensor: Tensor, what: str) -> Tensor:
         if tensor.is_sparse:
             raise RuntimeError(f"{what} is sparse, expected a dense tensor; consider torch.optim.SparseAdam instead")
         raise TypeError(f"{what} has layout {tensor.layout}, expected torch.strided")
-    if refusal := devices.refusal(tensor.device):
+    if refusal := _devices.refusal(tensor.device):
         raise ValueError(f"{what} {refusal}")
     if type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
         raise TypeError(

@@ -1,4 +1,4 @@
-"""An optimizer in a file: its state_dict with the parameters, in the safetensors format. Used by optimizer.py.
+"""An optimizer in a file: its state_dict with the parameters, in the safetensors format. Used by _optimizer.py.
 
 Tensors are named by leaf number, ``params/0`` or ``state/mu/0``, because a dict's keys may be anything. All else is
 JSON in the metadata, under "flatstep": the state_dict, in which a list with one entry a leaf stands for each structure
@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from . import outline
-from .trees import Tree
+from . import _outline
+from ._trees import Tree
 
 # Of what is described above; what the state_dict itself holds has a version of its own. Whatever is added to either
 # raises its number, so that an older flatstep refuses what it would have to ignore.
@@ -54,7 +54,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
     open(path, "rb").close()  # raises OSErrors that name the file
     with _open(library, os.fsdecode(path)) as file:
         described = _parsed(file.metadata())
-        layout = outline.read(described.pop("structure"), tree)
+        layout = _outline.read(described.pop("structure"), tree)
         slots = described.pop("slots")
         columns = _columns(file, ["params", *[f"state/{slot}" for slot in slots]], len(layout.leaves))
     return {
@@ -121,7 +121,7 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
         "leaf_counts": tree.match(saved["leaf_counts"], "leaf_counts"),
         "leaf_numbers": {name: tree.match(column, name) for name, column in saved["leaf_numbers"].items()},
         "slots": list(saved["state"]),
-        "structure": outline.write(tree.build(range(len(tree.leaves))), "params"),
+        "structure": _outline.write(tree.build(range(len(tree.leaves))), "params"),
     }
 
 
@@ -229,7 +229,7 @@ def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if missing:
         raise ValueError(f"its metadata lacks {missing}; expected what save() has written")
     for key in ("params", "state"):
-        if key in described:  # what is unknown to a state_dict, too, is for loading.py to refuse
+        if key in described:  # what is unknown to a state_dict, too, is for _loading.py to refuse
             raise ValueError(f"its metadata has the unknown key {key!r}; expected what save() has written")
     for key, kind in _KINDS.items():
         if not isinstance(described[key], kind):

@@ -1,7 +1,7 @@
 """The step of some leaves as one operation: its form on each platform, under vmap, and sharded. For flatstep.jax only.
 
 On the CPU and on CUDA devices it is a call of flatstep's kernels, which change parameters and state where they are;
-elsewhere, and for dtypes without a kernel, it is the formula in jax.numpy (fallback.py).
+elsewhere, and for dtypes without a kernel, it is the formula in jax.numpy (_fallback.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from .. import _core
-from . import fallback, partition, versions
+from . import _fallback, _partition, _versions
 
 Array = Any
 
@@ -89,9 +89,9 @@ def _compiled(step: Step) -> Any:
 
 
 def _once(step: Step, *operands: Array) -> Any:
-    together = partition.sharded_together(step, operands)
-    made = step_p.bind(*together, step=step, shards=partition.on_all_devices())
-    return partition.sharded_as_before(step, operands, made)
+    together = _partition.sharded_together(step, operands)
+    made = step_p.bind(*together, step=step, shards=_partition.on_all_devices())
+    return _partition.sharded_as_before(step, operands, made)
 
 
 def _dtypes(step: Step, operands: Sequence[Any]) -> tuple[str, str, list[str]]:
@@ -108,17 +108,17 @@ def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
 
 def kernel(*operands: Array, step: Step) -> list[Array]:
     """The call of the CPU's kernels: each result lies where its operand was."""
-    return _call(versions.registered_name(), step, operands, workspace=[])
+    return _call(_versions.registered_name(), step, operands, workspace=[])
 
 
 def kernel_on_device(*operands: Array, step: Step) -> list[Array]:
     """The call of a device's kernels, which keep tables in one more result while they run."""
     batch = operands[0].shape
     counts = [math.prod(x.shape[len(batch) :]) for x in operands[-step.leaves :]]
-    size = versions.device_module().xla_workspace_bytes(
+    size = _versions.device_module().xla_workspace_bytes(
         step.rule, *_dtypes(step, operands), [count for count in counts if count > 0], math.prod(batch)
     )
-    name = versions.registered_name(on_device=True)
+    name = _versions.registered_name(on_device=True)
     return _call(name, step, operands, workspace=[jax.ShapeDtypeStruct((size,), np.uint8)])[: len(step.sources)]
 
 
@@ -180,7 +180,7 @@ def _lower(form: Any, context: Any, *operands: Any, step: Step, shards: Any) -> 
     """The form itself where arrays are whole on a device, else a form for each device's shards."""
 
     def on_shards(*arrays: Array) -> Any:
-        return partition.by_shards(functools.partial(step_p.bind, step=step, shards=None), step, arrays)
+        return _partition.by_shards(functools.partial(step_p.bind, step=step, shards=None), step, arrays)
 
     # Where the number of devices is not known, the longer way is right too.
     whole = shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
@@ -189,7 +189,7 @@ def _lower(form: Any, context: Any, *operands: Any, step: Step, shards: Any) -> 
 
 
 def _lower_on_cpu(context: Any, *operands: Any, step: Step, shards: Any) -> Any:
-    form = kernel if has_kernel(step, context.avals_in) else fallback.step_leaves
+    form = kernel if has_kernel(step, context.avals_in) else _fallback.step_leaves
     return _lower(form, context, *operands, step=step, shards=shards)
 
 
@@ -197,8 +197,8 @@ def _lower_on_cuda(context: Any, *operands: Any, step: Step, shards: Any) -> Any
     avals = context.avals_in
     # The size of the tables follows from the shapes, which an export may leave open.
     is_known = all(isinstance(n, int) for aval in avals for n in aval.shape)
-    fused = versions.device_module() is not None and has_kernel(step, avals) and is_known
-    return _lower(kernel_on_device if fused else fallback.step_leaves, context, *operands, step=step, shards=shards)
+    fused = _versions.device_module() is not None and has_kernel(step, avals) and is_known
+    return _lower(kernel_on_device if fused else _fallback.step_leaves, context, *operands, step=step, shards=shards)
 
 
 # One operation for a step. ``shards`` is None where its arrays are those of one device. What a platform does is chosen
@@ -209,6 +209,6 @@ step_p.def_abstract_eval(_shapes)
 step_p.def_impl(_evaluate)
 batching.primitive_batchers[step_p] = _batched
 ad.primitive_jvps[step_p] = _differentiated
-mlir.register_lowering(step_p, functools.partial(_lower, fallback.step_leaves))
+mlir.register_lowering(step_p, functools.partial(_lower, _fallback.step_leaves))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
 mlir.register_lowering(step_p, _lower_on_cuda, platform="cuda")

@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 
-from .. import devices
+from .. import _devices
 
 CPU = torch.device("cpu")
 
 
 def makers() -> list[object]:
     """What the core steps on such devices with; empty where there are none."""
-    return [] if torch.version.cuda is None else devices.makers()
+    return [] if torch.version.cuda is None else _devices.makers()
 
 
 def is_apart(device: torch.device) -> bool:

@@ -11,12 +11,12 @@ from torch._compile import _disable_dynamo
 
 from .. import _core
 from .._rules import Declaration
-from . import devices, loading, scaling
-from .flat import FlatParameter
-from .numbers import Group
-from .plain import dtype_name
-from .schema import UNSAID, Schema
-from .stand_ins import Call, StandIns
+from . import _devices, _loading, _scaling
+from ._flat import FlatParameter
+from ._numbers import Group
+from ._plain import dtype_name
+from ._schema import UNSAID, Schema
+from ._stand_ins import Call, StandIns
 
 _slots = cache(_core.slots)
 _has_kernel = cache(lambda rule, param, state: _core.has_kernel(rule, param, param, list(state)))
@@ -102,9 +102,9 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _check_capturable(self, group: Group) -> None:
         # Groups of a loaded state, perhaps saved beside a GPU, are not checked.
-        elsewhere = [param.device for param in group["params"] if not devices.is_apart(param.device)]
+        elsewhere = [param.device for param in group["params"] if not _devices.is_apart(param.device)]
         if group["capturable"] and elsewhere:
-            why = devices.refusal(elsewhere[0]) or "is on the CPU"
+            why = _devices.refusal(elsewhere[0]) or "is on the CPU"
             raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
 
     def _check_group(self, group: Group) -> None:
@@ -163,21 +163,21 @@ class FusedOptimizer(torch.optim.Optimizer):
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         if scale is None and overflow is None:
             self._update(1.0, [], [])
-        elif on_devices := scaling.on_devices(self._params(), scale, overflow):
-            self._update(1.0, on_devices, self._write_back(scale, scaling.factors_on(on_devices)))
+        elif on_devices := _scaling.on_devices(self._params(), scale, overflow):
+            self._update(1.0, on_devices, self._write_back(scale, _scaling.factors_on(on_devices)))
         elif overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
-            factor = scaling.factor_of(scale)
+            factor = _scaling.factor_of(scale)
             self._update(factor, [], self._write_back(scale, lambda _: factor))
         return loss
 
-    def _write_back(self, scale: Any, factors: scaling.Factors) -> list[Call]:
+    def _write_back(self, scale: Any, factors: _scaling.Factors) -> list[Call]:
         """What leaves unscaled gradients where scaled ones were."""
         if scale is None:
             return []
         grads = {at: param.grad for at, param in enumerate(self._params()) if param.grad is not None}
-        return scaling.write_back(grads, factors, self._namer([group["params"] for group in self.param_groups]))
+        return _scaling.write_back(grads, factors, self._namer([group["params"] for group in self.param_groups]))
 
-    def _update(self, grad_scale: float, scalings: list[scaling.OnDevice], completion: list[Call]) -> None:
+    def _update(self, grad_scale: float, scalings: list[_scaling.OnDevice], completion: list[Call]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
         schema = self._schema
         groups = [
@@ -191,7 +191,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         self,
         stepper: _core.TorchStepper,
         groups: list[Work],
-        scalings: list[scaling.OnDevice],
+        scalings: list[_scaling.OnDevice],
         completion: list[Call],
     ) -> None:
         """One step, or as many as a parameter stands in the groups."""
@@ -206,7 +206,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         self,
         stepper: _core.TorchStepper,
         groups: list[Work],
-        scalings: list[scaling.OnDevice],
+        scalings: list[_scaling.OnDevice],
         completion: list[Call],
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
@@ -222,7 +222,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             except _core.OutOfDeviceMemory as error:
                 why = str(error)
             # From here on nothing holds what the attempt has made.
-            if is_last or not devices.make_room():
+            if is_last or not _devices.make_room():
                 raise torch.OutOfMemoryError(why)
 
     def _attempt(
@@ -275,7 +275,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         return name
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
-        makers = devices.in_use()
+        makers = _devices.in_use()
         if self._made is None or self._makers != makers:
             self._makers = makers
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
@@ -313,8 +313,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
         name, groups = type(self).__name__, self.param_groups
-        into = loading.Destination(name, self._schema, self.defaults, groups, self._check_group)
-        self.__setstate__(loading.prepare(into, state_dict))
+        into = _loading.Destination(name, self._schema, self.defaults, groups, self._check_group)
+        self.__setstate__(_loading.prepare(into, state_dict))
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
 

@@ -1,4 +1,4 @@
-"""What an optimizer was made with: its arguments, checked, by declared names. Used by transformation.py."""
+"""What an optimizer was made with: its arguments, checked, by declared names. Used by _transformation.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from .. import _core
+from .._numbers import Number as Bounds
 from .._rules import DECAY_STATE, Declaration, Jax, Option, Part
-from ..numbers import Number as Bounds
 
 Array = Any
 PyTree = Any

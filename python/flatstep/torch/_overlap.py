@@ -1,4 +1,4 @@
-"""Whether tensors with gaps share memory with others. Used by plain.py, for what the core sees only copies of."""
+"""Whether tensors with gaps share memory with others. Used by _plain.py, for what the core sees only copies of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which devices step on memory of their own. Used by leaves.py, optimizer.py and the front ends."""
+"""Which devices step on memory of their own. Used by _leaves.py, _optimizer.py and the front ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The structure of parameters as JSON: leaf numbers for leaves, dicts with their keys spelled out. Used by files.py.
+"""The structure of parameters as JSON: leaf numbers for leaves, dicts with their keys spelled out. Used by _files.py.
 
 A named tuple is an object too, of its fields in order, each after a dot, with which no spelled key begins.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .trees import Tree
+from ._trees import Tree
 
 
 def write(structure: Any, path: str) -> Any:

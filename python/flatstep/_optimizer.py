@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
-from . import _core, devices, files
+from . import _core, _devices, _files
+from ._arrays import Array
+from ._device_arrays import DeviceArray
+from ._exclusive import exclusive
+from ._leaves import Leaf, as_they_are, check_same_memory, largest_number, stores_exactly, take_params
+from ._loading import STATE_DICT_VERSION, Loaded, change_at_once
+from ._numbers import Number, Numbers, Option, declared, finite
+from ._read_only import read_only
 from ._rules import Declaration
-from .arrays import Array
-from .device_arrays import DeviceArray
-from .exclusive import exclusive
-from .leaves import Leaf, as_they_are, check_same_memory, largest_number, stores_exactly, take_params
-from .loading import STATE_DICT_VERSION, Loaded, change_at_once
-from .numbers import Number, Numbers, Option, declared, finite
-from .read_only import read_only
-from .state import History, Progress, State, number_off
-from .trees import Tree
+from ._state import History, Progress, State, number_off
+from ._trees import Tree
 
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
 _WRITE_INTO = (
@@ -87,7 +87,7 @@ class Optimizer:
         self._names = names[: len(names) - len(self._remembered)]
         there = [leaf for leaf in leaves if isinstance(leaf, DeviceArray)]
         arrays = [leaf.memory if isinstance(leaf, DeviceArray) else leaf for leaf in leaves]
-        makers = devices.makers() if there else []
+        makers = _devices.makers() if there else []
         self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
         self._state = State(self._rule, leaves, first_moment, self._stepper)
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
@@ -286,7 +286,7 @@ class Optimizer:
         self._take_over(Loaded(self._tree, state_dict))
 
     @exclusive
-    def save(self, path: files.FilePath) -> None:
+    def save(self, path: _files.FilePath) -> None:
         """Writes parameters and state to a safetensors file: all that ``state_dict`` holds, and the parameters.
 
         An old file is replaced at once by the whole new one, or stays as it was, even if the process is killed in
@@ -318,10 +318,10 @@ class Optimizer:
         """
         params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._checked_params()]
         state = self._in_host_memory(lambda view: view)
-        files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
+        _files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
 
     @exclusive
-    def load(self, path: files.FilePath) -> None:
+    def load(self, path: _files.FilePath) -> None:
         """Takes over parameters and state that ``save`` wrote for the same optimizer, options and parameter shapes.
 
         A class derived from one of flatstep's is the same optimizer as that one. Parameters change in place. Numbers
@@ -351,9 +351,9 @@ class Optimizer:
             >>> again.params.round(6), again.count, again.learning_rate
             (array([ 0.9, -0.9]), 1, 0.1)
         """
-        with files.refused(path):
+        with _files.refused(path):
             params = self._checked_params()
-            self._take_over(Loaded(self._tree, files.read(path, self._tree)), params)
+            self._take_over(Loaded(self._tree, _files.read(path, self._tree)), params)
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""

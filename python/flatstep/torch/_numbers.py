@@ -1,4 +1,4 @@
-"""Numbers, truth values and dtypes as torch's users write them. Used by schema.py."""
+"""Numbers, truth values and dtypes as torch's users write them. Used by _schema.py."""
 
 from __future__ import annotations
 

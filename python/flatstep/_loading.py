@@ -1,4 +1,4 @@
-"""A state_dict on its way in, from memory or a file, taken apart and checked. Used by optimizer.py."""
+"""A state_dict on its way in, from memory or a file, taken apart and checked. Used by _optimizer.py."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .device_arrays import DeviceArray
-from .state import Past
-from .trees import Tree
+from ._device_arrays import DeviceArray
+from ._state import Past
+from ._trees import Tree
 
 STATE_DICT_VERSION = 1
 Change = tuple[Any, str, Any]  # an object, its attribute, and what that becomes

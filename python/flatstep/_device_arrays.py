@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from .arrays import Array, dtype_of, view
+from ._arrays import Array, dtype_of, view
 
 _VERSIONED = (1, 0)  # the DLPack from which on capsules say their version
 _LEGACY_STREAM = 1  # in DLPack's numbering

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .partition import joined
+from ._partition import joined
 
 Array = Any
 PyTree = Any

@@ -1,4 +1,4 @@
-"""What groups and states of one optimizer hold, as its declaration says. Used by optimizer.py and loading.py."""
+"""What groups and states of one optimizer hold, as its declaration says. Used by _optimizer.py and _loading.py."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from .. import _core
 from .._rules import LEARNING_RATE, OPTIMIZERS, Declaration, Number, Option, Torch
 from .._rules.signature import parameters
-from . import devices
-from .numbers import Group, as_flag, as_number, check_dtype, check_range, several
+from . import _devices
+from ._numbers import Group, as_flag, as_number, check_dtype, check_range, several
 
 _slots = cache(_core.slots)
 _COMMON = ("learning_rate", "grad_scale", "weight_decay", "decoupled_weight_decay", "maximize")  # of every rule's row
@@ -180,7 +180,7 @@ class Schema:
         on_device: Group = {}
         for name, value in values.items():
             if type(value) is not float:
-                if name in self._may_be_tensors and devices.holds(value):
+                if name in self._may_be_tensors and _devices.holds(value):
                     on_device[name], values[name] = value, 0.0
                 else:
                     values[name] = as_number(self._places[name].label, value)

@@ -9,9 +9,9 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from .arrays import dtype_name
-from .read_only import read_only
-from .trees import Tree
+from ._arrays import dtype_name
+from ._read_only import read_only
+from ._trees import Tree
 
 _COPY = (
     "this is a copy of what the optimizer holds; set the attribute as a whole, as in "

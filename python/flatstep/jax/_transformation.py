@@ -10,9 +10,9 @@ import optax
 
 from .. import _core
 from .._rules import DECAY_STATE, RATE_STATE, Declaration, Part
-from .call import Step, carry_out, scalar_names
-from .leaves import Leaves
-from .settings import (
+from ._call import Step, carry_out, scalar_names
+from ._leaves import Leaves
+from ._settings import (
     Array,
     Number,
     PyTree,
@@ -23,7 +23,7 @@ from .settings import (
     checked,
     settings_of,
 )
-from .states import State
+from ._states import State
 
 LEAVES_A_CALL = 16  # the time to compile a call grows with the square of them or worse; a step's time does not fall
 

@@ -1,6 +1,6 @@
 """Taking over a state_dict: every check and conversion, before anything is assigned.
 
-Used by optimizer.py.
+Used by _optimizer.py.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from .. import _core
-from . import devices
-from .numbers import Group
-from .plain import count, dtype_name, is_abstract
-from .schema import UNSAID, Schema
+from . import _devices
+from ._numbers import Group
+from ._plain import count, dtype_name, is_abstract
+from ._schema import UNSAID, Schema
 
 _TOO_MANY = 2**62  # steps, for the count of the compiled core
 
@@ -174,7 +174,7 @@ def _step(step: Any, param: Tensor, what: str) -> Tensor:
     if is_tensor and step.numel() != 1:
         raise ValueError(f"{what} has shape {tuple(step.shape)}, expected a tensor of one number")
     if is_tensor and is_abstract(step):
-        return _copy(step, devices.of_count(param), None, what)
+        return _copy(step, _devices.of_count(param), None, what)
     number: Any = step.item() if is_tensor else step
     is_real = isinstance(number, Real)  # as NumPy's numbers are too
     if not (is_real and 0 <= number < _TOO_MANY and number == int(number)):
@@ -182,4 +182,4 @@ def _step(step: Any, param: Tensor, what: str) -> Tensor:
     if type(step) is not Tensor or step.layout != torch.strided or step.is_quantized:
         return count(number, param)
     # A device counts in float32, and a capturable or fused optimizer of torch does so too.
-    return _copy(step, devices.of_count(param), torch.float32 if devices.is_apart(param.device) else None, what)
+    return _copy(step, _devices.of_count(param), torch.float32 if _devices.is_apart(param.device) else None, what)
