@@ -39,12 +39,6 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--epochs", type=_positive, default=60, help="passes over the digits (%(default)s)")
     demo.set_defaults(run=_demo)
 
-    about = "train a small GAN on a ring of Gaussians in PyTorch, draw what it learned"
-    gan = commands.add_parser("gan", help=about, description=_sentence(about))
-    gan.add_argument("--output", type=Path, default=Path("flatstep-gan.png"), help="PNG to write (%(default)s)")
-    gan.add_argument("--steps", type=_positive, default=3000, help="steps of both networks (%(default)s)")
-    gan.set_defaults(run=_gan)
-
     _add_bench(commands)
 
     about = "tell what this build can do on this machine, for a bug report"
@@ -120,20 +114,6 @@ def _demo(arguments: argparse.Namespace) -> int:
     try:
         demo.check_writable(output)
         return demo.run(output, arguments.epochs)
-    except OSError as error:
-        raise SystemExit(f"flatstep: cannot write {output}: {error.strerror}") from None
-
-
-def _gan(arguments: argparse.Namespace) -> int:
-    _require_extra("gan", {"matplotlib": "matplotlib", "rich": "rich", "torch": "torch"}, extra="demo,torch")
-    _require_target()
-    from . import gan
-    from ._outputs import check_writable
-
-    output: Path = arguments.output
-    try:
-        check_writable(output)
-        return gan.run(output, arguments.steps)
     except OSError as error:
         raise SystemExit(f"flatstep: cannot write {output}: {error.strerror}") from None
 

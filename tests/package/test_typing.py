@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not find_spec("mypy"), reason="mypy is not installed")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not find_spec("mypy"), reason="mypy is not installed")]
 
 PACKAGE = Path(__file__).parents[2] / "python"
 

@@ -1,22 +1,26 @@
-"""The GAN example, ``python -m flatstep gan``: a ring of Gaussians, learned with Adam and with OptimisticAdam.
+"""Trains a small GAN on a ring of eight Gaussians, with Adam and with OptimisticAdam, and draws what each learned.
 
-Needs the extras ``demo`` and ``torch``. ring.py trains, plot.py draws.
+    pip install "flatstep[demo,torch]" && python examples/gan/train.py --output gan.png
+
+It is one game from one start, not a comparison: other learning rates and betas favour one or the other.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from . import plot, ring
+import plot
+import ring
 
 
-def run(output: Path, steps: int) -> int:
+def run(output: Path, steps: int) -> None:
     """Trains with each optimizer from the same start, prints what the generators learned, and draws it."""
-    torch.set_num_threads(1)  # networks so small are done before a second thread has begun
+    torch.set_num_threads(1)  # a step of networks so small ends before a second thread begins
     console = Console(highlight=False)
     samples = {}
     columns = [TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")]
@@ -29,4 +33,11 @@ def run(output: Path, steps: int) -> int:
         console.print(f"{name:<14}: {modes} of {ring.MODES} Gaussians found, {share:.0%} of the samples on one")
     plot.write(output, samples)
     console.print(f"Both generators: {output}", soft_wrap=True, markup=False)
-    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--output", type=Path, default=Path("gan.png"), help="PNG to write (%(default)s)")
+    parser.add_argument("--steps", type=int, default=3000, help="steps of both networks (%(default)s)")
+    arguments = parser.parse_args()
+    run(arguments.output, arguments.steps)

@@ -1,4 +1,4 @@
-"""Two small networks that play against each other over a ring of eight Gaussians. Used by the GAN example."""
+"""Two small networks that play against each other over a ring of eight Gaussians. Used by train.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ..torch import Adam, OptimisticAdam
+from flatstep.torch import Adam, OptimisticAdam
 
 MODES, RADIUS, SPREAD = 8, 2.0, 0.05
 BATCH, LATENT, WIDTH = 128, 8, 64

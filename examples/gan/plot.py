@@ -1,4 +1,4 @@
-"""The GAN example's picture: what each generator makes of the ring. Used by the GAN example."""
+"""The picture of the GAN example: what each generator makes of the ring. Used by train.py."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from . import ring
+import ring
 
 
 def write(path: Path, samples: Mapping[str, Tensor]) -> None:
