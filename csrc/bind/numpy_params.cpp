@@ -46,8 +46,7 @@ void NumpyParams::add(int64_t index, nb::handle object, std::optional<Dtype> fir
   if (element_count(param) > 0 && find_extent(param, extent)) tensors.fix_memory(extent);
 }
 
-NumpyParams::StateLayout NumpyParams::state_layout(int slot) const {
-  if (slot < 0 || slot >= int(slots_.size())) throw std::invalid_argument("the rule has no such slot");
+NumpyParams::StateLayout NumpyParams::state_layout(size_t slot) const {
   StateLayout placed{{}, 0};
   for (const Known& known : params_) {
     const Tensor& param = known.parameter.param;
@@ -61,29 +60,24 @@ NumpyParams::StateLayout NumpyParams::state_layout(int slot) const {
   return placed;
 }
 
-void NumpyParams::place_state(int slot, nb::handle buffer) {
-  Py_buffer view;
-  if (PyObject_GetBuffer(buffer.ptr(), &view, PyBUF_WRITABLE) != 0) throw nb::python_error();
-  PyBuffer_Release(&view);  // the stepper keeps the array
-  place_state(slot, view.buf, view.len);
-}
+DeviceMemory NumpyParams::allocate(int64_t bytes) const { return {queue(), memory(0), bytes}; }
 
-DeviceMemory NumpyParams::allocate_state(int slot) {
-  const int64_t bytes = state_layout(slot).bytes;
-  DeviceMemory made(queue(), memory(0), bytes);
-  place_state(slot, made.data(), bytes);
-  return made;
-}
-
-void NumpyParams::place_state(int slot, void* memory, int64_t bytes) {
-  const StateLayout placed = state_layout(slot);
-  if (placed.bytes == 0) return;
-  const auto begin = reinterpret_cast<uintptr_t>(memory);
-  if (bytes < placed.bytes || begin % cache_line != 0)
-    throw std::invalid_argument("a state buffer is too short, or does not begin a cache line");
-  for (size_t i = 0; i < params_.size(); ++i)
-    params_[i].parameter.state[slot].data = static_cast<char*>(memory) + placed.offsets[i];
-  tensors.fix_memory({begin, begin + uintptr_t(bytes), -1, -1});
+void NumpyParams::place_state(size_t slot, nb::handle buffer, const StateLayout& layout) {
+  if (layout.bytes == 0) return;
+  char* begin;
+  if (is_processor()) {
+    Py_buffer view;
+    if (PyObject_GetBuffer(buffer.ptr(), &view, PyBUF_WRITABLE) != 0) throw nb::python_error();
+    PyBuffer_Release(&view);  // the stepper keeps the buffer
+    begin = static_cast<char*>(view.buf);
+    if (view.len < layout.bytes || reinterpret_cast<uintptr_t>(begin) % cache_line != 0)
+      throw std::invalid_argument("a state buffer is too short, or does not begin a cache line");
+  } else {
+    begin = static_cast<char*>(nb::inst_ptr<DeviceMemory>(buffer)->data());
+  }
+  for (size_t i = 0; i < params_.size(); ++i) params_[i].parameter.state[slot].data = begin + layout.offsets[i];
+  const auto address = reinterpret_cast<uintptr_t>(begin);
+  tensors.fix_memory({address, address + uintptr_t(layout.bytes), -1, -1});
 }
 
 void NumpyParams::begin(const std::vector<Scalars>& table) {

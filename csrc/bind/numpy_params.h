@@ -29,11 +29,9 @@ class NumpyParams : public DeviceStep {
     std::vector<int64_t> offsets;
     int64_t bytes;
   };
-  StateLayout state_layout(int slot) const;
-
-  // Lays the state of a slot into such a buffer.
-  void place_state(int slot, nb::handle buffer);
-  DeviceMemory allocate_state(int slot);  // a device's buffer, made and placed
+  StateLayout state_layout(size_t slot) const;
+  DeviceMemory allocate(int64_t bytes) const;  // on a device
+  void place_state(size_t slot, nb::handle buffer, const StateLayout& layout);
 
   // A step: all gradients; once all devices have theirs, the parameters; then the launch.
   void begin(const std::vector<Scalars>& table);
@@ -54,7 +52,6 @@ class NumpyParams : public DeviceStep {
     bool has_grad;
   };
 
-  void place_state(int slot, void* memory, int64_t bytes);
   void check_unchanged(size_t position, const Tensor& now) const;
   DeviceMemory& memory(size_t position) const { return *nb::inst_ptr<DeviceMemory>(params_[position].object); }
   Tensor take_on_device(nb::handle object, Operand operand, int64_t index);

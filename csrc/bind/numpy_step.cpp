@@ -41,30 +41,25 @@ class Stepper {
   Stepper(const Stepper&) = delete;
   Stepper& operator=(const Stepper&) = delete;
 
-  // A group is the parameters of one device: (whether it is the processor, their indices).
-  nb::list groups() const {
-    nb::list described;
-    for (const NumpyParams& group : groups_) described.append(nb::make_tuple(group.is_processor(), group.indices()));
-    return described;
-  }
-
-  // (each parameter's offset in the buffer of a slot of a group, the buffer's length), in bytes
-  nb::tuple state_layout(size_t group, int slot) const {
-    const NumpyParams::StateLayout placed = groups_.at(group).state_layout(slot);
-    return nb::make_tuple(placed.offsets, placed.bytes);
-  }
-
-  // `buffer` is kept alive by the stepper.
-  void place_state(size_t group, int slot, nb::object buffer) {
-    groups_.at(group).place_state(slot, buffer);
-    state_.append(buffer);
-  }
-
-  // The buffer of a slot of a group on a device.
-  nb::object allocate_state(size_t group, int slot) {
-    nb::object made = nb::cast(groups_.at(group).allocate_state(slot));
-    state_.append(made);
-    return made;
+  // Makes the state, zero at first: for each slot, each parameter's (buffer, offset in bytes). `allocate` makes a
+  // buffer of so many bytes in the processor's memory. The stepper keeps all buffers.
+  nb::list make_state(nb::callable allocate) {
+    nb::list places;
+    for (size_t slot = 0; slot < rules()[size_t(rule_)].slots.size(); ++slot) {
+      nb::list of_slot;
+      for (size_t i = 0; i < params_.size(); ++i) of_slot.append(nb::none());
+      for (NumpyParams& group : groups_) {
+        const NumpyParams::StateLayout placed = group.state_layout(slot);
+        const nb::object buffer =
+            group.is_processor() ? allocate(placed.bytes) : nb::cast(group.allocate(placed.bytes));
+        group.place_state(slot, buffer, placed);
+        state_.append(buffer);
+        for (size_t i = 0; i < group.indices().size(); ++i)
+          of_slot[size_t(group.indices()[i])] = nb::make_tuple(buffer, placed.offsets[i]);
+      }
+      places.append(of_slot);
+    }
+    return places;
   }
 
   // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first. `progress` becomes the
@@ -197,12 +192,9 @@ void bind_step(nb::module_& module) {
            nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"), nb::arg("devices"),
            nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "
                    "name: collections.abc.Callable[[int], str], on_openmp: bool, devices: list[object]) -> None"))
-      .def("groups", &Stepper::groups, nb::sig("def groups(self) -> list[tuple[bool, list[int]]]"))
-      .def("state_layout", &Stepper::state_layout, nb::arg("group"), nb::arg("slot"),
-           nb::sig("def state_layout(self, group: int, slot: int) -> tuple[list[int], int]"))
-      .def("place_state", &Stepper::place_state, nb::arg("group"), nb::arg("slot"), nb::arg("buffer"))
-      .def("allocate_state", &Stepper::allocate_state, nb::arg("group"), nb::arg("slot"),
-           nb::sig("def allocate_state(self, group: int, slot: int) -> DeviceMemory"))
+      .def("make_state", &Stepper::make_state, nb::arg("allocate"),
+           nb::sig("def make_state(self, allocate: collections.abc.Callable[[int], typing.Any]) "
+                   "-> list[list[tuple[typing.Any, int]]]"))
       .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
            nb::arg("progress").none(),
            nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "

@@ -1,5 +1,5 @@
-// Walks nested lists, tuples and dicts along the nodes of a Tree (_trees.py), as every step does with its parameters and
-// its gradients. Takes plain ones that fit; what to think of others is _trees.py's to say.
+// Walks nested lists, tuples and dicts along the nodes of a Tree (_trees.py), as every step does with its parameters
+// and its gradients. Takes plain ones that fit; what to think of others is _trees.py's to say.
 #include "module.h"
 
 namespace flatstep {

@@ -20,7 +20,6 @@ from ._leaves import Leaf
 
 _slot_dtypes = cache(_core.slot_dtypes)
 _Place = tuple[Array | _core.DeviceMemory, int]  # a buffer, and the offset in it
-_NOWHERE: _Place = np.empty(0, np.uint8), 0
 
 
 class State:
@@ -31,23 +30,12 @@ class State:
 
     def __init__(self, rule: str, params: Sequence[Leaf], first_moment: str, stepper: _core.Stepper) -> None:
         self.params = params
-        # As the parameters are now: whoever reshapes one later is refused, and its state stays whole.
+        # As the parameters are now: a parameter that is reshaped later is rejected, and its state stays whole.
         self._forms = [_form(param) for param in params]
         self._shapes = [(p.shape, tuple([s // p.itemsize for s in p.strides])) for p in params]
         self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
         self.slots = _core.slots(rule)
-        self._places: dict[str, list[_Place]] = {slot: [_NOWHERE] * len(params) for slot in self.slots}
-        for group, (is_processor, leaves) in enumerate(stepper.groups()):
-            for index, slot in enumerate(self.slots):
-                offsets, length = stepper.state_layout(group, index)
-                buffer: Array | _core.DeviceMemory
-                if is_processor:
-                    buffer = aligned_zeros(length)
-                    stepper.place_state(group, index, buffer)
-                else:
-                    buffer = stepper.allocate_state(group, index)
-                for leaf, offset in zip(leaves, offsets, strict=True):
-                    self._places[slot][leaf] = buffer, offset
+        self._places: dict[str, list[_Place]] = dict(zip(self.slots, stepper.make_state(aligned_zeros), strict=True))
 
     def first_changed(self) -> int | None:
         """The first parameter that has another form by now; a step asks the compiled core instead."""

@@ -85,7 +85,7 @@ void a_layout_is_part_of_what_tables_are_made_for() {
   StandIn runtime;
   Watched queue(runtime, rule);
   for (const char* format : {"bfloat16", "float32"}) {
-    const int layout = find_layout(format, format, format, format);
+    const int layout = find_layout(dtype_named(format), dtype_named(format), dtype_named(format));
     const std::vector<Job> jobs = {{layout, nullptr, &call, count}};
     const std::string before_param = param.image(), before_previous = previous.image();
     queue->prepare({jobs, rows, scalars, {}, nullptr, nullptr});

@@ -177,6 +177,33 @@ def test_counts_in_one_tensor(case):
 
 
 @defaults
+def test_state_in_shared_memory(case):
+    """Is rejected by name: one slot of two parameters, and two slots of one; without it the step goes on."""
+    shapes = [(3, 2), (3, 2)]
+    params, others = twins(shapes)
+    opt, other = case.make(params), case.make(others)
+    run([(opt, params), (other, others)], 2)
+    first, second = (opt.state[param] for param in params)
+    keys = [key for key in first if key != "step"]
+    shared = {
+        "of another": (second, keys[0], first[keys[0]], f"param 1 .* {keys[0]} .* the state {keys[0]} of param 0"),
+        "of its own": (first, keys[-1], first[keys[0]], "param 0 .* shares memory with the state .* of param 0"),
+        "parameter": (second, keys[0], params[0].data, f"param 1 .* {keys[0]} that shares memory with param 0"),
+    }
+    if len(keys) == 1:
+        del shared["of its own"]
+    for state, key, tensor, message in shared.values():
+        own, state[key] = state[key], tensor
+        before = Snapshot(opt)
+        with pytest.raises(ValueError, match=message):
+            opt.step()
+        before.check()
+        state[key] = own
+    run([(opt, params), (other, others)], 1, first=2)
+    same_bits(params, others)
+
+
+@defaults
 def test_counts_of_old_checkpoints(case):
     """Python numbers once, which become torch's tensors; tensors of one element stay what they are."""
     usual = (torch.float32, ())
