@@ -83,7 +83,7 @@ void sweep_some_tiles(int rule, int layout, const Scalars& scalars, char* const 
 
 // In packs, and, with gradients that lie otherwise, one by one.
 void one_tensor_may_have_more_than_2_31_elements() {
-  const int rule = find_rule("adam"), layout = find_layout("bfloat16", "bfloat16", "bfloat16", "bfloat16");
+  const int rule = find_rule("adam"), layout = find_layout(Dtype::bfloat16, Dtype::bfloat16, Dtype::bfloat16);
   check(device::tiles_of(beyond, phase) == some_tiles[4] + 1, "the last of the tiles is the tensor's last");
   Random random(1);
   const Vast memory((streams * (beyond + 4096) + 8192) * item);
