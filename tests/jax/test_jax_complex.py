@@ -9,6 +9,7 @@ import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, optax
 
+pytestmark = pytest.mark.slow
 each_rule = pytest.mark.parametrize("rule", RULES)
 HALVING = optax.exponential_decay(0.1, 1, 0.5)
 ROWS: list[tuple[str, dict[str, Any]]] = [

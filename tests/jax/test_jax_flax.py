@@ -17,6 +17,7 @@ from flax.training import train_state
 
 from flatstep.jax.flax import Optimizer, TrainState
 
+pytestmark = pytest.mark.slow
 each_rule = pytest.mark.parametrize("rule", RULES)
 each_kind = pytest.mark.parametrize(
     "rule, dtype", [*((rule, jnp.float32) for rule in RULES), ("optimistic_adam_v2", jnp.bfloat16)]

@@ -10,6 +10,7 @@ import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, loss, optax, pair, random_tree
 
+pytestmark = pytest.mark.slow
 each_rule = pytest.mark.parametrize("rule", RULES)
 STEPS = 4
 TARGET = jax.tree.map(np.asarray, random_tree(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import flatstep
 import reference
 from cases import assert_same_bits, numbers
+from flatstep import _core
 from torch_cases import CASES, DEFAULTS, DTYPES, PEERS, SLOTS, parametrize, params_of, set_grads, torch, torch_peer
 
 STEPS = 5
@@ -40,12 +42,14 @@ def test_equals_the_core(case, dtype, target):
         assert opt.state[param]["step"].dtype == torch.float32
 
 
-def test_without_exchange_api(monkeypatch):
-    """An older torch offers no DLPack exchange API: tensors are then asked one by one for where they lie."""
-    monkeypatch.delattr(torch.Tensor, "__dlpack_c_exchange_api__")
-    assert not hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
-    for case in DEFAULTS:
-        test_equals_the_core(case, torch.float32, None)
+def test_without_exchange_api():
+    """A torch whose DLPack exchange API is of another version is rejected with the version that is needed."""
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    table = (ctypes.c_uint64 * 8)(99)
+    capsule = new(ctypes.addressof(table), b"dlpack_exchange_api", None)
+    with pytest.raises(ImportError, match="no DLPack exchange API of version 1; flatstep.torch needs 2.13"):
+        _core.TorchStepper([], (), capsule, [])
 
 
 def wide(tensor):
