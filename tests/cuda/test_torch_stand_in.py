@@ -89,7 +89,7 @@ def test_numbers_on_the_device(case):
     """lr and betas in tensors there give the bits that they give as numbers."""
     rng = np.random.default_rng(0)
     arrays, grads = some(rng), [some(rng) for _ in range(4)]
-    betas = case.settings.get("betas", (0.9, 0.999))
+    betas = case.make(params_of(arrays)).defaults["betas"]
     apart = [torch.tensor(value, dtype=torch.float64) for value in (0.05, *betas)]
     more = dict(lr=apart[0], betas=tuple(apart[1:]), capturable=True)
     same(trained(case, arrays, grads, **more), trained(case, arrays, grads))

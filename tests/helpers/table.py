@@ -130,6 +130,13 @@ TABLE: list[Entry] = [
         variants={"": {}, "plain-": dict(nesterov=False)},
     ),
     Entry(
+        flatstep.Lion,
+        reference.oracle("lion", b2=0.99, weight_decay=1e-3, decoupled_weight_decay=True),
+        optax="lion",
+        torch=(TorchFace("Lion", own=dict(weight_decay=0.0)),),
+        more={"coupled": dict(decoupled_weight_decay=False)},
+    ),
+    Entry(
         flatstep.OptimisticGradientDescent,
         reference.optimistic_gradient_descent,
         optax="optimistic_gradient_descent",

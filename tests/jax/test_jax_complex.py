@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, optax
+from table import JAX
 
 pytestmark = pytest.mark.slow
 each_rule = pytest.mark.parametrize("rule", RULES)
 HALVING = optax.exponential_decay(0.1, 1, 0.5)
+NUMBERS = dict(learning_rate=HALVING, b1=0.7, b2=0.95, eps=1e-3, eps_root=1e-3)
 ROWS: list[tuple[str, dict[str, Any]]] = [
     *((rule, {}) for rule in RULES),
-    *((rule, dict(learning_rate=HALVING, b1=0.7, b2=0.95, eps=1e-3, eps_root=1e-3)) for rule in RULES),
+    *((rule, {name: NUMBERS[name] for name in NUMBERS if hasattr(JAX[rule].optimizer, name)}) for rule in RULES),
     ("amsgrad", dict(bias_correction_mu=False)),
     ("amsgrad", dict(bias_correction_nu=False)),
     ("optimistic_adam_v2", dict(alpha=0.25, beta=0.7, nesterov=False)),
@@ -85,7 +87,7 @@ def test_real_leaves_keep_their_kernel(rule):
     opt = getattr(front, rule)(0.1)
     made, state = jax.jit(opt.step)(params, opt.init(params), grads)
     alone, own = jax.jit(opt.step)(params["b"], opt.init(params["b"]), grads["b"])
-    assert_close((made["b"], state[0].nu["b"]), (alone, own[0].nu))
+    assert_close((made["b"], state[0][-1]["b"]), (alone, own[0][-1]))
 
 
 @pytest.mark.slow

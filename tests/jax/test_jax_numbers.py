@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 import flatstep
 from cases import CASES, DEFAULTS, Case, assert_same_bits, numbers, special_values
+from flatstep._rules import DECAY_STATE
 from table import JAX
 from trajectories import distance, gradients, start
 
@@ -33,7 +35,20 @@ NARROW = [
 SHAPES = [(), (1,), (0, 4), (3, 5, 7), (64,)]
 # Layouts and shapes of a tree's leaves: more than are stepped by one call.
 LEAVES = [*((layout, (203,)) for layout in WIDE + NARROW), *((WIDE[0], shape) for shape in SHAPES), (WIDE[2], (65,))]
-WITH_MOMENTS = [case for case in CASES if hasattr(case.optimizer, "b1")]
+
+
+def decays_itself(case: Case) -> bool:
+    """Whether weight decay is an argument of optax's function, and decoupled."""
+    return DECAY_STATE in case.optimizer._declaration.jax.parts({})
+
+
+def is_coupled_alone(case: Case) -> bool:
+    """Whether optax's function cannot couple the weight decay, and none that it is derived from can."""
+    is_coupled = case.settings.get("decoupled_weight_decay") is False
+    return is_coupled and decays_itself(case) and not case.optimizer._declaration.base
+
+
+WITH_MOMENTS = [case for case in CASES if hasattr(case.optimizer, "b1") and not is_coupled_alone(case)]
 STATIC = [case for case in WITH_MOMENTS if not case.name.endswith("schedules")]
 DEFAULTS = [case for case in DEFAULTS if case in STATIC]
 # One row for each term of a rule.
@@ -62,16 +77,17 @@ def settings_of(case: Case) -> dict[str, Any]:
     settings = {"learning_rate": 0.05, **case.settings}
     if settings.get("convention") == "paper":
         settings.update(convention="optax", bias_correction_mu=False, bias_correction_nu=False)
-    if case.optimizer is flatstep.AdamW:
-        settings = {"weight_decay": 1e-2, **settings}
+    if decays_itself(case):
+        settings = {"weight_decay": case.optimizer._declaration.argument("weight_decay").default, **settings}
     return settings
 
 
 def make(case: Case, **more: Any) -> Any:
     settings = {**settings_of(case), **more}
-    if case.optimizer is flatstep.AdamW and settings.pop("decoupled_weight_decay", None) is False:
-        return front.adam(**settings)
-    return MAKERS[case.optimizer](**settings)
+    optimizer = case.optimizer
+    if decays_itself(case) and settings.pop("decoupled_weight_decay", None) is False:
+        optimizer = optimizer.__base__
+    return MAKERS[optimizer](**settings)
 
 
 def wild(rng, shape, dtype: str) -> np.ndarray:
@@ -189,7 +205,8 @@ def flags_of(case: Case) -> Flags:
 
 
 def numbers_of(case: Case) -> dict[str, Any]:
-    settings = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0, **settings_of(case)}
+    settings = {"b1": 0.9, "b2": 0.999, "eps": 1e-8, "weight_decay": 0.0}
+    settings = {name: value for name, value in settings.items() if hasattr(case.optimizer, name)} | settings_of(case)
     return {name: value for name, value in settings.items() if name not in FLAGS}
 
 
@@ -318,13 +335,17 @@ def positive(rng, shape, dtype: str) -> np.ndarray:
     return np.abs(tame(rng, shape, dtype))
 
 
+# What optax's functions lack.
+LACKING = {"convention", "decoupled_weight_decay", "maximize"}
+
+
 def optax_step(case: Case) -> Any:
     """optax's step in float64, called as the oracle is. What optax lacks is done to its gradients and updates."""
 
     def step(param, grad, state, t, **own):
         settings = {**settings_of(case), **own}
-        own_decay = {} if case.optimizer is flatstep.AdamW else {"weight_decay", "decoupled_weight_decay"}
-        of_optax = {name: x for name, x in settings.items() if name not in {*own_decay, "maximize", "convention"}}
+        own_decay = {} if decays_itself(case) else {"weight_decay", "decoupled_weight_decay"}
+        of_optax = {name: x for name, x in settings.items() if name not in {*own_decay, *LACKING}}
         opt = getattr(optax, MAKERS[case.optimizer].__name__)(**of_optax)
         decay = settings.get("weight_decay", 0.0) * param if own_decay else 0.0
         is_decoupled = settings.get("decoupled_weight_decay", False)
@@ -547,9 +568,11 @@ def test_known_and_traced_numbers(name):
         return jax.lax.scan(lambda carry, grad: (step(*carry, grad), None), (params, state), grads)[0]
 
     state, traced = getattr(front, name)(0.1).init(params), jax.jit(train)
+    takes = inspect.signature(getattr(front, name)).parameters
     exact = dict(learning_rate=0.0625, b1=0.875, b2=0.984375, eps=2.0**-20, eps_root=0.0)
     rounded = dict(learning_rate=0.05, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0)
-    for settings, allowed in ((exact, 0.0), (rounded, 2e-5)):  # 1 - b2 is off by 1.3e-5
+    for given, allowed in ((exact, 0.0), (rounded, 2e-5)):  # 1 - b2 is off by 1.3e-5
+        settings = {name: value for name, value in given.items() if name in takes}
         known = jax.tree.leaves(jax.jit(functools.partial(train, settings))())
         for operands in (settings, {key: jnp.float32(value) for key, value in settings.items()}):
             for own, other in zip(jax.tree.leaves(traced(operands)), known, strict=True):

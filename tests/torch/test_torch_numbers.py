@@ -124,6 +124,15 @@ def test_every_rounding_boundary(dtype, target):
     assert_same_bits(wide(opt.state[param]["exp_avg"]).astype(np.float32), expected)
 
 
+def test_the_sign_of_nan_is_nan():
+    """As for NumPy and JAX; torch's is 0."""
+    param, grad = torch.nn.Parameter(torch.zeros(4)), torch.tensor([torch.nan, 0.0, -0.0, 2.0])
+    assert torch.sign(grad)[0] == 0
+    param.grad = grad
+    flatstep.torch.Lion([param], lr=1.0).step()
+    assert_same_bits(param.detach().numpy(), np.float32([np.nan, 0, 0, -1]))
+
+
 @parametrize(PEERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_torch_loop(case, dtype):

@@ -12,6 +12,7 @@ import pytest
 import flatstep.torch as front
 from torch_cases import (
     CASES,
+    CLASSES,
     DEFAULT_PEERS,
     DEFAULTS,
     PEERS,
@@ -259,14 +260,23 @@ def with_state(**changes):
     return lambda saved: saved["state"][1].update(changes)
 
 
+def with_last_slot(value):
+    return lambda saved: saved["state"][1].update({list(saved["state"][1])[-1]: value})
+
+
+def without_slots(saved):
+    for state in saved["state"].values():
+        for key in [*state][1:]:
+            del state[key]
+
+
 REFUSED = {
-    "no step": (without("step"), "lacks .'step'"),
     "no moment": (without("exp_avg"), "state of parameter 0 in the state_dict lacks .'exp_avg'"),
-    "two keys": (without("exp_avg", "exp_avg_sq"), "lacks .'exp_avg', 'exp_avg_sq'"),
+    "no moments": (without_slots, "lacks .'exp_avg'"),
     "no numbers": (with_state(exp_avg=torch.zeros(4, device="meta")), "exp_avg in .* is on the meta device"),
-    "a text": (with_state(exp_avg_sq="zeros"), "exp_avg_sq in the state of parameter 1 .* is a str, expected a torch"),
+    "a text": (with_last_slot("zeros"), r"\w+ in the state of parameter 1 .* is a str, expected a torch"),
     "another shape": (with_state(exp_avg=torch.zeros(3)), r"exp_avg in .* has shape \(3,\), expected \(4,\) like its"),
-    "sparse": (with_state(exp_avg_sq=torch.ones(4).to_sparse()), "exp_avg_sq in .* has layout torch.sparse_coo"),
+    "sparse": (with_last_slot(torch.ones(4).to_sparse()), r"\w+ in .* has layout torch.sparse_coo"),
     "a list": (with_state(exp_avg=[0.0, 0.0, 0.0, 0.0]), "exp_avg in the state of parameter 1 .* is a list"),
     **{
         f"a count of {count!r}": (with_state(step=count), "step in the state of parameter 1 .* expected a whole number")
@@ -311,6 +321,34 @@ def test_a_refused_state_changes_nothing(case, name):
     before.check()
     assert repr(saved) == repr(given)
     run([(opt, params)], 1)
+
+
+@pytest.mark.parametrize("optimizer", CLASSES)
+@pytest.mark.parametrize("way", ["loaded", "placed"])
+def test_a_state_without_its_count(optimizer, way):
+    """It is taken where the rule needs no count, which then starts at 0; else it is an error."""
+    (param,), (other,) = twins([(4,)])
+    opt, resumed = optimizer([param], lr=0.05), optimizer([other], lr=0.05)
+    run([(opt, [param]), (resumed, [other])], 2)
+    saved = copy.deepcopy(opt.state_dict())
+    del saved["state"][0]["step"]
+    give_grads([param], [other], seed=2)
+
+    def go_on():
+        if way == "loaded":
+            resumed.load_state_dict(saved)
+        else:
+            resumed.state[other] = saved["state"][0]
+        resumed.step()
+
+    if optimizer._declaration.torch.needs_count:
+        with pytest.raises(ValueError, match=r"(lacks|without) .'step'"):
+            go_on()
+    else:
+        go_on()
+        assert resumed.state[other]["step"].item() == 1
+        opt.step()
+        same_bits(other, param)
 
 
 SOURCES = {

@@ -6,10 +6,11 @@ from .adam import ADAM, ADAMW
 from .amsgrad import AMSGRAD
 from .common import LEARNING_RATE
 from .declaration import DECAY_STATE, RATE_STATE, Arguments, Declaration, Jax, Number, Option, Part, Torch
+from .lion import LION
 from .optimistic_adam import OPTIMISTIC_ADAM
 from .optimistic_gradient_descent import OPTIMISTIC_GRADIENT_DESCENT
 
-OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, ADAM, ADAMW, OPTIMISTIC_GRADIENT_DESCENT)
+OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, ADAM, ADAMW, LION, OPTIMISTIC_GRADIENT_DESCENT)
 """In the order of the documentation; a class stands behind that from which it is derived."""
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "AMSGRAD",
     "DECAY_STATE",
     "LEARNING_RATE",
+    "LION",
     "OPTIMISTIC_ADAM",
     "OPTIMISTIC_GRADIENT_DESCENT",
     "OPTIMIZERS",

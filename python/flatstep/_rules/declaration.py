@@ -80,6 +80,7 @@ class Torch:
     older: Arguments = field(default_factory=dict)  # what torch takes for an argument that an old group lacks
     unsaid: Arguments = field(default_factory=dict)  # what gives torch's behaviour and so stays out of groups
     shared: tuple[str, ...] = ()  # arguments in which all groups agree: they give the state its meaning
+    needs_count: bool = True  # else a state may lack "step": its count then starts at 0
     rules: tuple[str, ...] = ()  # in the catalogue; else the declaration's
     choose: Callable[[Arguments], str] | None = None
     flags: Callable[[Arguments], Flags] | None = None

@@ -9,7 +9,7 @@ from typing import Literal
 
 from numpy.typing import DTypeLike
 
-from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
+from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM
 from ._settings import Mask, Number, ScalarOrSchedule
 from ._transformation import FusedTransformation, make
 
@@ -18,6 +18,7 @@ __all__ = [
     "optimistic_adam_v2",
     "adam",
     "adamw",
+    "lion",
 ]
 
 
@@ -326,5 +327,67 @@ def adamw(
     )
 
 
-for _function in (amsgrad, optimistic_adam_v2, adam, adamw):
+def lion(
+    learning_rate: ScalarOrSchedule,
+    b1: Number = 0.9,
+    b2: Number = 0.99,
+    mu_dtype: DTypeLike | None = None,
+    weight_decay: ScalarOrSchedule = 1e-3,
+    mask: Mask | None = None,
+    *,
+    maximize: bool = False,
+) -> FusedTransformation:
+    r"""Lion, as ``optax.lion`` defines it, in one pass over memory.
+
+    .. math::
+        c &\leftarrow b_1 \mu + (1 - b_1) g \\
+        p &\leftarrow p - \mathit{lr} \cdot (\mathrm{sign}(c) + \mathit{weight\_decay} \cdot p) \\
+        \mu &\leftarrow b_2 \mu + (1 - b_2) g
+
+    where sign(0) = 0 and sign(NaN) = NaN. The learning rate is usually 3 to 10 times smaller than that of AdamW, and
+    weight decay as many times larger.
+
+    Args:
+        learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
+        b1: weight of the first moment in the direction, in [0, 1). A number or a traced scalar, like all numbers here.
+            Default 0.9.
+        b2: decay rate of the first moment, in [0, 1). Default 0.99.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
+        weight_decay: strength of weight decay, at least 0: a number, a schedule, or a traced scalar. Default 1e-3.
+        mask: which weights decay: a tree of bools like params or a prefix of it, or a function that makes one from
+            params. Default None: all.
+        maximize: whether to ascend. Default False.
+
+    Returns:
+        An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is unknown.
+
+    Example:
+        >>> import jax.numpy as jnp, flatstep.jax
+        >>> opt = flatstep.jax.lion(0.5, weight_decay=0.0)
+        >>> params = jnp.array([1.0, -1.0])
+        >>> params, state = opt.step(params, opt.init(params), 2 * params)
+        >>> params
+        Array([ 0.5, -0.5], dtype=float32)
+
+    References:
+        Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023; ``optax.lion``.
+    """
+    return make(
+        LION,
+        dict(
+            learning_rate=learning_rate,
+            b1=b1,
+            b2=b2,
+            mu_dtype=mu_dtype,
+            weight_decay=weight_decay,
+            mask=mask,
+            maximize=maximize,
+        ),
+    )
+
+
+for _function in (amsgrad, optimistic_adam_v2, adam, adamw, lion):
     _function.__module__ = "flatstep.jax"

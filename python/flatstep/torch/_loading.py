@@ -109,6 +109,8 @@ def _prepared(into: Destination, key: Any, state: Any, param: Tensor, group: Gro
         raise ValueError(f"{what} is a {type(state).__name__}, expected a dict")
     if not state:
         return state
+    if not into.schema.needs_count:
+        state = {"step": 0, **state}
     slots = into.schema.slots_of(group)
     missing = [name for name in ("step", *slots) if name not in state]
     if missing:

@@ -245,7 +245,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         return stepped  # type: ignore[no-any-return]
 
     def _stand_ins(self, wanting: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
-        stand_ins = StandIns(self.state, name)
+        stand_ins = StandIns(self.state, name, self._schema.needs_count)
         everything = [(param, g) for g, (params, *_) in enumerate(groups) for param in params]
         for position in wanting:
             param, index = everything[position]

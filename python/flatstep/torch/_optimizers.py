@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
+from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM
 from ._optimizer import FusedOptimizer
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "OptimisticAdam",
     "Adam",
     "AdamW",
+    "Lion",
 ]
 
 
@@ -395,6 +396,83 @@ class AdamW(Adam):
                 fused=fused,
                 eps_root=eps_root,
                 nesterov=nesterov,
+                mu_dtype=mu_dtype,
+                decoupled_weight_decay=True,
+            ),
+        )
+
+
+class Lion(FusedOptimizer):
+    r"""Lion: a step of the same size for each weight, against the sign of an average gradient.
+
+    .. math::
+        c &\leftarrow \beta_1 m + (1 - \beta_1) g \\
+        p &\leftarrow p - \mathit{lr} \cdot (\mathrm{sign}(c) + \mathit{weight\_decay} \cdot p) \\
+        m &\leftarrow \beta_2 m + (1 - \beta_2) g
+
+    where sign(0) = 0 and sign(NaN) = NaN. The learning rate is usually 3 to 10 times smaller than that of AdamW, and
+    weight decay as many times larger.
+
+    Args:
+        params: parameters, named parameters or groups of them, as for any optimizer of torch.
+        lr: learning rate, at least 0; may be a tensor of one element. Default 1e-4.
+        betas: weight of m in the direction, and decay rate of m, each in [0, 1). Default (0.9, 0.99).
+        weight_decay: strength of weight decay, at least 0. Default 0.0.
+        foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
+        maximize: whether to ascend. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
+            tensors on the device. Must be False for parameters on the CPU. Default False.
+        differentiable: must be False: a fused step cannot be differentiated. Default False.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
+            Default None.
+        mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
+            parameter's.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is not supported.
+
+    Example:
+        >>> import torch, flatstep.torch
+        >>> p = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> opt = flatstep.torch.Lion([p], lr=0.1)
+        >>> p.square().sum().backward()
+        >>> opt.step()
+        >>> p.data
+        tensor([ 0.9000, -0.9000])
+
+    References:
+        Chen et al., "Symbolic Discovery of Optimization Algorithms", NeurIPS 2023; ``optax.lion``.
+    """
+
+    __module__ = "flatstep.torch"
+    _declaration = LION
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-4,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        mu_dtype: torch.dtype | None = None,
+    ) -> None:
+        FusedOptimizer.__init__(
+            self,
+            params,
+            dict(
+                lr=lr,
+                betas=betas,
+                weight_decay=weight_decay,
+                foreach=foreach,
+                maximize=maximize,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
                 mu_dtype=mu_dtype,
                 decoupled_weight_decay=True,
             ),

@@ -54,6 +54,7 @@ class Schema:
         self._choose = face.choose or (declaration.choose if not face.rules else None)
         self._flags = face.flags or declaration.flags
         self.rules = face.rules or declaration.rules
+        self.needs_count = face.needs_count
         self.keys = (*[name for name, _, _ in parameters(face.signature)], *face.fixed)
         self._take_numbers(declaration, face)
         self._take_options(declaration, face)

@@ -37,9 +37,10 @@ class StandIns:
     functions, which the core makes right after the step.
     """
 
-    def __init__(self, states: dict[Tensor, State], name: Callable[[int], str]) -> None:
+    def __init__(self, states: dict[Tensor, State], name: Callable[[int], str], needs_count: bool) -> None:
         self._states = states
         self._name = name
+        self._needs_count = needs_count
         self._copies: list[tuple[Tensor, Tensor]] = []  # (a tensor, the copy of it that is stepped)
         self._copied: dict[int, Tensor] = {}  # parameters that are stepped in a copy, by position
         self._counters: dict[int, int] = {}  # the position of the parameter that counts at an address
@@ -79,6 +80,8 @@ class StandIns:
         if not known and _devices.is_capturing(param.device):
             raise RuntimeError(f"{what} has no state yet, and a graph would make it again; step once before capturing")
         state = self._new_states[param] = dict(known or new_state(param, slots))
+        if not self._needs_count:
+            state.setdefault("step", 0)
         missing = [key for key in ("step", *slots) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
