@@ -279,7 +279,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         if self._made is None or self._makers != makers:
             self._makers = makers
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
-            exchange_api = torch.Tensor.__dlpack_c_exchange_api__  # type: ignore[attr-defined]
+            exchange_api = torch.Tensor.__dlpack_c_exchange_api__
             rules = [(rule, ["step", *self._schema.slot_keys(rule)]) for rule in self._schema.rules]
             exclusive = self.__dict__.setdefault("_exclusive", _core.Exclusive())  # one, also for two threads at once
             self._made = _core.TorchStepper(rules, plain_types, exchange_api, makers), exclusive
