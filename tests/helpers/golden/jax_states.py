@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import flatstep.jax as front
+from table import JAX
 
 from . import encode, write
 
@@ -30,14 +31,13 @@ def mask(tree: Any) -> Any:
 
 
 MAKE: dict[str, tuple[str, Numbers]] = {
-    "adam": ("adam", {}),
+    **{name: (name, {}) for name in JAX},
     "adam-nesterov": ("adam", dict(nesterov=True)),
     "adam-bfloat16": ("adam", dict(mu_dtype="bfloat16")),
     "adam-schedule": ("adam", dict(learning_rate=schedule, weight_decay=0.3)),
     "adamw": ("adamw", dict(weight_decay=0.3)),
     "adamw-schedule": ("adamw", dict(learning_rate=schedule, weight_decay=schedule)),
     "adamw-mask": ("adamw", dict(weight_decay=0.3, mask=mask)),
-    "amsgrad": ("amsgrad", {}),
     "amsgrad-torch": ("amsgrad", dict(convention="torch")),
     "amsgrad-paper": ("amsgrad", dict(bias_correction_mu=False, bias_correction_nu=False)),
     "amsgrad-raw_mu": ("amsgrad", dict(bias_correction_mu=False)),
@@ -52,7 +52,8 @@ MAKE: dict[str, tuple[str, Numbers]] = {
 
 def make(name: str) -> Any:
     function, settings = MAKE[name]
-    return getattr(front, function)(**{"learning_rate": 0.1, **NUMBERS, **settings})
+    numbers = {key: value for key, value in NUMBERS.items() if JAX[function].has([key])}
+    return getattr(front, function)(**{"learning_rate": 0.1, **numbers, **settings})
 
 
 def params() -> Any:

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 import flatstep
 from flatstep._trees import Tree
+from table import TABLE, Entry
 
 from . import encode, write
 
 FOLDER = write.FOLDER / "states-0.1" / "numpy"
 
-BFLOAT16: dict[str, Any] = dict(mu_dtype="bfloat16")
-SETTINGS: dict[str, dict[str, Any]] = {
-    "Adam": {},
-    "Adam-nesterov": dict(nesterov=True),
-    "Adam-bfloat16": BFLOAT16,
-    "Adam-float16": {},
-    "AdamW": {},
-    "AdamW-coupled": dict(decoupled_weight_decay=False),
-    "AMSGrad": {},
-    "AMSGrad-torch": dict(convention="torch"),
-    "AMSGrad-paper": dict(convention="paper"),
-    "AMSGrad-raw_mu": dict(bias_correction_mu=False),
-    "AMSGrad-raw_nu": dict(bias_correction_nu=False),
-    "AMSGrad-bfloat16": BFLOAT16,
-    "AMSGrad-float16": {},
-    "OptimisticAdam": {},
-    "OptimisticAdam-bfloat16": BFLOAT16,
-    "OptimisticAdam-float16": {},
-    "OptimisticAdam-plain": dict(nesterov=False),
-    "OptimisticAdam-plain-bfloat16": dict(nesterov=False, **BFLOAT16),
-    "OptimisticAdam-plain-float16": dict(nesterov=False),
-    "OptimisticGradientDescent": {},
-    "OptimisticGradientDescent-float16": {},
-}
+# Rows of the table that are written too, beside the defaults and their formats.
+OPTIONS = ("nesterov", "coupled", "torch", "paper", "raw_mu", "raw_nu")
+
+
+def of_entry(entry: Entry) -> Iterator[tuple[str, dict[str, Any]]]:
+    name, rows = entry.optimizer.__name__, entry.rows()
+    for prefix, options in entry.variants.items():
+        variant = f"{name}-{prefix}".rstrip("-")
+        yield variant, options
+        if entry.only is None:
+            yield f"{variant}-float16", options
+            if entry.has(["mu_dtype"]):
+                yield f"{variant}-bfloat16", {**options, "mu_dtype": "bfloat16"}
+    yield from ((f"{name}-{row}", rows[row]) for row in OPTIONS if row in rows)
+
+
+SETTINGS: dict[str, dict[str, Any]] = dict(pair for entry in TABLE for pair in of_entry(entry))
 
 
 def _cast(name: str, tree: Any) -> Any:

@@ -7,30 +7,35 @@ what one step more makes of parameters and state.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
 
 import flatstep.torch as front
+from table import TABLE, in_torch_words
 
 from . import encode, write
 
 FOLDER = write.FOLDER / "states-0.1" / "torch"
 
+
+def of_table() -> dict[str, dict[str, Any]]:
+    """Each face of an optimizer with its defaults, and each row by which it differs from them."""
+    return {
+        face.name if row == "default" else f"{face.name}-{row}": {**face.arguments, **in_torch_words(entry, own)}
+        for entry in TABLE
+        for face in entry.torch
+        for row, own in (face.rows or {"default": {}}).items()
+    }
+
+
 SETTINGS: dict[str, dict[str, Any]] = {
-    "Adam": {},
-    "Adam-nesterov": dict(nesterov=True),
-    "Adam-amsgrad": dict(amsgrad=True),
+    **of_table(),
     "Adam-groups": {},
     "Adam-bfloat16": dict(mu_dtype=torch.bfloat16),
-    "AdamW": {},
     "AdamW-amsgrad": dict(amsgrad=True),
-    "AMSGrad": {},
-    "AMSGrad-optax": dict(convention="optax"),
-    "AMSGrad-paper": dict(convention="paper"),
     "AMSGrad-bfloat16": dict(mu_dtype=torch.bfloat16),
-    "OptimisticAdam": {},
-    "OptimisticAdam-plain": dict(nesterov=False),
     "OptimisticAdam-bfloat16": dict(mu_dtype=torch.bfloat16),
     "AMSGrad-flat": {},
 }
@@ -76,7 +81,8 @@ def set_grads(own: list[torch.nn.Parameter], step: int) -> None:
 
 def make(name: str, own: list[torch.nn.Parameter], **more: Any) -> Any:
     cls = getattr(front, name.split("-")[0])
-    return cls(groups(name, own), **{**NUMBERS, **SETTINGS[name], **more})
+    numbers = {key: value for key, value in NUMBERS.items() if key in inspect.signature(cls).parameters}
+    return cls(groups(name, own), **{**numbers, **SETTINGS[name], **more})
 
 
 def params_of(opt: Any) -> list[torch.nn.Parameter]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +19,28 @@ import flatstep
 from flatstep._files import FORMAT
 from flatstep._trees import Tree
 from repository import TESTS
+from table import TABLE, Entry
 
 FOLDER = TESTS / "golden"
 STEPS = 3  # before the file was written; the expected bits are those after one more
 
+
+def of_entry(entry: Entry) -> dict[str, dict[str, Any]]:
+    """Each convention of the optimizer, or each variant."""
+    name = entry.optimizer.__name__
+    if entry.has(["convention"]):
+        choices = entry.optimizer._declaration.argument("convention").choices
+        return {f"{name}-{choice}": dict(convention=choice) for choice in choices}
+    return {f"{name}-{prefix}".rstrip("-"): options for prefix, options in entry.variants.items()}
+
+
+def make(entry: Entry, options: dict[str, Any], *args: Any, **numbers: Any) -> flatstep.Optimizer:
+    """The optimizer with those of the numbers that it has."""
+    return entry.optimizer(*args, **{name: x for name, x in numbers.items() if entry.has([name])}, **options)
+
+
 MAKE: dict[str, Callable[..., flatstep.Optimizer]] = {
-    "Adam": flatstep.Adam,
-    "AdamW": flatstep.AdamW,
-    "AMSGrad-optax": flatstep.AMSGrad,
-    "AMSGrad-torch": lambda *args, **numbers: flatstep.AMSGrad(*args, **numbers, convention="torch"),
-    "AMSGrad-paper": lambda *args, **numbers: flatstep.AMSGrad(*args, **numbers, convention="paper"),
-    "OptimisticGradientDescent": lambda *args, learning_rate, weight_decay=0.0, **_: flatstep.OptimisticGradientDescent(
-        *args, learning_rate, weight_decay=weight_decay
-    ),
-    "OptimisticAdam": flatstep.OptimisticAdam,
-    "OptimisticAdam-plain": lambda *args, **numbers: flatstep.OptimisticAdam(*args, **numbers, nesterov=False),
+    name: partial(make, entry, options) for entry in TABLE for name, options in of_entry(entry).items()
 }
 NUMBERS = dict(learning_rate=0.1, b1=0.8, b2=0.95, eps=1e-300, eps_root=2.0**-40, weight_decay=0.3)
 
