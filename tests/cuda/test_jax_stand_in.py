@@ -37,12 +37,13 @@ from test_jax_vmap import *  # noqa: E402, F403
 import flatstep.jax as front  # noqa: E402
 import stand_in  # noqa: E402
 from flatstep import _core  # noqa: E402
+from flatstep._rules import OPTIMIZERS  # noqa: E402
 from flatstep.jax import _call  # noqa: E402
 from jax_steps import same_bits  # noqa: E402
 
 pytestmark = pytest.mark.stand_in
 
-RULES = ["adam", "amsgrad", "optimistic_adam"]
+RULES = sorted({declaration.rules[0] for declaration in OPTIMIZERS if declaration.jax})
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -73,7 +73,6 @@ class Entry:
     optimizer: type[flatstep.Optimizer]
     oracle: Callable[..., Any]
     optax: str | None = None  # the name in optax, which flatstep.jax's function has too
-    in_jax: bool = True
     torch: tuple[TorchFace, ...] = ()
     variants: dict[str, Settings] = field(default_factory=lambda: {"": {}})
     more: dict[str, Settings] = field(default_factory=dict)  # rows beside those of SETTINGS
@@ -133,11 +132,11 @@ TABLE: list[Entry] = [
         flatstep.OptimisticGradientDescent,
         reference.optimistic_gradient_descent,
         optax="optimistic_gradient_descent",
-        in_jax=False,
+        torch=(TorchFace("OptimisticSGD"),),
     ),
 ]
 
-JAX: dict[str, Entry] = {entry.optax: entry for entry in TABLE if entry.optax and entry.in_jax}
+JAX: dict[str, Entry] = {entry.optax: entry for entry in TABLE if entry.optax}
 """By the name of the function in flatstep.jax and optax."""
 
 

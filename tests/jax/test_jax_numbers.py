@@ -523,9 +523,9 @@ def test_a_schedule_of_weight_decay_by_hand(peer, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JAX)
+@pytest.mark.parametrize("name", [name for name in JAX if JAX[name].has(["b1"])])
 def test_float32_is_nearer_the_truth_than_optax(name):
-    """Not in every moment, but in the parameters at the end."""
+    """Not in every moment, but in the parameters at the end. Where there are no moments, both round alike."""
     with jax.enable_x64(True):
         truth = run((name, {}), tree_of(jnp.asarray(start())), tree_of(jnp.asarray(gradients())), ours, True)
     trees = tree_of(jnp.asarray(start(np.float32))), tree_of(jnp.asarray(gradients(np.float32)))
@@ -549,7 +549,8 @@ def test_known_and_traced_numbers(name):
     state, traced = getattr(front, name)(0.1).init(params), jax.jit(train)
     exact = dict(learning_rate=0.0625, b1=0.875, b2=0.984375, eps=2.0**-20, eps_root=0.0)
     rounded = dict(learning_rate=0.05, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0)
-    for settings, allowed in ((exact, 0.0), (rounded, 2e-5)):  # 1 - b2 is off by 1.3e-5
+    for row, allowed in ((exact, 0.0), (rounded, 2e-5)):  # 1 - b2 is off by 1.3e-5
+        settings = {number: value for number, value in row.items() if JAX[name].has([number])}
         known = jax.tree.leaves(jax.jit(functools.partial(train, settings))())
         for operands in (settings, {key: jnp.float32(value) for key, value in settings.items()}):
             for own, other in zip(jax.tree.leaves(traced(operands)), known, strict=True):

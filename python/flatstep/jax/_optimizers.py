@@ -9,7 +9,7 @@ from typing import Literal
 
 from numpy.typing import DTypeLike
 
-from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
+from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_GRADIENT_DESCENT
 from ._settings import Mask, Number, ScalarOrSchedule
 from ._transformation import FusedTransformation, make
 
@@ -18,6 +18,7 @@ __all__ = [
     "optimistic_adam_v2",
     "adam",
     "adamw",
+    "optimistic_gradient_descent",
 ]
 
 
@@ -326,5 +327,64 @@ def adamw(
     )
 
 
-for _function in (amsgrad, optimistic_adam_v2, adam, adamw):
+def optimistic_gradient_descent(
+    learning_rate: ScalarOrSchedule,
+    alpha: Number = 1.0,
+    beta: Number = 1.0,
+    *,
+    weight_decay: Number | None = None,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> FusedTransformation:
+    r"""Optimistic gradient descent: a step along the gradient and along its change, for min-max games.
+
+    .. math:: p \leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) g - \beta\, g_{previous}\right)
+
+    The parameter's first update has no previous gradient: :math:`p \leftarrow p - \mathit{lr} \cdot \alpha g`.
+
+    Args:
+        learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
+        alpha: weight of the gradient. A number or a traced scalar, like all numbers here. Default 1.0.
+        beta: weight of the gradient's change, the optimism. Default 1.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        maximize: whether to ascend. Default False.
+
+    Returns:
+        An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, flatstep.jax
+        >>> opt = flatstep.jax.optimistic_gradient_descent(0.1)
+        >>> def play(carry, _):
+        ...     params, state = carry
+        ...     x, y = jax.grad(lambda p: p[0] * p[1])(params)
+        ...     return opt.step(params, state, (x, -y)), jnp.hypot(*params)
+        >>> params = jnp.float32(1.0), jnp.float32(2.0)
+        >>> _, distance = jax.lax.scan(play, (params, opt.init(params)), length=1001)
+        >>> bool(distance[1000] < 0.05)
+        True
+
+    References:
+        Rakhlin and Sridharan, "Optimization, Learning, and Games with Predictable Sequences", NIPS 2013;
+        ``optax.optimistic_gradient_descent``.
+    """
+    return make(
+        OPTIMISTIC_GRADIENT_DESCENT,
+        dict(
+            learning_rate=learning_rate,
+            alpha=alpha,
+            beta=beta,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
+    )
+
+
+for _function in (amsgrad, optimistic_adam_v2, adam, adamw, optimistic_gradient_descent):
     _function.__module__ = "flatstep.jax"

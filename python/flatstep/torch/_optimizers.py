@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM
+from .._rules import ADAM, ADAMW, AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_GRADIENT_DESCENT
 from ._optimizer import FusedOptimizer
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "OptimisticAdam",
     "Adam",
     "AdamW",
+    "OptimisticSGD",
 ]
 
 
@@ -397,5 +398,83 @@ class AdamW(Adam):
                 nesterov=nesterov,
                 mu_dtype=mu_dtype,
                 decoupled_weight_decay=True,
+            ),
+        )
+
+
+class OptimisticSGD(FusedOptimizer):
+    r"""Optimistic gradient descent: a step along the gradient and along its change, for min-max games.
+
+    .. math:: p \leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) g - \beta\, g_{previous}\right)
+
+    The parameter's first update has no previous gradient: :math:`p \leftarrow p - \mathit{lr} \cdot \alpha g`.
+
+    Args:
+        params: parameters, named parameters or groups of them, as for any optimizer of torch.
+        lr: learning rate, at least 0; may be a tensor of one element. Default 1e-3.
+        alpha: weight of the gradient. Default 1.0.
+        beta: weight of the gradient's change, the optimism. Default 1.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.
+        maximize: whether to ascend. Default False.
+        foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` if it is a tensor on the
+            device. Must be False for parameters on the CPU. Default False.
+        differentiable: must be False: a fused step cannot be differentiated. Default False.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
+            Default None.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is not supported.
+
+    Example:
+        >>> import torch, flatstep.torch
+        >>> x, y = (torch.nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))
+        >>> opt = flatstep.torch.OptimisticSGD([{"params": x}, {"params": y, "maximize": True}], lr=0.1)
+        >>> for _ in range(1000):
+        ...     opt.zero_grad()
+        ...     (x * y).backward()  # the game f(x, y) = x y, in which x descends and y ascends
+        ...     opt.step()
+        >>> bool(x.abs() + y.abs() < 0.05)
+        True
+
+    References:
+        Rakhlin and Sridharan, "Optimization, Learning, and Games with Predictable Sequences", NIPS 2013;
+        ``optax.optimistic_gradient_descent``.
+    """
+
+    __module__ = "flatstep.torch"
+    _declaration = OPTIMISTIC_GRADIENT_DESCENT
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        FusedOptimizer.__init__(
+            self,
+            params,
+            dict(
+                lr=lr,
+                alpha=alpha,
+                beta=beta,
+                weight_decay=weight_decay,
+                maximize=maximize,
+                foreach=foreach,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
+                decoupled_weight_decay=decoupled_weight_decay,
             ),
         )
