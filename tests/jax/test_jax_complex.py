@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, optax
+from optax_peers import peer_of
 from table import JAX
 
 each_rule = pytest.mark.parametrize("rule", RULES)
@@ -77,7 +78,7 @@ def as_wide_as(first, state):
 def test_as_optax(rule, settings, width):
     """Parameters, updates and states, in the dtypes that optax has: nu is stored as the parameter is."""
     settings = {"learning_rate": 0.1, **settings}
-    ours, theirs = (getattr(library, rule)(**settings) for library in (front, optax))
+    ours, theirs = (make(**settings) for make in (getattr(front, rule), peer_of(rule)))
     start, grads, rounding = data(width)
     stepped, updated, expected = [(start, opt.init(start)) for opt in (ours, ours, theirs)]
     step, update, of_optax = map(jax.jit, (ours.step, by_update(ours), by_update(theirs)))

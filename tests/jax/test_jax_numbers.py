@@ -19,6 +19,7 @@ import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
 from flatstep.jax import _call  # noqa: E402
+from optax_peers import peer_of  # noqa: E402
 
 STEPS = 4
 F32, F64, F16, BF16 = "float32", "float64", "float16", "bfloat16"
@@ -325,7 +326,7 @@ def optax_step(case: Case) -> Any:
         settings = {**settings_of(case), **own}
         own_decay = {} if case.optimizer is flatstep.AdamW else {"weight_decay", "decoupled_weight_decay"}
         of_optax = {name: x for name, x in settings.items() if name not in {*own_decay, "maximize", "convention"}}
-        opt = getattr(optax, MAKERS[case.optimizer].__name__)(**of_optax)
+        opt = peer_of(MAKERS[case.optimizer].__name__)(**of_optax)
         decay = settings.get("weight_decay", 0.0) * param if own_decay else 0.0
         is_decoupled = settings.get("decoupled_weight_decay", False)
         before = opt.init(jnp.asarray(param, F64))
@@ -492,7 +493,7 @@ def ours(name, **settings):
 
 
 def theirs(name, **settings):
-    return getattr(optax, name)(**settings)
+    return peer_of(name)(**settings)
 
 
 @pytest.mark.slow
