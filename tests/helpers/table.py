@@ -134,6 +134,17 @@ TABLE: list[Entry] = [
         variants={"": {}, "plain-": dict(nesterov=False)},
     ),
     Entry(
+        flatstep.OptimisticAMSGrad,
+        reference.optimistic_amsgrad,
+        jax="optimistic_amsgrad",
+        torch=(
+            TorchFace("OptimisticAMSGrad", own=dict(convention="torch")),
+            TorchFace("OptimisticAMSGrad", rows={"optax": dict(convention="optax")}),
+            TorchFace("OptimisticAdam", dict(amsgrad=True), dict(convention="torch"), rows={"amsgrad": {}}),
+        ),
+        variants={"": {}, "plain-": dict(nesterov=False)},
+    ),
+    Entry(
         flatstep.OptimisticGradientDescent,
         reference.optimistic_gradient_descent,
         jax="optimistic_gradient_descent",

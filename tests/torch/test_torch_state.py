@@ -316,6 +316,7 @@ def test_a_refused_state_changes_nothing(case, name):
 
 SOURCES = {
     "Adam, amsgrad": partial(front.Adam, amsgrad=True),
+    "OptimisticAdam, amsgrad": partial(front.OptimisticAdam, amsgrad=True),
     "optax": partial(front.AMSGrad, convention="optax"),
     "paper": partial(front.AMSGrad, convention="paper"),
     **{optimizer.__name__: optimizer for optimizer in CLASSES},
@@ -326,10 +327,14 @@ OTHERS = {
 }
 # torch's Adam takes the choice of amsgrad from what it loads, and its AdamW goes on from Adam.
 ADAMS = ("Adam", "Adam, amsgrad", "AdamW")
+OPTIMISTIC = ("OptimisticAdam", "OptimisticAdam, amsgrad")
 TAKEN = {
     *((source, into) for source in ADAMS for into in ADAMS),
+    *((source, into) for source in OPTIMISTIC for into in OPTIMISTIC),
     *(("AMSGrad", into) for into in ADAMS),
+    *(("OptimisticAMSGrad", into) for into in OPTIMISTIC),
     ("Adam, amsgrad", "AMSGrad"),
+    ("OptimisticAdam, amsgrad", "OptimisticAMSGrad"),
     *((name, name) for name in SOURCES),
 }
 
