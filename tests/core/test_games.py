@@ -66,6 +66,7 @@ ONLINE: dict[str, Any] = dict(learning_rate=lambda count: 0.5 / np.sqrt(1 + coun
     pytest.param(flatstep.Adam, {}, 1, id="Adam"),
     pytest.param(flatstep.AdamW, {}, 1, id="AdamW"),
     pytest.param(flatstep.OptimisticAdam, {}, 1, id="OptimisticAdam"),
+    pytest.param(flatstep.OptimisticAMSGrad, {}, -1, id="OptimisticAMSGrad"),
     pytest.param(flatstep.AMSGrad, {}, -1, id="AMSGrad"),
     pytest.param(flatstep.AMSGrad, {"convention": "torch"}, -1, id="AMSGrad-torch"),
     pytest.param(flatstep.AMSGrad, {"convention": "paper"}, -1, id="AMSGrad-paper"),
