@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from .layouts import BF16, F16, F32, F32_MU_BF16, F64, Layout
+from .rules import RULES
 from .shapes import GAN, GPT2, TEN_THOUSAND, THOUSAND, TINY, Shape, one_array
 
 DECADES = [10**power for power in range(3, 9)]
@@ -52,8 +53,7 @@ def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
     return [
         Row("numpy", ["amsgrad"], [F32], fine),
         Row("numpy", ["amsgrad"], [F32], [THOUSAND, *models] if quick else models),
-        Row("numpy", ["adam", "optimistic_adam"], [F32], big),
-        Row("numpy", ["optimistic_adam_two_slots", "optimistic_gradient_descent"], [F32], big),
+        Row("numpy", list(RULES), [F32], big),
         Row("numpy", ["amsgrad"], [F64, F32_MU_BF16, F16], big),
         Row("jax", ["amsgrad"], [F32], coarse if quick else fine),
         Row("jax", ["amsgrad"], [F32], few),

@@ -12,6 +12,7 @@ import numpy as np
 
 from .._formulas import formula
 from .._formulas.coefficients import Coefficients
+from .rules import RULES
 
 Array = np.ndarray[Any, Any]
 State = dict[str, Any]
@@ -34,7 +35,7 @@ class InLongDouble(Coefficients):
         options = {
             "decoupled_weight_decay": False,
             "maximize": False,
-            "nesterov": given.rule == "optimistic_adam",
+            "nesterov": RULES[given.rule].value("nesterov"),
             "correct_mu": True,
             "correct_nu_before": given.convention == "optax",
             "correct_nu_after": given.convention == "torch",

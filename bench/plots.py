@@ -12,15 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from .results import Measured, Results, Row
+from .rules import RULES
 
 FRONT_ENDS = {"numpy": "NumPy", "jax": "JAX", "torch": "PyTorch"}
-RULES = {
-    "adam": "Adam",
-    "amsgrad": "AMSGrad",
-    "optimistic_adam": "OptimisticAdam",
-    "optimistic_adam_two_slots": "OptimisticAdam, 2 slots",
-    "optimistic_gradient_descent": "OptimisticGradientDescent",
-}
 OURS = "#0072b2"
 COLORS = ["#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f"]
 MARKERS = "sD^vPX*"
@@ -38,9 +32,7 @@ def write_plots(results: Results, folder: Path) -> list[Path]:
     if rules := _rules(results):
         drawn.append(("rules.png", _shares(rules, results, _rule_and_layout)))
     if models := _models(results):
-        drawn.append(
-            ("models.png", _shares(models, results, lambda case: f"{RULES.get(case.rule, case.rule)}, {case.shape}"))
-        )
+        drawn.append(("models.png", _shares(models, results, lambda case: f"{_title(case.rule)}, {case.shape}")))
     for name, figure in drawn:
         figure.savefig(folder / name, format="png", dpi=110)
     return [folder / name for name, _ in drawn]
@@ -53,10 +45,7 @@ def _sweeps(results: Results) -> list[Panel]:
         if case.arrays == 1 and case.elements >= 100 and case.rows:
             panels.setdefault(case.key[:3], []).append(case)
     swept = {key: sorted(cases, key=lambda case: case.elements) for key, cases in panels.items() if len(cases) > 1}
-    return [
-        (f"{FRONT_ENDS.get(key[0], key[0])}: {RULES.get(key[1], key[1])}, {key[2]}", cases)
-        for key, cases in swept.items()
-    ]
+    return [(f"{FRONT_ENDS.get(key[0], key[0])}: {_title(key[1])}, {key[2]}", cases) for key, cases in swept.items()]
 
 
 def _rules(results: Results) -> list[Panel]:
@@ -71,7 +60,7 @@ def _rules(results: Results) -> list[Panel]:
 
 
 def _rule_and_layout(case: Measured) -> str:
-    return f"{RULES.get(case.rule, case.rule)}, {case.layout}"
+    return f"{_title(case.rule)}, {case.layout}"
 
 
 def _models(results: Results) -> list[Panel]:
@@ -84,6 +73,11 @@ def _by_front_end(results: Results, wanted: Callable[[Measured], bool]) -> list[
         if case.rows and wanted(case):
             panels.setdefault(FRONT_ENDS.get(case.front_end, case.front_end), []).append(case)
     return list(panels.items())
+
+
+def _title(rule: str) -> str:
+    """The rule's optimizer; the name of a rule that only older results have."""
+    return RULES[rule].title if rule in RULES else rule
 
 
 def _against_size(

@@ -6,7 +6,7 @@
 
 namespace flatstep {
 
-constexpr int max_slots = 4;
+constexpr int max_slots = 5;
 constexpr int max_hyperparameters = 16;
 constexpr int cache_line = 64;  // bytes
 

@@ -7,11 +7,12 @@
 #include "rules/lion.h"
 #include "rules/optimistic_adam.h"
 #include "rules/optimistic_adam_two_slots.h"
+#include "rules/optimistic_amsgrad.h"
 #include "rules/optimistic_gradient_descent.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-using Rules =
-    List<Adam, AMSGrad, Lion, OptimisticAdam, OptimisticAdamTwoSlots, OptimisticGradientDescent>;  // as included
+using Rules = List<Adam, AMSGrad, Lion, OptimisticAdam, OptimisticAdamTwoSlots, OptimisticAMSGrad,
+                   OptimisticGradientDescent>;  // as included
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

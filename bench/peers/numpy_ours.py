@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,16 +11,10 @@ import flatstep
 from ..contender import Contender, Peer, Task
 from ..data import Data
 from ..layouts import F16, F32, F32_MU_BF16, F64
+from ..rules import RULES
 from .numpy_arrays import grads, params, refresh
 
 FADING = "no gradient, moments fade"
-RULES: dict[str, Callable[..., flatstep.Optimizer]] = {
-    "adam": flatstep.Adam,
-    "amsgrad": flatstep.AMSGrad,
-    "optimistic_adam": flatstep.OptimisticAdam,
-    "optimistic_adam_two_slots": partial(flatstep.OptimisticAdam, nesterov=False),
-    "optimistic_gradient_descent": flatstep.OptimisticGradientDescent,
-}
 
 
 def _ours(task: Task, data: Data) -> Contender:
@@ -48,7 +40,9 @@ def _once(task: Task) -> bool:
 
 def _optimizer(task: Task, mine: Any) -> flatstep.Optimizer:
     options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
-    return RULES[task.rule](mine, task.rate, **options)
+    chosen = RULES[task.rule]
+    opt: flatstep.Optimizer = getattr(flatstep, chosen.optimizer.name)(mine, task.rate, **chosen.options, **options)
+    return opt
 
 
 PEERS = [

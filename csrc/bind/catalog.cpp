@@ -86,7 +86,8 @@ void set_threads(int n) {
 // param and grad, then one array a slot, of float32 and one length. All but grad are overwritten with rubbish.
 void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
   const size_t slots = arrays.size() - 2;
-  if (arrays.size() < 2 || slots > max_slots) throw nb::value_error("expected param, grad and up to 4 slots");
+  if (arrays.size() < 2 || slots > max_slots)
+    throw nb::value_error(("expected param, grad and up to " + std::to_string(max_slots) + " slots").c_str());
   std::vector<ArrayView> views;
   for (size_t i = 0; i < arrays.size(); ++i) views.emplace_back(arrays[i], Operand::param, int64_t(i));
   Segment segment{};

@@ -14,11 +14,10 @@ struct Table<List<R...>> {
   static constexpr const Kernel* rows[] = {Row<R>::kernels...};
 };
 
-constexpr Kernel limits[][2] = {{&move_streams<0, 0>, &move_streams<0, prefetch_ahead>},
-                                {&move_streams<1, 0>, &move_streams<1, prefetch_ahead>},
-                                {&move_streams<2, 0>, &move_streams<2, prefetch_ahead>},
-                                {&move_streams<3, 0>, &move_streams<3, prefetch_ahead>},
-                                {&move_streams<4, 0>, &move_streams<4, prefetch_ahead>}};
+constexpr Kernel limits[][2] = {
+    {&move_streams<0, 0>, &move_streams<0, prefetch_ahead>}, {&move_streams<1, 0>, &move_streams<1, prefetch_ahead>},
+    {&move_streams<2, 0>, &move_streams<2, prefetch_ahead>}, {&move_streams<3, 0>, &move_streams<3, prefetch_ahead>},
+    {&move_streams<4, 0>, &move_streams<4, prefetch_ahead>}, {&move_streams<5, 0>, &move_streams<5, prefetch_ahead>}};
 static_assert(sizeof limits / sizeof *limits == max_slots + 1);
 
 #define FLATSTEP_QUOTE_(name) #name

@@ -11,11 +11,12 @@ from numpy.typing import DTypeLike
 
 from ._numbers import Number, Option, PerLeaf, Scalar
 from ._optimizer import Optimizer
-from ._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_GRADIENT_DESCENT
+from ._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, OPTIMISTIC_GRADIENT_DESCENT
 
 __all__ = [
     "AMSGrad",
     "OptimisticAdam",
+    "OptimisticAMSGrad",
     "Adam",
     "AdamW",
     "Lion",
@@ -222,6 +223,113 @@ class OptimisticAdam(Optimizer):
                 eps_root=eps_root,
                 mu_dtype=mu_dtype,
                 nesterov=nesterov,
+                weight_decay=weight_decay,
+                decoupled_weight_decay=decoupled_weight_decay,
+                maximize=maximize,
+            ),
+        )
+
+
+class OptimisticAMSGrad(Optimizer):
+    r"""Optimistic AMSGrad: AMSGrad that also steps along the change of its direction, for min-max games.
+
+    .. math::
+        \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
+        \nu_{max} &\leftarrow \max(\nu_{max}, \mathit{before} \cdot \nu) \\
+        r &\leftarrow \hat\mu \Big/ \left(\sqrt{\mathit{after} \cdot \nu_{max} + \epsilon_{root}} + \epsilon\right) \\
+        p &\leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) r - \beta\, r_{previous}\right)
+
+    where t counts the parameter's updates from 1; at the first one, which has no previous direction,
+    :math:`p \leftarrow p - \mathit{lr} \cdot \alpha r`. With Nesterov's momentum, the default,
+    :math:`\hat\mu = b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`, else
+    :math:`\mu / (1 - b_1^t)`. Two conventions correct the bias of nu:
+
+    - ``"optax"``: before = 1 / (1 - b2^t), after = 1.
+    - ``"torch"``: before = 1, after = 1 / (1 - b2^t).
+
+    Args:
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
+        alpha: weight of the direction. Default 1.0.
+        beta: weight of the direction's change, the optimism. Default 1.0.
+        b1: decay rate of the first moment, in [0, 1). Default 0.9.
+        b2: decay rate of the second moment, in [0, 1). Default 0.999.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
+        nesterov: whether to use Nesterov's momentum. Default True.
+        convention: whose correction of nu's bias, as above. Default "optax".
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. May be a structure like
+            params. Default 0.0.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or the convention is
+            unknown.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> point = np.array([1.0, 2.0])  # of the game f(x, y) = x y, in which x descends and y ascends
+        >>> opt = flatstep.OptimisticAMSGrad(point, learning_rate=1.0, alpha=0.03)
+        >>> for _ in range(2000):
+        ...     x, y = point
+        ...     opt.step(np.array([y, -x]))
+        >>> bool(np.hypot(*point) < 0.001)
+        True
+
+    References:
+        Daskalakis, Ilyas, Syrgkanis and Zeng, "Training GANs with Optimism", ICLR 2018; Reddi, Kale and Kumar, "On the
+        Convergence of Adam and Beyond", ICLR 2018; ``flatstep.OptimisticAdam``, ``flatstep.AMSGrad``.
+    """
+
+    __module__ = "flatstep"
+    _declaration = OPTIMISTIC_AMSGRAD
+    alpha = Number()
+    beta = Number()
+    b1 = Number(at_least=0, below=1)
+    b2 = Number(at_least=0, below=1)
+    eps = Number(at_least=0)
+    eps_root = Number(at_least=0)
+    mu_dtype = Option(is_dtype=True)
+    nesterov = Option()
+    convention = Option("optax", "torch")
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: PerLeaf,
+        *,
+        alpha: Scalar = 1.0,
+        beta: Scalar = 1.0,
+        b1: Scalar = 0.9,
+        b2: Scalar = 0.999,
+        eps: Scalar = 1e-8,
+        eps_root: Scalar = 0.0,
+        mu_dtype: DTypeLike | None = None,
+        nesterov: bool = True,
+        convention: Literal["optax", "torch"] = "optax",
+        weight_decay: PerLeaf = 0.0,
+        decoupled_weight_decay: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        Optimizer.__init__(
+            self,
+            params,
+            dict(
+                learning_rate=learning_rate,
+                alpha=alpha,
+                beta=beta,
+                b1=b1,
+                b2=b2,
+                eps=eps,
+                eps_root=eps_root,
+                mu_dtype=mu_dtype,
+                nesterov=nesterov,
+                convention=convention,
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,

@@ -11,6 +11,7 @@ import pytest
 import flatstep
 import reference
 from cases import CASES, DEFAULTS, DTYPES, WITH_MOMENTS, Case, assert_same_bits, numbers
+from flatstep import _core
 
 # The bilinear game f(x, y) = x y from (1, 2) ------------------------------------------------------------------------
 
@@ -65,6 +66,7 @@ ONLINE: dict[str, Any] = dict(learning_rate=lambda count: 0.5 / np.sqrt(1 + coun
     pytest.param(flatstep.Adam, {}, 1, id="Adam"),
     pytest.param(flatstep.AdamW, {}, 1, id="AdamW"),
     pytest.param(flatstep.OptimisticAdam, {}, 1, id="OptimisticAdam"),
+    pytest.param(flatstep.OptimisticAMSGrad, {}, -1, id="OptimisticAMSGrad"),
     pytest.param(flatstep.AMSGrad, {}, -1, id="AMSGrad"),
     pytest.param(flatstep.AMSGrad, {"convention": "torch"}, -1, id="AMSGrad-torch"),
     pytest.param(flatstep.AMSGrad, {"convention": "paper"}, -1, id="AMSGrad-paper"),
@@ -99,7 +101,8 @@ def test_a_parabola_is_minimised(case, dtype):
     curvature, centre = np.array([0.5, 1.0, 3.0, 10.0]), np.array([1.0, -2.0, 0.5, -0.25])
     x = np.zeros(4, dtype)
     # Steps that shrink with the slope need a rate that falls slowly, and one that the largest curvature bears.
-    rate, fall = (0.1, 50) if hasattr(case.optimizer, "b1") else (0.05, 2000)
+    slots = _core.slots(case.optimizer._declaration.rules[0])
+    rate, fall = (0.1, 500 if "nu_max" in slots else 50) if "nu" in slots else (0.05, 2000)
     opt = case.make(x, learning_rate=lambda count: rate / (1 + count / fall))
     for _ in range(1500):
         slope = curvature * (x - centre)

@@ -161,18 +161,27 @@ def test_mixed_dtypes_in_one_optimizer(case, leaves, count):
         assert_same_bits(mine[leaf], expected, f"leaf {leaf}")
 
 
-def test_optimism_off_is_adam():
+# Optimistic rules, the same without optimism, and options that both have.
+OPTIMISTIC = [
+    *((flatstep.OptimisticAdam, flatstep.Adam, dict(nesterov=flag), {}) for flag in (True, False)),
+    *(
+        (flatstep.OptimisticAMSGrad, flatstep.AMSGrad, dict(convention=name), dict(nesterov=False))
+        for name in ("optax", "torch")
+    ),
+]
+
+
+@pytest.mark.parametrize("optimistic, plain, options, more", OPTIMISTIC)
+def test_optimism_off_is_the_plain_rule(optimistic, plain, options, more):
     """A mode that is off gives the bits of a rule without it."""
     rng = np.random.default_rng(6)
     param, grads = numbers(rng, 1000, np.float32), [numbers(rng, 1000, np.float32) for _ in range(5)]
-    for nesterov in (True, False):
-        optimistic, plain = param.copy(), param.copy()
-        first = flatstep.OptimisticAdam(optimistic, 0.1, beta=0.0, nesterov=nesterov)
-        second = flatstep.Adam(plain, 0.1, nesterov=nesterov)
-        for grad in grads:
-            first.step(grad)
-            second.step(grad)
-        assert_same_bits(optimistic, plain)
+    ours, theirs = param.copy(), param.copy()
+    first, second = optimistic(ours, 0.1, beta=0.0, **options, **more), plain(theirs, 0.1, **options)
+    for grad in grads:
+        first.step(grad)
+        second.step(grad)
+    assert_same_bits(ours, theirs)
 
 
 def test_two_slots_equal_three():

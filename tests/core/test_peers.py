@@ -58,10 +58,12 @@ class Twin:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def pair(self, optax, param) -> tuple[flatstep.Optimizer, Any]:
+        import optax_peers
+
         settings = {"learning_rate": 0.05, **self.settings}
         settings = {key: value(optax) if callable(value) else value for key, value in settings.items()}
         ours = self.entry.optimizer(param, **settings)
-        peer = getattr(optax, self.entry.optax)
+        peer = optax_peers.peer_of(self.entry.jax)
         first = [optax.scale(-1.0)] if settings.pop("maximize", False) else []
         settings.pop("decoupled_weight_decay", None)
         if "weight_decay" in inspect.signature(peer).parameters:
@@ -97,17 +99,16 @@ def twins() -> Iterator[Twin]:
     """Every optimizer that optax has, with the settings that both have."""
     if not find_spec("optax"):
         return
-    import optax
+    import optax_peers
 
-    for entry in TABLE:
-        if entry.optax:
-            both = {*inspect.signature(getattr(optax, entry.optax)).parameters}
-            both |= {"weight_decay", "decoupled_weight_decay", "maximize"}
-            for prefix, options in entry.variants.items():
-                for name, settings in {**PEER_SETTINGS, **({} if prefix else entry.more)}.items():
-                    if entry.has(settings) and both.issuperset(settings):
-                        chosen = {**settings, **options}
-                        yield Twin(f"{entry.optimizer.__name__}-{prefix}{name}", entry, chosen)
+    for function, entry in JAX.items():
+        both = {*inspect.signature(optax_peers.peer_of(function)).parameters}
+        both |= {"weight_decay", "decoupled_weight_decay", "maximize"}
+        for prefix, options in entry.variants.items():
+            for name, settings in {**PEER_SETTINGS, **({} if prefix else entry.more)}.items():
+                if entry.has(settings) and both.issuperset(settings):
+                    chosen = {**settings, **options}
+                    yield Twin(f"{entry.optimizer.__name__}-{prefix}{name}", entry, chosen)
 
 
 TWINS = [twin for twin in twins() if twin.settings.get("decoupled_weight_decay") is not False]
@@ -147,10 +148,12 @@ def test_bfloat16_mu_as_optax(name):
     """optax rounds b1 * mu to bfloat16 before it adds, ours rounds once: two roundings of 2^-9 apart at most a step."""
     jnp = pytest.importorskip("jax.numpy")
     optax = pytest.importorskip("optax")
+    import optax_peers
+
     param, steps = start(np.float32), 20
     expected = jnp.array(param)
     opt = JAX[name].optimizer(param, 0.01, mu_dtype="bfloat16", weight_decay=0.0)
-    peer = getattr(optax, name)
+    peer = optax_peers.peer_of(name)
     none = {"weight_decay": 0.0} if "weight_decay" in inspect.signature(peer).parameters else {}
     transformation = peer(0.01, mu_dtype="bfloat16", **none)
     state = transformation.init(expected)

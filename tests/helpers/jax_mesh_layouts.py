@@ -6,11 +6,11 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import flatstep.jax
+import optax_peers
 from jax_meshes import (
     EVERYWHERE,
     PURE,
@@ -71,7 +71,7 @@ def divided(kind: str, inside: bool, layout: Any) -> None:
 def divided_updates(kind: str, layout: Any) -> None:
     """Updates are sharded as optax's, and state stays where it is."""
     name, own = "optimistic_adam_v2", dict(learning_rate=0.1)
-    opt, peer = getattr(flatstep.jax, name)(**own), getattr(optax, name)(**own)
+    opt, peer = getattr(flatstep.jax, name)(**own), optax_peers.peer_of(name)(**own)
     params, grads = numbers(0), numbers(1)
     state = host(opt.init(params))
     mesh = mesh_of(kind)

@@ -13,6 +13,7 @@ pytest.importorskip("flatstep._xla")
 import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
+from optax_peers import peer_of  # noqa: E402
 from table import JAX  # noqa: E402
 
 RULES = list(JAX)
@@ -21,7 +22,7 @@ SHAPES = {"w": (24, 24), "v": (24, 24), "b": (24,), "scale": ()}
 
 def pair(rule: str, *args: Any, **settings: Any) -> tuple[Any, Any]:
     """Our optimizer and optax's."""
-    return getattr(front, rule)(*args, **settings), getattr(optax, rule)(*args, **settings)
+    return getattr(front, rule)(*args, **settings), peer_of(rule)(*args, **settings)
 
 
 def random_tree(seed: int, dtype: Any = jnp.float32) -> dict[str, Any]:

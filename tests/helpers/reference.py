@@ -15,6 +15,7 @@ import numpy as np
 from flatstep import _core
 from flatstep._formulas import formula, terms
 from flatstep._formulas.coefficients import Coefficients
+from flatstep._rules import OPTIMIZERS
 
 # The public names of all settings, with their defaults.
 DEFAULTS = dict(
@@ -33,7 +34,13 @@ DEFAULTS = dict(
     bias_correction_mu=True,
     bias_correction_nu=True,
 )
-OWN_DEFAULTS = {"optimistic_adam": dict(nesterov=True)}
+
+
+def own_defaults(rule: str) -> dict[str, Any]:
+    """Those of the rule's optimizer that are not the defaults above."""
+    declaration = next(declaration for declaration in OPTIMIZERS if rule in declaration.rules)
+    own = {a.name: a.default for a in declaration.arguments if a.name in _core.hyperparameters(rule)}
+    return {name: value for name, value in own.items() if value != DEFAULTS.get(name, value)}
 
 
 def power(base: float, exponent: int) -> float:
@@ -83,7 +90,7 @@ def oracle(rule: str, **defaults: Any) -> Callable[..., Any]:
     The state is a mapping by slot, from which slots may be absent at first. t counts the parameter's updates from 1.
     Settings have their public names.
     """
-    update, own = formula(rule), {**OWN_DEFAULTS.get(rule, {}), **defaults}
+    update, own = formula(rule), {**own_defaults(rule), **defaults}
 
     def step(p, grad, state, t, *, mu_dtype=None, **settings):
         before = defaultdict(lambda: np.zeros_like(p), state)

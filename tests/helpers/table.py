@@ -72,16 +72,20 @@ class Entry:
 
     optimizer: type[flatstep.Optimizer]
     oracle: Callable[..., Any]
-    optax: str | None = None  # the name in optax, which flatstep.jax's function has too
-    in_jax: bool = True
+    jax: str | None = None  # the name of the function in flatstep.jax; optax_peers.py has what it equals in optax
     torch: tuple[TorchFace, ...] = ()
     variants: dict[str, Settings] = field(default_factory=lambda: {"": {}})
     more: dict[str, Settings] = field(default_factory=dict)  # rows beside those of SETTINGS
     only: frozenset[str] | None = None  # those of SETTINGS that are tested; default: all that it has
 
-    def has(self, names: Iterable[str]) -> bool:
-        """Whether these are numbers or options of the optimizer."""
-        return all(hasattr(self.optimizer, name) for name in names)
+    def has(self, settings: Iterable[str]) -> bool:
+        """Whether these are numbers or options of the optimizer, and where values are given, choices that it has."""
+        values = settings if isinstance(settings, dict) else {}
+        choices = {a.name: getattr(a, "choices", ()) for a in self.optimizer._declaration.arguments}
+        return all(
+            hasattr(self.optimizer, name) and not (choices.get(name) and values.get(name) not in (None, *choices[name]))
+            for name in settings
+        )
 
     def rows(self) -> dict[str, Settings]:
         """What is tested, by name: the settings of NumPy's class."""
@@ -97,7 +101,7 @@ TABLE: list[Entry] = [
     Entry(
         flatstep.Adam,
         reference.adam,
-        optax="adam",
+        jax="adam",
         torch=(
             TorchFace("Adam", peer=("Adam", {})),
             TorchFace("Adam", rows={"nesterov": dict(nesterov=True)}),
@@ -107,7 +111,7 @@ TABLE: list[Entry] = [
     Entry(
         flatstep.AdamW,
         reference.adamw,
-        optax="adamw",
+        jax="adamw",
         torch=(TorchFace("AdamW", peer=("AdamW", {}), rows={"default": {}}),),
         more={"coupled": dict(decoupled_weight_decay=False)},
         only=frozenset({"default"}),
@@ -115,7 +119,7 @@ TABLE: list[Entry] = [
     Entry(
         flatstep.AMSGrad,
         reference.amsgrad,
-        optax="amsgrad",
+        jax="amsgrad",
         torch=(
             TorchFace("AMSGrad", own=dict(convention="torch"), peer=("Adam", dict(amsgrad=True))),
             TorchFace("AMSGrad", rows={name: dict(convention=name) for name in ("optax", "paper")}),
@@ -125,7 +129,7 @@ TABLE: list[Entry] = [
     Entry(
         flatstep.OptimisticAdam,
         reference.optimistic_adam,
-        optax="optimistic_adam_v2",
+        jax="optimistic_adam_v2",
         torch=(TorchFace("OptimisticAdam"), TorchFace("OptimisticAdam", rows={"plain": dict(nesterov=False)})),
         variants={"": {}, "plain-": dict(nesterov=False)},
     ),
@@ -137,15 +141,26 @@ TABLE: list[Entry] = [
         more={"coupled": dict(decoupled_weight_decay=False)},
     ),
     Entry(
+        flatstep.OptimisticAMSGrad,
+        reference.optimistic_amsgrad,
+        jax="optimistic_amsgrad",
+        torch=(
+            TorchFace("OptimisticAMSGrad", own=dict(convention="torch")),
+            TorchFace("OptimisticAMSGrad", rows={"optax": dict(convention="optax")}),
+            TorchFace("OptimisticAdam", dict(amsgrad=True), dict(convention="torch"), rows={"amsgrad": {}}),
+        ),
+        variants={"": {}, "plain-": dict(nesterov=False)},
+    ),
+    Entry(
         flatstep.OptimisticGradientDescent,
         reference.optimistic_gradient_descent,
-        optax="optimistic_gradient_descent",
-        in_jax=False,
+        jax="optimistic_gradient_descent",
+        torch=(TorchFace("OptimisticSGD"),),
     ),
 ]
 
-JAX: dict[str, Entry] = {entry.optax: entry for entry in TABLE if entry.optax and entry.in_jax}
-"""By the name of the function in flatstep.jax and optax."""
+JAX: dict[str, Entry] = {entry.jax: entry for entry in TABLE if entry.jax}
+"""By the name of the function in flatstep.jax."""
 
 
 def in_torch_words(entry: Entry, settings: Settings) -> Settings:

@@ -37,6 +37,15 @@ class Case:
     def make(self, params: Any, **more: Any) -> Any:
         return self.optimizer(params, **{"lr": 0.05, **self.settings, **more})
 
+    @property
+    def arguments(self) -> set[str]:
+        """What its class takes."""
+        return {*inspect.signature(self.optimizer).parameters}
+
+    def fitting(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Those of the settings that its class takes."""
+        return {name: value for name, value in settings.items() if name in self.arguments}
+
 
 def _cases() -> Iterator[Case]:
     for entry in TABLE:
@@ -57,6 +66,10 @@ DEFAULTS = [case for case in CASES if case.name.endswith(("default", "amsgrad"))
 LOOP = dict(foreach=False, fused=False)  # how torch.optim spells its for-loop
 PEERS = [case for case in CASES if case.peer]
 DEFAULT_PEERS = [case for case in DEFAULTS if case in PEERS]
+
+
+def defaults_with(argument):
+    return parametrize([case for case in DEFAULTS if argument in case.arguments])
 
 
 def params_of(arrays, dtype=None):

@@ -244,7 +244,7 @@ def test_checkpoints(via, mu_dtype, rule, tmp_path):
     For mu in bfloat16 optax rounds b1 to bfloat16 too.
     """
     rounding = dict(rtol=1e-4, atol=1e-5) if mu_dtype is None else dict(rtol=1e-2, atol=2e-3)
-    txs = pair(rule, 0.05, mu_dtype=mu_dtype)
+    txs = pair(rule, 0.05, **({} if mu_dtype is None else dict(mu_dtype=mu_dtype)))
     run = jax.jit(apply)
     for saver in txs:
         saved = run(training(train_state.TrainState, saver), batch())

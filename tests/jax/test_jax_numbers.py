@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
 from flatstep.jax import _call  # noqa: E402
+from optax_peers import peer_of  # noqa: E402
 
 STEPS = 4
 F32, F64, F16, BF16 = "float32", "float64", "float16", "bfloat16"
@@ -346,7 +346,7 @@ def optax_step(case: Case) -> Any:
         settings = {**settings_of(case), **own}
         own_decay = {} if decays_itself(case) else {"weight_decay", "decoupled_weight_decay"}
         of_optax = {name: x for name, x in settings.items() if name not in {*own_decay, *LACKING}}
-        opt = getattr(optax, MAKERS[case.optimizer].__name__)(**of_optax)
+        opt = peer_of(MAKERS[case.optimizer].__name__)(**of_optax)
         decay = settings.get("weight_decay", 0.0) * param if own_decay else 0.0
         is_decoupled = settings.get("decoupled_weight_decay", False)
         before = opt.init(jnp.asarray(param, F64))
@@ -513,7 +513,7 @@ def ours(name, **settings):
 
 
 def theirs(name, **settings):
-    return getattr(optax, name)(**settings)
+    return peer_of(name)(**settings)
 
 
 @pytest.mark.slow
@@ -544,9 +544,9 @@ def test_a_schedule_of_weight_decay_by_hand(peer, x64):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", JAX)
+@pytest.mark.parametrize("name", [name for name in JAX if JAX[name].has(["b1"])])
 def test_float32_is_nearer_the_truth_than_optax(name):
-    """Not in every moment, but in the parameters at the end."""
+    """Not in every moment, but in the parameters at the end. Where there are no moments, both round alike."""
     with jax.enable_x64(True):
         truth = run((name, {}), tree_of(jnp.asarray(start())), tree_of(jnp.asarray(gradients())), ours, True)
     trees = tree_of(jnp.asarray(start(np.float32))), tree_of(jnp.asarray(gradients(np.float32)))
@@ -568,11 +568,10 @@ def test_known_and_traced_numbers(name):
         return jax.lax.scan(lambda carry, grad: (step(*carry, grad), None), (params, state), grads)[0]
 
     state, traced = getattr(front, name)(0.1).init(params), jax.jit(train)
-    takes = inspect.signature(getattr(front, name)).parameters
     exact = dict(learning_rate=0.0625, b1=0.875, b2=0.984375, eps=2.0**-20, eps_root=0.0)
     rounded = dict(learning_rate=0.05, b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0)
-    for given, allowed in ((exact, 0.0), (rounded, 2e-5)):  # 1 - b2 is off by 1.3e-5
-        settings = {name: value for name, value in given.items() if name in takes}
+    for row, allowed in ((exact, 0.0), (rounded, 2e-5)):  # 1 - b2 is off by 1.3e-5
+        settings = {number: value for number, value in row.items() if JAX[name].has([number])}
         known = jax.tree.leaves(jax.jit(functools.partial(train, settings))())
         for operands in (settings, {key: jnp.float32(value) for key, value in settings.items()}):
             for own, other in zip(jax.tree.leaves(traced(operands)), known, strict=True):

@@ -208,7 +208,7 @@ def compilations():
 @each_rule
 @pytest.mark.parametrize("method", ["step", "update"])
 def test_eager_steps_are_compiled_once(method, rule, compilations):
-    """Another count, rate or optimizer compiles nothing; another b1 does."""
+    """Another count, rate or optimizer compiles nothing; another weight decay does."""
 
     def go(rate, **settings):
         opt = getattr(front, rule)(rate, **settings)
@@ -222,7 +222,7 @@ def test_eager_steps_are_compiled_once(method, rule, compilations):
     for rate in rates:
         given = go(rate)
     assert compilations == []
-    go(0.1, b1=0.5)
+    go(0.1, weight_decay=0.5)
     assert compilations
 
 

@@ -11,11 +11,7 @@ ROWS = {"constant": 0.1, "schedule": optax.linear_schedule(0.1, 0.0, 4)}
 
 
 def pair(rate):
-    numbers = dict(alpha=0.7, beta=0.4)
-    peer = optax.optimistic_gradient_descent(rate, **numbers)
-    own = front._transformation
-    settings = own.Settings("optimistic_gradient_descent", rate, numbers, own.Decay(0.0), False)
-    return own.make(settings, peer), peer
+    return tuple(library.optimistic_gradient_descent(rate, alpha=0.7, beta=0.4) for library in (front, optax))
 
 
 @pytest.mark.parametrize("rate", ROWS.values(), ids=ROWS)

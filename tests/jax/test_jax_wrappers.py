@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, loss, optax, pair, random_tree
+from optax_peers import peer_of
 
 pytestmark = pytest.mark.slow
 each_rule = pytest.mark.parametrize("rule", RULES)
@@ -159,16 +160,12 @@ def test_extra_arguments(rule):
 NUMBERS = dict(learning_rate=0.05, b1=0.8, b2=0.95, eps=1e-3, eps_root=1e-4, weight_decay=0.1, alpha=0.7, beta=0.6)
 
 
-def numbers_of(rule, function=optax):
-    return [name for name in inspect.signature(getattr(function, rule)).parameters if name in NUMBERS]
-
-
-def settings_of(rule, function=front):
-    return {name: NUMBERS[name] for name in numbers_of(rule, function)}
+def numbers_of(make):
+    return [name for name in inspect.signature(make).parameters if name in NUMBERS]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rule, name", [(rule, name) for rule in RULES for name in numbers_of(rule, front)])
+@pytest.mark.parametrize("rule, name", [(rule, name) for rule in RULES for name in numbers_of(getattr(front, rule))])
 @pytest.mark.parametrize("how", ["constant", "schedule", "changed"])
 def test_injected(how, rule, name):
     """A number that is constant, of a schedule or changed between steps: as if each step had its own optimizer."""
@@ -194,8 +191,8 @@ def test_injected(how, rule, name):
 @each_rule
 def test_all_injected_as_in_optax(rule):
     """The state too, so that it goes on in either library."""
-    settings = settings_of(rule, optax)
-    ours, theirs = (optax.inject_hyperparams(getattr(library, rule))(**settings) for library in (front, optax))
+    settings = {name: NUMBERS[name] for name in numbers_of(peer_of(rule))}
+    ours, theirs = (optax.inject_hyperparams(make)(**settings) for make in (getattr(front, rule), peer_of(rule)))
     params = random_tree(0, jnp.float64)
     close(train(ours, params, of_loss), train(theirs, params, of_loss))
 
@@ -221,7 +218,7 @@ def test_parameters_are_not_needed(numbers, rule):
     """Except for weight decay."""
     ours, theirs = pair(rule, 0.05)
     if numbers == "injected":
-        ours, theirs = (optax.inject_hyperparams(getattr(library, rule))(0.05) for library in (front, optax))
+        ours, theirs = (optax.inject_hyperparams(make)(0.05) for make in (getattr(front, rule), peer_of(rule)))
     grads = random_tree(1, jnp.float64)
     if inspect.signature(getattr(optax, rule)).parameters.get("weight_decay"):
         with pytest.raises(ValueError, match="weight decay needs the parameters"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import importlib
-import inspect
 import io
 import pickle
 import sys
@@ -21,6 +20,7 @@ from torch_cases import (
     LOOP,
     Snapshot,
     assert_close,
+    defaults_with,
     give_grads,
     parametrize,
     same_bits,
@@ -188,8 +188,7 @@ GROUPS = [
 def test_groups_have_numbers_of_their_own(case):
     """The same bits as an optimizer for each."""
     ours, theirs = twins([(5,), (130,), (2, 3), ()])
-    takes = inspect.signature(case.optimizer).parameters
-    groups = [{name: value for name, value in group.items() if name in takes} for group in GROUPS]
+    groups = [case.fitting(group) for group in GROUPS]
     opt = case.make([{"params": param, **group} for param, group in zip(ours, groups, strict=True)])
     apart = [case.make([param], **group) for param, group in zip(theirs, groups, strict=True)]
     for count in range(4):
@@ -261,24 +260,25 @@ NO_NUMBERS = {
     "weight_decay": [b"0"],
     "maximize": ["yes", torch.ones(2)],
     "decoupled_weight_decay": ["no"],
+    "nesterov": ["yes"],
+    "alpha": ["1"],
+    "beta": [None],
+    "convention": ["nonsense"],
 }
 # Finite, but not in the type in which float32 parameters are stepped.
 TOO_LARGE = {"lr": [1e39, -1e39, 10**400], "eps": [1e39], "weight_decay": [1e39]}
 BAD = {**NO_NUMBERS, "differentiable": [True]}
-OWN = {
-    "Adam-default": {"nesterov": ["yes"]},
-    "AdamW-default": {"nesterov": ["yes"]},
-    "Adam-amsgrad": {"nesterov": [True]},
-    "AMSGrad-default": {"amsgrad": [False], "convention": ["optax", "nonsense"]},
-    "OptimisticAdam-default": {"amsgrad": [True], "alpha": ["1"], "beta": [None]},
-}
+OWN = {"Adam-amsgrad": {"nesterov": [True]}}  # which that rule does not have
 
 
 def bad_values(case, **more):
-    keys = case.optimizer._schema.keys
-    common = [{name: values for name, values in table.items() if name in keys} for table in (BAD, TOO_LARGE)]
-    tables = [*common, OWN.get(case.name, {}), more]
-    return [(name, value) for table in tables for name, values in table.items() for value in values]
+    """By name what the groups of an optimizer refuse; also another choice of what all of them share."""
+    face = case.optimizer._declaration.torch
+    fixed = {name: [not value] for name, value in face.fixed.items() if name not in face.forced}
+    shared = {name: ["optax"] for name in face.shared}
+    tables = [BAD, TOO_LARGE, fixed, shared, OWN.get(case.name, {}), more]
+    known = {*case.arguments, *face.fixed}
+    return [(name, value) for table in tables for name, values in table.items() for value in values if name in known]
 
 
 @defaults
@@ -382,7 +382,7 @@ def test_a_number_too_large_for_float32_steps_float64():
 MU_DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64, torch.int32]
 
 
-@defaults
+@defaults_with("mu_dtype")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64])
 @pytest.mark.parametrize("mu_dtype", MU_DTYPES)
 def test_a_mu_dtype_steps_or_is_refused_when_the_optimizer_is_made(case, dtype, mu_dtype):
@@ -459,7 +459,7 @@ def test_options_of_torch(case):
             case.make(ours, **option)
 
 
-@defaults
+@defaults_with("betas")
 def test_betas_may_be_whole_numbers(case):
     """As recipes for GANs write them; torch 2.13 wants floats."""
     ours, theirs = twins(SHAPES)
@@ -476,8 +476,8 @@ def test_numbers_may_be_tensors(case):
     """Read anew in each step."""
     ours, theirs = twins(SHAPES)
     lr = torch.tensor(0.05, dtype=torch.float64)
-    opt = case.make(ours, lr=lr, betas=(torch.tensor(0.5), torch.tensor([0.75])))
-    peer = case.make(theirs, betas=(0.5, 0.75))
+    opt = case.make(ours, lr=lr, **case.fitting(dict(betas=(torch.tensor(0.5), torch.tensor([0.75])))))
+    peer = case.make(theirs, **case.fitting(dict(betas=(0.5, 0.75))))
     run(opt, ours, 1)
     run(peer, theirs, 1)
     lr.fill_(0.25)
@@ -689,8 +689,11 @@ def test_a_wrapper_may_say_who_unscales():
     assert opt._step_supports_amp_scaling is True
 
 
-def breakers():
-    """What may be wrong with the last parameter; each takes the optimizer and the parameter."""
+def breakers(key="", last=""):
+    """What may be wrong with the last parameter, or with its state, of which these are two keys.
+
+    Each takes the optimizer and the parameter.
+    """
 
     def state(**changes):
         def change(opt, param):
@@ -709,26 +712,34 @@ def breakers():
         "sparse": (lambda _, param: setattr(param, "grad", torch.ones(6).to_sparse()), RuntimeError, "is sparse"),
         "expanded": (fresh(torch.ones(1).expand(6)), ValueError, "share memory"),
         "dtype": (fresh(torch.ones(6, dtype=torch.float64)), TypeError, "no kernel"),
-        "missing": (without("exp_avg"), ValueError, "without .'exp_avg'"),
+        "missing": (without(last), ValueError, f"without .'{last}'"),
+        "no step": (without("step"), ValueError, "without .'step'"),
         "negative step": (state(step=torch.tensor(-1.0)), ValueError, "has a step of -1"),
         "half a step": (state(step=torch.tensor(0.5)), ValueError, "has a step of 0.5"),
         "NaN step": (state(step=torch.tensor(float("nan"))), ValueError, "has a step of nan"),
-        "state's shape": (state(exp_avg=torch.zeros(5)), ValueError, "but its exp_avg has"),
-        "state's dtype": (state(exp_avg=torch.zeros(6, dtype=torch.int32)), (TypeError, ValueError), "1 of group 0"),
+        "state's shape": (state(**{key: torch.zeros(5)}), ValueError, f"but its {key} has"),
+        "state's dtype": (state(**{key: torch.zeros(6, dtype=torch.int32)}), (TypeError, ValueError), "1 of group 0"),
         "no dict": (lambda opt, param: opt.state.__setitem__(param, []), TypeError, "has a list as its state"),
-        "expanded state": (state(exp_avg=torch.zeros(1).expand(6)), ValueError, "exp_avg of param 1 .* share memory"),
-        "no tensor": (state(exp_avg=[]), TypeError, "state exp_avg of param 1 of group 0 is a list"),
-        "state on meta": (state(exp_avg=torch.zeros(6, device="meta")), ValueError, "is on meta"),
+        "expanded state": (state(**{key: torch.zeros(1).expand(6)}), ValueError, f"{key} of param 1 .* share memory"),
+        "no tensor": (state(**{key: []}), TypeError, f"state {key} of param 1 of group 0 is a list"),
+        "state on meta": (state(**{key: torch.zeros(6, device="meta")}), ValueError, "is on meta"),
     }
 
 
-@defaults
-@pytest.mark.parametrize("name", breakers())
+@pytest.mark.parametrize(
+    "case, name",
+    [
+        pytest.param(case, name, id=f"{name}-{case.name}")
+        for name in breakers()
+        for case in DEFAULTS
+        if name != "no step" or case.optimizer._declaration.torch.needs_count
+    ],
+)
 def test_a_failed_step_changes_nothing(case, name):
     """The last of three parameters cannot be stepped; then the others are not, and counts stay."""
-    change, error, message = breakers()[name]
     params, _ = twins([(4,), (2, 2), (6,)])
     opt = case.make(params[:1])
+    change, error, message = breakers(opt.state_keys[0], opt.state_keys[-1])[name]
     opt.add_param_group({"params": params[1].data[:, :1].detach().requires_grad_()})  # steps in a copy
     opt.param_groups[0]["params"].append(params[2])
     steps = 0 if name in ("shape", "sparse", "expanded") else 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from functools import partial
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch_cases import (
     SLOTS,
     Snapshot,
     assert_close,
+    defaults_with,
     give_grads,
     parametrize,
     same_bits,
@@ -114,7 +116,7 @@ def test_torchs_other_implementations(case, flags):
     assert_close(params, whole)
 
 
-@defaults
+@defaults_with("mu_dtype")
 @pytest.mark.parametrize("way", WAYS)
 def test_state_keeps_its_dtype(case, way):
     """float32 state of bfloat16 parameters, which torch would round to bfloat16."""
@@ -260,58 +262,75 @@ def with_state(**changes):
     return lambda saved: saved["state"][1].update(changes)
 
 
-def with_last_slot(value):
-    return lambda saved: saved["state"][1].update({list(saved["state"][1])[-1]: value})
+def refused(keys=("",)):
+    """What may be wrong with a saved state, which has these keys, and what the error says."""
+    key, last = keys[0], keys[-1]
+    return {
+        "no step": (without("step"), "lacks .'step'"),
+        "no slot": (without(key), f"state of parameter 0 in the state_dict lacks .'{key}'"),
+        "no slots": (without(*keys), re.escape(f"lacks {keys}")),
+        "no numbers": (with_state(**{key: torch.zeros(4, device="meta")}), f"{key} in .* is on the meta device"),
+        "a text": (with_state(**{last: "zeros"}), f"{last} in the state of parameter 1 .* is a str, expected a torch"),
+        "another shape": (
+            with_state(**{key: torch.zeros(3)}),
+            rf"{key} in .* has shape \(3,\), expected \(4,\) like its",
+        ),
+        "sparse": (with_state(**{last: torch.ones(4).to_sparse()}), f"{last} in .* has layout torch.sparse_coo"),
+        "a list": (with_state(**{key: [0.0, 0.0, 0.0, 0.0]}), f"{key} in the state of parameter 1 .* is a list"),
+        **{
+            f"a count of {count!r}": (
+                with_state(step=count),
+                "step in the state of parameter 1 .* expected a whole number",
+            )
+            for count in ("2", -1, 1.5, 10**400, *map(torch.tensor, (-1, 0.5, float("nan"), 1e30, 1j)))
+        },
+        "two counts": (with_state(step=torch.ones(2)), "step in the state of parameter 1 .* has shape .2,."),
+        "no dict": (
+            lambda saved: saved["state"].update({1: "nothing"}),
+            "state of parameter 1 .* is a str, expected a dict",
+        ),
+        "nothing": (lambda saved: saved.clear(), "'state' in the state_dict is missing, expected a dict"),
+        "states in a list": (
+            lambda saved: saved.update(state=[]),
+            "'state' in the state_dict is a list, expected a dict",
+        ),
+        "groups in a dict": (
+            lambda saved: saved.update(param_groups={}),
+            "'param_groups' in .* is a dict, expected a",
+        ),
+        "a group's name": (lambda saved: saved.update(param_groups=["first"]), "group 0 of the state_dict is 'first'"),
+        "a text as lr": (with_group(lr="1"), "lr is '1', expected a number"),
+        "one beta": (with_group(betas=0.9), "betas is 0.9, expected two numbers"),
+        "too large": (with_group(lr=1e39), "infinite in float32"),
+        "differentiable": (
+            with_group(differentiable=True),
+            "differentiable=True needs a step that autograd can follow",
+        ),
+        "mu_dtype": (with_group(mu_dtype=torch.int32), "mu_dtype is torch.int32"),
+        "paper": (with_group(convention="paper"), "convention='paper'"),
+        "fewer groups": (lambda saved: saved["param_groups"].pop(), "different number of parameter groups"),
+        "fewer params": (lambda saved: saved["param_groups"][0]["params"].pop(), "doesn't match the size"),
+    }
 
 
-def without_slots(saved):
-    for state in saved["state"].values():
-        for key in [*state][1:]:
-            del state[key]
+NEEDED = {"one beta": "betas", "mu_dtype": "mu_dtype"}  # in the groups, for these rows
 
 
-REFUSED = {
-    "no moment": (without("exp_avg"), "state of parameter 0 in the state_dict lacks .'exp_avg'"),
-    "no moments": (without_slots, "lacks .'exp_avg'"),
-    "no numbers": (with_state(exp_avg=torch.zeros(4, device="meta")), "exp_avg in .* is on the meta device"),
-    "a text": (with_last_slot("zeros"), r"\w+ in the state of parameter 1 .* is a str, expected a torch"),
-    "another shape": (with_state(exp_avg=torch.zeros(3)), r"exp_avg in .* has shape \(3,\), expected \(4,\) like its"),
-    "sparse": (with_last_slot(torch.ones(4).to_sparse()), r"\w+ in .* has layout torch.sparse_coo"),
-    "a list": (with_state(exp_avg=[0.0, 0.0, 0.0, 0.0]), "exp_avg in the state of parameter 1 .* is a list"),
-    **{
-        f"a count of {count!r}": (with_state(step=count), "step in the state of parameter 1 .* expected a whole number")
-        for count in ("2", -1, 1.5, 10**400, *map(torch.tensor, (-1, 0.5, float("nan"), 1e30, 1j)))
-    },
-    "two counts": (with_state(step=torch.ones(2)), "step in the state of parameter 1 .* has shape .2,."),
-    "no dict": (
-        lambda saved: saved["state"].update({1: "nothing"}),
-        "state of parameter 1 .* is a str, expected a dict",
-    ),
-    "nothing": (lambda saved: saved.clear(), "'state' in the state_dict is missing, expected a dict"),
-    "states in a list": (lambda saved: saved.update(state=[]), "'state' in the state_dict is a list, expected a dict"),
-    "groups in a dict": (
-        lambda saved: saved.update(param_groups={}),
-        "'param_groups' in .* is a dict, expected a",
-    ),
-    "a group's name": (lambda saved: saved.update(param_groups=["first"]), "group 0 of the state_dict is 'first'"),
-    "a text as lr": (with_group(lr="1"), "lr is '1', expected a number"),
-    "one beta": (with_group(betas=0.9), "betas is 0.9, expected two numbers"),
-    "too large": (with_group(lr=1e39), "infinite in float32"),
-    "differentiable": (with_group(differentiable=True), "differentiable=True needs a step that autograd can follow"),
-    "mu_dtype": (with_group(mu_dtype=torch.int32), "mu_dtype is torch.int32"),
-    "paper": (with_group(convention="paper"), "convention='paper'"),
-    "fewer groups": (lambda saved: saved["param_groups"].pop(), "different number of parameter groups"),
-    "fewer params": (lambda saved: saved["param_groups"][0]["params"].pop(), "doesn't match the size"),
-}
-
-
-@defaults
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "case, name",
+    [
+        pytest.param(case, name, id=f"{name}-{case.name}")
+        for name in refused()
+        for case in DEFAULTS
+        if name not in NEEDED or NEEDED[name] in case.arguments
+        if name != "no step" or case.optimizer._declaration.torch.needs_count
+    ],
+)
 def test_a_refused_state_changes_nothing(case, name):
     params, _ = twins([(3,), (4,)])
     opt = case.make(params)
     run([(opt, params)], 2)
-    change, message = REFUSED[name]
+    change, message = refused(opt.state_keys)[name]
     saved = copy.deepcopy(opt.state_dict())
     saved["param_groups"][0]["lr"] = 0.75
     change(saved)
@@ -352,13 +371,11 @@ def test_a_state_without_its_count(optimizer, way):
 
 
 SOURCES = {
-    "Adam": front.Adam,
     "Adam, amsgrad": partial(front.Adam, amsgrad=True),
-    "AdamW": front.AdamW,
-    "AMSGrad": front.AMSGrad,
+    "OptimisticAdam, amsgrad": partial(front.OptimisticAdam, amsgrad=True),
     "optax": partial(front.AMSGrad, convention="optax"),
     "paper": partial(front.AMSGrad, convention="paper"),
-    "OptimisticAdam": front.OptimisticAdam,
+    **{optimizer.__name__: optimizer for optimizer in CLASSES},
 }
 OTHERS = {
     f"torch's {name}": getattr(torch.optim, name)
@@ -366,10 +383,14 @@ OTHERS = {
 }
 # torch's Adam takes the choice of amsgrad from what it loads, and its AdamW goes on from Adam.
 ADAMS = ("Adam", "Adam, amsgrad", "AdamW")
+OPTIMISTIC = ("OptimisticAdam", "OptimisticAdam, amsgrad")
 TAKEN = {
     *((source, into) for source in ADAMS for into in ADAMS),
+    *((source, into) for source in OPTIMISTIC for into in OPTIMISTIC),
     *(("AMSGrad", into) for into in ADAMS),
+    *(("OptimisticAMSGrad", into) for into in OPTIMISTIC),
     ("Adam, amsgrad", "AMSGrad"),
+    ("OptimisticAdam, amsgrad", "OptimisticAMSGrad"),
     *((name, name) for name in SOURCES),
 }
 

@@ -8,9 +8,10 @@ from .common import LEARNING_RATE
 from .declaration import DECAY_STATE, RATE_STATE, Arguments, Declaration, Jax, Number, Option, Part, Torch
 from .lion import LION
 from .optimistic_adam import OPTIMISTIC_ADAM
+from .optimistic_amsgrad import OPTIMISTIC_AMSGRAD
 from .optimistic_gradient_descent import OPTIMISTIC_GRADIENT_DESCENT
 
-OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, ADAM, ADAMW, LION, OPTIMISTIC_GRADIENT_DESCENT)
+OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, ADAM, ADAMW, LION, OPTIMISTIC_GRADIENT_DESCENT)
 """In the order of the documentation; a class stands behind that from which it is derived."""
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "LEARNING_RATE",
     "LION",
     "OPTIMISTIC_ADAM",
+    "OPTIMISTIC_AMSGRAD",
     "OPTIMISTIC_GRADIENT_DESCENT",
     "OPTIMIZERS",
     "RATE_STATE",

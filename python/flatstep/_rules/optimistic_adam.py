@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .amsgrad import correction_flags
 from .common import (
     ALL_HAVE,
     ALPHA,
@@ -76,13 +77,14 @@ OPTIMISTIC_ADAM = Declaration(
     ),
     torch=Torch(
         signature="lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0, *, alpha=1.0, beta=1.0, nesterov=True, "
-        f"{TORCH_MODES}, decoupled_weight_decay=False, eps_root=0.0, mu_dtype=None",
-        keys={**TORCH_ADAM_KEYS, "previous": "previous"},
+        f"amsgrad=False, {TORCH_MODES}, decoupled_weight_decay=False, eps_root=0.0, mu_dtype=None",
+        keys={**TORCH_ADAM_KEYS, "nu_max": "max_exp_avg_sq", "previous": "previous"},
         names=TORCH_ADAM_NAMES,
-        fixed={"amsgrad": False},
         older={"amsgrad": False},
         unsaid=TORCH_ADAM_UNSAID,
-        rules=("optimistic_adam",),
+        rules=("optimistic_adam", "optimistic_amsgrad"),
+        choose=lambda arguments: "optimistic_amsgrad" if arguments["amsgrad"] else "optimistic_adam",
+        flags=lambda arguments: correction_flags("torch", True, True),
         example="""
         The game f(x, y) = x y, in which x descends and y ascends; descent alone circles the solution.
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .common import ALL_HAVE, ALPHA, BETA
-from .declaration import Declaration, Numpy
+from .common import ALL_HAVE, ALPHA, BETA, JAX_MORE
+from .declaration import RATE_STATE, Declaration, Jax, Numpy, Part, Torch
 
 OPTIMISTIC_GRADIENT_DESCENT = Declaration(
     name="OptimisticGradientDescent",
@@ -35,5 +35,50 @@ OPTIMISTIC_GRADIENT_DESCENT = Declaration(
         """,
         see="``optax.optimistic_gradient_descent``",
         table=(("", "optimistic_gradient_descent", "`optax.optimistic_gradient_descent`"),),
+    ),
+    torch=Torch(
+        name="OptimisticSGD",
+        signature="lr=1e-3, alpha=1.0, beta=1.0, weight_decay=0, *, "
+        "maximize=False, foreach=None, capturable=False, differentiable=False, fused=None, "
+        "decoupled_weight_decay=False",
+        keys={"previous": "previous"},
+        names={"learning_rate": "lr"},
+        meanings={
+            "capturable": "whether a step may become part of a CUDA graph, which follows ``lr`` if it is a tensor on "
+            "the device. Must be False for parameters on the CPU"
+        },
+        example="""
+        >>> import torch, flatstep.torch
+        >>> x, y = (torch.nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))
+        >>> opt = flatstep.torch.OptimisticSGD([{"params": x}, {"params": y, "maximize": True}], lr=0.1)
+        >>> for _ in range(1000):
+        ...     opt.zero_grad()
+        ...     (x * y).backward()  # the game f(x, y) = x y, in which x descends and y ascends
+        ...     opt.step()
+        >>> bool(x.abs() + y.abs() < 0.05)
+        True
+        """,
+        see="``optax.optimistic_gradient_descent``",
+    ),
+    jax=Jax(
+        name="optimistic_gradient_descent",
+        signature=f"learning_rate, alpha=1.0, beta=1.0, *, {JAX_MORE}",
+        state=(
+            Part(type="ScaleByOptimisticGradientState", slots={"previous": "previous_gradient"}),
+            RATE_STATE,
+        ),
+        example="""
+        >>> import jax, jax.numpy as jnp, flatstep.jax
+        >>> opt = flatstep.jax.optimistic_gradient_descent(0.1)
+        >>> def play(carry, _):
+        ...     params, state = carry
+        ...     x, y = jax.grad(lambda p: p[0] * p[1])(params)
+        ...     return opt.step(params, state, (x, -y)), jnp.hypot(*params)
+        >>> params = jnp.float32(1.0), jnp.float32(2.0)
+        >>> _, distance = jax.lax.scan(play, (params, opt.init(params)), length=1001)
+        >>> bool(distance[1000] < 0.05)
+        True
+        """,
+        see="``optax.optimistic_gradient_descent``",
     ),
 )

@@ -9,16 +9,18 @@ from typing import Literal
 
 from numpy.typing import DTypeLike
 
-from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM
+from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, OPTIMISTIC_GRADIENT_DESCENT
 from ._settings import Mask, Number, ScalarOrSchedule
 from ._transformation import FusedTransformation, make
 
 __all__ = [
     "amsgrad",
     "optimistic_adam_v2",
+    "optimistic_amsgrad",
     "adam",
     "adamw",
     "lion",
+    "optimistic_gradient_descent",
 ]
 
 
@@ -184,6 +186,96 @@ def optimistic_adam_v2(
             eps_root=eps_root,
             mu_dtype=mu_dtype,
             nesterov=nesterov,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
+    )
+
+
+def optimistic_amsgrad(
+    learning_rate: ScalarOrSchedule,
+    *,
+    alpha: Number = 1.0,
+    beta: Number = 1.0,
+    b1: Number = 0.9,
+    b2: Number = 0.999,
+    eps: Number = 1e-8,
+    eps_root: Number = 0.0,
+    mu_dtype: DTypeLike | None = None,
+    nesterov: bool = True,
+    convention: Literal["optax", "torch"] = "optax",
+    weight_decay: Number | None = None,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> FusedTransformation:
+    r"""Optimistic AMSGrad: AMSGrad that also steps along the change of its direction, for min-max games.
+
+    .. math::
+        \mu &\leftarrow b_1 \mu + (1 - b_1) g, \qquad \nu \leftarrow b_2 \nu + (1 - b_2) g^2 \\
+        \nu_{max} &\leftarrow \max(\nu_{max}, \mathit{before} \cdot \nu) \\
+        r &\leftarrow \hat\mu \Big/ \left(\sqrt{\mathit{after} \cdot \nu_{max} + \epsilon_{root}} + \epsilon\right) \\
+        p &\leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) r - \beta\, r_{previous}\right)
+
+    where t counts the parameter's updates from 1; at the first one, which has no previous direction,
+    :math:`p \leftarrow p - \mathit{lr} \cdot \alpha r`. With Nesterov's momentum, the default,
+    :math:`\hat\mu = b_1 \mu / (1 - b_1^{t+1}) + (1 - b_1) g / (1 - b_1^t)`, else
+    :math:`\mu / (1 - b_1^t)`. Two conventions correct the bias of nu:
+
+    - ``"optax"``: before = 1 / (1 - b2^t), after = 1.
+    - ``"torch"``: before = 1, after = 1 / (1 - b2^t).
+
+    Args:
+        learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
+        alpha: weight of the direction. A number or a traced scalar, like all numbers here. Default 1.0.
+        beta: weight of the direction's change, the optimism. Default 1.0.
+        b1: decay rate of the first moment, in [0, 1). Default 0.9.
+        b2: decay rate of the second moment, in [0, 1). Default 0.999.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which mu is stored; bfloat16 halves it for float32 parameters. Default None: the parameter's.
+        nesterov: whether to use Nesterov's momentum. Default True.
+        convention: whose correction of nu's bias, as above. Default "optax".
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        maximize: whether to ascend. Default False.
+
+    Returns:
+        An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, flatstep.jax
+        >>> opt = flatstep.jax.optimistic_amsgrad(1.0, alpha=0.03)
+        >>> def play(carry, _):
+        ...     params, state = carry
+        ...     x, y = jax.grad(lambda p: p[0] * p[1])(params)
+        ...     return opt.step(params, state, (x, -y)), jnp.hypot(*params)
+        >>> params = jnp.float32(1.0), jnp.float32(2.0)
+        >>> _, distance = jax.lax.scan(play, (params, opt.init(params)), length=2001)
+        >>> bool(distance[2000] < 0.001)
+        True
+
+    References:
+        Daskalakis, Ilyas, Syrgkanis and Zeng, "Training GANs with Optimism", ICLR 2018; Reddi, Kale and Kumar, "On the
+        Convergence of Adam and Beyond", ICLR 2018; ``flatstep.jax.optimistic_adam_v2``, ``flatstep.jax.amsgrad``.
+    """
+    return make(
+        OPTIMISTIC_AMSGRAD,
+        dict(
+            learning_rate=learning_rate,
+            alpha=alpha,
+            beta=beta,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            mu_dtype=mu_dtype,
+            nesterov=nesterov,
+            convention=convention,
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
@@ -389,5 +481,64 @@ def lion(
     )
 
 
-for _function in (amsgrad, optimistic_adam_v2, adam, adamw, lion):
+def optimistic_gradient_descent(
+    learning_rate: ScalarOrSchedule,
+    alpha: Number = 1.0,
+    beta: Number = 1.0,
+    *,
+    weight_decay: Number | None = None,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> FusedTransformation:
+    r"""Optimistic gradient descent: a step along the gradient and along its change, for min-max games.
+
+    .. math:: p \leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) g - \beta\, g_{previous}\right)
+
+    The parameter's first update has no previous gradient: :math:`p \leftarrow p - \mathit{lr} \cdot \alpha g`.
+
+    Args:
+        learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
+        alpha: weight of the gradient. A number or a traced scalar, like all numbers here. Default 1.0.
+        beta: weight of the gradient's change, the optimism. Default 1.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        maximize: whether to ascend. Default False.
+
+    Returns:
+        An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, flatstep.jax
+        >>> opt = flatstep.jax.optimistic_gradient_descent(0.1)
+        >>> def play(carry, _):
+        ...     params, state = carry
+        ...     x, y = jax.grad(lambda p: p[0] * p[1])(params)
+        ...     return opt.step(params, state, (x, -y)), jnp.hypot(*params)
+        >>> params = jnp.float32(1.0), jnp.float32(2.0)
+        >>> _, distance = jax.lax.scan(play, (params, opt.init(params)), length=1001)
+        >>> bool(distance[1000] < 0.05)
+        True
+
+    References:
+        Rakhlin and Sridharan, "Optimization, Learning, and Games with Predictable Sequences", NIPS 2013;
+        ``optax.optimistic_gradient_descent``.
+    """
+    return make(
+        OPTIMISTIC_GRADIENT_DESCENT,
+        dict(
+            learning_rate=learning_rate,
+            alpha=alpha,
+            beta=beta,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
+    )
+
+
+for _function in (amsgrad, optimistic_adam_v2, optimistic_amsgrad, adam, adamw, lion, optimistic_gradient_descent):
     _function.__module__ = "flatstep.jax"

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM
+from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, OPTIMISTIC_GRADIENT_DESCENT
 from ._optimizer import FusedOptimizer
 
 __all__ = [
     "AMSGrad",
     "OptimisticAdam",
+    "OptimisticAMSGrad",
     "Adam",
     "AdamW",
     "Lion",
+    "OptimisticSGD",
 ]
 
 
@@ -145,6 +147,7 @@ class OptimisticAdam(FusedOptimizer):
         alpha: weight of the direction. Default 1.0.
         beta: weight of the direction's change, the optimism. Default 1.0.
         nesterov: whether to use Nesterov's momentum. Default True.
+        amsgrad: whether the root is of the largest second moment so far. Default False.
         foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
         maximize: whether to ascend. Default False.
         capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
@@ -192,6 +195,7 @@ class OptimisticAdam(FusedOptimizer):
         alpha: float = 1.0,
         beta: float = 1.0,
         nesterov: bool = True,
+        amsgrad: bool = False,
         foreach: bool | None = None,
         maximize: bool = False,
         capturable: bool = False,
@@ -212,6 +216,7 @@ class OptimisticAdam(FusedOptimizer):
                 alpha=alpha,
                 beta=beta,
                 nesterov=nesterov,
+                amsgrad=amsgrad,
                 foreach=foreach,
                 maximize=maximize,
                 capturable=capturable,
@@ -220,7 +225,116 @@ class OptimisticAdam(FusedOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
                 mu_dtype=mu_dtype,
-                amsgrad=False,
+            ),
+        )
+
+
+class OptimisticAMSGrad(FusedOptimizer):
+    r"""Optimistic AMSGrad: AMSGrad that also steps along the change of its direction, for min-max games.
+
+    .. math::
+        m &\leftarrow \beta_1 m + (1 - \beta_1) g, \qquad v \leftarrow \beta_2 v + (1 - \beta_2) g^2 \\
+        v_{max} &\leftarrow \max(v_{max}, \mathit{before} \cdot v) \\
+        r &\leftarrow \hat m \Big/ \left(\sqrt{\mathit{after} \cdot v_{max} + \epsilon_{root}} + \epsilon\right) \\
+        p &\leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) r - \beta\, r_{previous}\right)
+
+    where t counts the parameter's updates from 1; at the first one, which has no previous direction,
+    :math:`p \leftarrow p - \mathit{lr} \cdot \alpha r`. With Nesterov's momentum, the default,
+    :math:`\hat m = \beta_1 m / (1 - \beta_1^{t+1}) + (1 - \beta_1) g / (1 - \beta_1^t)`, else
+    :math:`m / (1 - \beta_1^t)`. Two conventions correct the bias of v:
+
+    - ``"optax"``: before = 1 / (1 - beta2^t), after = 1.
+    - ``"torch"``: before = 1, after = 1 / (1 - beta2^t).
+
+    Args:
+        params: parameters, named parameters or groups of them, as for any optimizer of torch.
+        lr: learning rate, at least 0; may be a tensor of one element. Default 1e-3.
+        betas: decay rates of the two moments, each in [0, 1). Default (0.9, 0.999).
+        eps: added to the denominator, at least 0. Default 1e-8.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.
+        alpha: weight of the direction. Default 1.0.
+        beta: weight of the direction's change, the optimism. Default 1.0.
+        nesterov: whether to use Nesterov's momentum. Default True.
+        convention: whose correction of v's bias, as above; all groups share it. ``"torch"`` is
+            ``OptimisticAdam(amsgrad=True)``. Default "torch".
+        foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
+        maximize: whether to ascend. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are
+            tensors on the device. Must be False for parameters on the CPU. Default False.
+        differentiable: must be False: a fused step cannot be differentiated. Default False.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
+            Default None.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        eps_root: added under the square root, at least 0. Default 0.0.
+        mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
+            parameter's.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is not supported.
+
+    Example:
+        >>> import torch, flatstep.torch
+        >>> x, y = (torch.nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))
+        >>> groups = [{"params": x}, {"params": y, "maximize": True}]
+        >>> opt = flatstep.torch.OptimisticAMSGrad(groups, lr=1.0, alpha=0.03)
+        >>> for _ in range(2000):
+        ...     opt.zero_grad()
+        ...     (x * y).backward()  # the game f(x, y) = x y, in which x descends and y ascends
+        ...     opt.step()
+        >>> bool(x.abs() + y.abs() < 0.001)
+        True
+
+    References:
+        Daskalakis, Ilyas, Syrgkanis and Zeng, "Training GANs with Optimism", ICLR 2018; Reddi, Kale and Kumar, "On the
+        Convergence of Adam and Beyond", ICLR 2018; ``OptimisticAdam``, ``AMSGrad``.
+    """
+
+    __module__ = "flatstep.torch"
+    _declaration = OPTIMISTIC_AMSGRAD
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float | Tensor, float | Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        *,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        nesterov: bool = True,
+        convention: Literal["optax", "torch"] = "torch",
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        eps_root: float = 0.0,
+        mu_dtype: torch.dtype | None = None,
+    ) -> None:
+        FusedOptimizer.__init__(
+            self,
+            params,
+            dict(
+                lr=lr,
+                betas=betas,
+                eps=eps,
+                weight_decay=weight_decay,
+                alpha=alpha,
+                beta=beta,
+                nesterov=nesterov,
+                convention=convention,
+                foreach=foreach,
+                maximize=maximize,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
+                decoupled_weight_decay=decoupled_weight_decay,
+                eps_root=eps_root,
+                mu_dtype=mu_dtype,
+                amsgrad=True,
             ),
         )
 
@@ -475,5 +589,83 @@ class Lion(FusedOptimizer):
                 fused=fused,
                 mu_dtype=mu_dtype,
                 decoupled_weight_decay=True,
+            ),
+        )
+
+
+class OptimisticSGD(FusedOptimizer):
+    r"""Optimistic gradient descent: a step along the gradient and along its change, for min-max games.
+
+    .. math:: p \leftarrow p - \mathit{lr} \cdot \left((\alpha + \beta) g - \beta\, g_{previous}\right)
+
+    The parameter's first update has no previous gradient: :math:`p \leftarrow p - \mathit{lr} \cdot \alpha g`.
+
+    Args:
+        params: parameters, named parameters or groups of them, as for any optimizer of torch.
+        lr: learning rate, at least 0; may be a tensor of one element. Default 1e-3.
+        alpha: weight of the gradient. Default 1.0.
+        beta: weight of the gradient's change, the optimism. Default 1.0.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.
+        maximize: whether to ascend. Default False.
+        foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` if it is a tensor on the
+            device. Must be False for parameters on the CPU. Default False.
+        differentiable: must be False: a fused step cannot be differentiated. Default False.
+        fused: every step here is fused; True lets torch.amp.GradScaler leave unscaling to the step, as in torch.
+            Default None.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is not supported.
+
+    Example:
+        >>> import torch, flatstep.torch
+        >>> x, y = (torch.nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))
+        >>> opt = flatstep.torch.OptimisticSGD([{"params": x}, {"params": y, "maximize": True}], lr=0.1)
+        >>> for _ in range(1000):
+        ...     opt.zero_grad()
+        ...     (x * y).backward()  # the game f(x, y) = x y, in which x descends and y ascends
+        ...     opt.step()
+        >>> bool(x.abs() + y.abs() < 0.05)
+        True
+
+    References:
+        Rakhlin and Sridharan, "Optimization, Learning, and Games with Predictable Sequences", NIPS 2013;
+        ``optax.optimistic_gradient_descent``.
+    """
+
+    __module__ = "flatstep.torch"
+    _declaration = OPTIMISTIC_GRADIENT_DESCENT
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-3,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        FusedOptimizer.__init__(
+            self,
+            params,
+            dict(
+                lr=lr,
+                alpha=alpha,
+                beta=beta,
+                weight_decay=weight_decay,
+                maximize=maximize,
+                foreach=foreach,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
+                decoupled_weight_decay=decoupled_weight_decay,
             ),
         )
