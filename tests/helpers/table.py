@@ -136,7 +136,7 @@ TABLE: list[Entry] = [
     Entry(
         flatstep.Lion,
         reference.oracle("lion", b2=0.99, weight_decay=1e-3, decoupled_weight_decay=True),
-        optax="lion",
+        jax="lion",
         torch=(TorchFace("Lion", own=dict(weight_decay=0.0)),),
         more={"coupled": dict(decoupled_weight_decay=False)},
     ),
