@@ -26,22 +26,24 @@ class Formula(NamedTuple):
     rate: float
 
 
-# What all contenders are given: the defaults of optax.
+# What a contender is given where its optimizer has no default of its own.
 SETTINGS = dict(b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, alpha=1.0, beta=1.0, grad_scale=1.0, weight_decay=0.0)
 
 
 class InLongDouble(Coefficients):
     def __init__(self, given: Formula, t: int) -> None:
+        declared = RULES[given.rule].value
         options = {
-            "decoupled_weight_decay": False,
+            "decoupled_weight_decay": bool(declared("decoupled_weight_decay")),
             "maximize": False,
-            "nesterov": RULES[given.rule].value("nesterov"),
+            "nesterov": declared("nesterov"),
             "correct_mu": True,
             "correct_nu_before": given.convention == "optax",
             "correct_nu_after": given.convention == "torch",
             "is_initial_step": t == 1,
         }
-        numbers = {name: np.longdouble(x) for name, x in {**SETTINGS, "learning_rate": given.rate}.items()}
+        own = {name: x if declared(name) is None else declared(name) for name, x in SETTINGS.items()}
+        numbers = {name: np.longdouble(x) for name, x in {**own, "learning_rate": given.rate}.items()}
         super().__init__({**numbers, **options})
         self._t = t
 
