@@ -91,7 +91,7 @@ def test_numbers_on_the_device(case):
     arrays, grads = some(rng), [some(rng) for _ in range(4)]
     betas = case.make(params_of(arrays)).defaults["betas"]
     apart = [torch.tensor(value, dtype=torch.float64) for value in (0.05, *betas)]
-    more = dict(lr=apart[0], betas=tuple(apart[1:]), capturable=True)
+    more = dict(lr=apart[0], capturable=True, **case.fitting(dict(betas=tuple(apart[1:]))))
     same(trained(case, arrays, grads, **more), trained(case, arrays, grads))
 
 
