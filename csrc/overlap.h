@@ -15,9 +15,7 @@ class OverlapCheck {
     written_.push_back(extent);
     is_checked_ = false;
   }
-  void add_state(const Extent& extent) {
-    state_.push_back(extent);
-  }  // written too, but no gradient is looked for in it
+  void add_state(const Extent& extent) { state_.push_back(extent); }  // written too, but not searched for gradients
   void add_read(const Extent& extent) { read_.push_back(extent); }
   void add_read(const Extent& extent, const Tensor& strided) { strided_.push_back({extent, strided}); }
 

@@ -43,8 +43,8 @@ class Step {
 
   void begin();
 
-  // Throws ArgumentError. False, and nothing added, where the tensors would do if they lay otherwise: a parameter with
-  // gaps, or state that does not lie as its parameter does.
+  // Throws ArgumentError. Returns false and adds nothing where the tensors would be accepted with other strides: a
+  // parameter with gaps, or state that does not lie as its parameter does.
   bool add(const Parameter& parameter);
 
   // Memory of parameters or state that all steps may write. Then `add` does not look for overlaps of them, but only of
@@ -54,7 +54,7 @@ class Step {
   // Throws ArgumentError where written memory overlaps other memory of the step.
   void check_overlap() { overlap_.check(slots_); }
 
-  // What the other step, of the same device, would check for overlap is checked here.
+  // Moves the overlap checks of another step, on the same device, into this one.
   void merge_overlap(Step& other) { overlap_.merge(other.overlap_); }
 
   // The work of what was added. Valid until `begin`.

@@ -39,7 +39,7 @@ void run_on(const Job* jobs, int64_t count, int pool_threads, const Schedule& sc
 bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
 int num_threads();            // how many a large step uses
 void set_num_threads(int n);  // n >= 1
-int forks();                  // how many lie between the process that loaded us and this one
+int forks();                  // how often this process was forked since it loaded us
 
 // The floating-point mode in which kernels run and numbers for them are read, for as long as this lives. Kernels
 // promise the same bits whatever rounding or flush-to-zero mode the caller's thread happens to be in.

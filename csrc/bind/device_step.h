@@ -45,7 +45,7 @@ class DeviceStep {
   void begin();
   bool is_capturing(void* other) const { return queue_ && queue_->is_capturing(other); }
 
-  // All that can fail; then the rest, on so many threads of the processor (0: as many as are set).
+  // prepare does all that can fail. launch does the rest, on so many threads of the processor; 0: as many as are set.
   void prepare(const Target& target, const Capture& capture);
   void launch(Team team, int threads);
 

@@ -1,4 +1,4 @@
-// Lets one caller at a time use an optimizer. Python calls the steps of step.cpp and torch.cpp within `run`.
+// Lets one caller at a time use an optimizer. Python calls the steps of numpy_step.cpp and torch_step.cpp within `run`.
 #include <atomic>
 
 #include "module.h"

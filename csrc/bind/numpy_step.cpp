@@ -28,7 +28,7 @@ class Stepper {
     if (rule_ < 0) throw nb::key_error("no such rule");
     std::optional<Dtype> of_moment;
     if (!first_moment.empty()) of_moment = dtype_named(first_moment);
-    naming([&] {
+    with_named_errors([&] {
       for (size_t i = 0; i < params_.size(); ++i) {
         const DeviceMemory* memory = nullptr;
         nb::try_cast(params_[i], memory);
@@ -65,7 +65,7 @@ class Stepper {
   // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first. `progress` becomes the
   // stepper's with the step itself: no signal can strike between the two.
   void step(nb::list grads, nb::list scalars, const RowOfEach& rows, nb::object progress) {
-    with_tensors(grads, scalars, rows, [this] {
+    read_and_run(grads, scalars, rows, [this] {
       for (NumpyParams& group : groups_) group.prepare(*target_);
       launch_all(groups_, team_);
     });
@@ -79,7 +79,7 @@ class Stepper {
   // The part of a step that falls to the elements first <= i < last of each job of the processor's. For tests of what
   // kernels do far out, where a whole step would touch more memory than a machine has.
   void step_range(nb::list grads, nb::list scalars, const RowOfEach& rows, int64_t first, int64_t last) {
-    with_tensors(grads, scalars, rows, [=, this] {
+    read_and_run(grads, scalars, rows, [=, this] {
       for (NumpyParams& group : groups_) {
         for (const Job& job : group.tensors.jobs(group.scalars, *target_)) {
           if (first < 0 || last > job.elements || !group.is_processor())
@@ -133,7 +133,7 @@ class Stepper {
 
   // Reads and checks the tensors of a step; then carries it out with the interpreter unlocked.
   template <class F>
-  void with_tensors(const nb::list& grads, const nb::list& scalars, const RowOfEach& rows, F&& carry_out) {
+  void read_and_run(const nb::list& grads, const nb::list& scalars, const RowOfEach& rows, F&& carry_out) {
     if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
       throw nb::value_error("expected one gradient and one row a parameter");
     std::vector<Scalars> table;
@@ -142,12 +142,13 @@ class Stepper {
       if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
     }
     const Forgetting at_the_end{*this};
-    naming([&] {
+    with_named_errors([&] {
       for (NumpyParams& group : groups_) take_grads(group, grads, table);
-      // Parameters after all gradients: reading another library's arrays runs its code, which may do anything.
-      for (const bool by_dlpack : {true, false}) {
+      // Parameters after all gradients, and those on devices first: to read another library's arrays runs its code,
+      // which may do anything.
+      for (const bool on_device : {true, false}) {
         for (NumpyParams& group : groups_) {
-          if (group.is_processor() != by_dlpack) group.add_params(rows);
+          if (group.is_processor() != on_device) group.add_params(rows);
         }
       }
       unlocked(carry_out);
@@ -164,7 +165,7 @@ class Stepper {
 
   // Carries out f; an ArgumentError becomes a Python error that names the parameter.
   template <class F>
-  void naming(F&& f) const {
+  void with_named_errors(F&& f) const {
     try {
       f();
     } catch (const ArgumentError& error) {

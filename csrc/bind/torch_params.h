@@ -43,8 +43,8 @@ class TorchParams : public DeviceStep {
 
   void begin_group() { group_begins_ = true; }
 
-  // As Step::add; `count` is the tensor in which torch counts the parameter's updates. False also where that is not one
-  // number on the device.
+  // As Step::add; `count` is the tensor in which torch counts the parameter's updates. Also false if count is not a
+  // single number on the device.
   bool add(Parameter& parameter, const Tensor& count, const GroupNumbers& numbers) {
     if (element_count(count) != 1 || bytes_of(count.dtype) < 4 || count.device != device()) return false;
     const Counter counter{count.data, count.dtype == Dtype::float64, parameter.index};

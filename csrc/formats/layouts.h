@@ -19,7 +19,7 @@ struct List {};
 //   grad        torch with `param.grad_dtype = torch.float32`; JAX, which takes float32 gradients as they come
 //   state       torch with a float32 state, loaded or set; JAX with a state made for float32 parameters
 //
-// NumPy has no bfloat16 parameters. tests/test_layouts.py reaches each layout.
+// NumPy has no bfloat16 parameters. tests/core/test_layouts.py reaches each layout.
 using Layouts = List<Layout<F32, F32, F32, F32>,      // own
                      Layout<F32, F32, BF16, F32>,     // mu_dtype
                      Layout<F64, F64, F64, F64>,      // own

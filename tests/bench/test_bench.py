@@ -39,6 +39,7 @@ from flatstep.bench.data import Data
 from flatstep.bench.front_ends import FRONT_ENDS
 from flatstep.bench.layouts import BF16, F32
 from flatstep.bench.measure import Spread
+from flatstep.bench.rules import RULES
 from flatstep.bench.runner import Plan, run
 from rich.console import Console
 
@@ -578,6 +579,7 @@ def test_one_disturbed_run_decides_nothing():
 @pytest.mark.parametrize("rule", _core.rules())
 def test_the_accuracy_is_measured_against_what_the_oracle_says(rule):
     """They share the formula, and make its coefficients each in its own way."""
+    decay = {name: RULES[rule].value(name) for name in ("weight_decay", "decoupled_weight_decay")}
     random = np.random.default_rng(0)
     a = b = random.standard_normal(50)
     ours: exact.State = {}
@@ -585,7 +587,7 @@ def test_the_accuracy_is_measured_against_what_the_oracle_says(rule):
     for t in range(1, 6):
         grad = random.standard_normal(50)
         a = exact.step(exact.Formula(rule, "optax", 1e-3), np.longdouble(a), np.longdouble(grad), ours, t)
-        b, state = getattr(reference, rule)(b, grad, state, t, learning_rate=1e-3)
+        b, state = getattr(reference, rule)(b, grad, state, t, learning_rate=1e-3, **decay)
         assert a.dtype == np.longdouble
     np.testing.assert_allclose(np.float64(a), b, rtol=1e-12)
 

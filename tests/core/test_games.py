@@ -102,7 +102,7 @@ def test_a_parabola_is_minimised(case, dtype):
     x = np.zeros(4, dtype)
     # Steps that shrink with the slope need a rate that falls slowly, and one that the largest curvature bears.
     slots = _core.slots(case.optimizer._declaration.rules[0])
-    rate, fall = (0.1, 500 if "nu_max" in slots else 50) if "nu" in slots else (0.05, 2000)
+    rate, fall = (0.1, 500 if "nu_max" in slots else 50) if "mu" in slots else (0.05, 2000)
     opt = case.make(x, learning_rate=lambda count: rate / (1 + count / fall))
     for _ in range(1500):
         slope = curvature * (x - centre)

@@ -208,7 +208,7 @@ def compilations():
 @each_rule
 @pytest.mark.parametrize("method", ["step", "update"])
 def test_eager_steps_are_compiled_once(method, rule, compilations):
-    """Another count, rate or optimizer compiles nothing; another weight decay does."""
+    """Another count, rate or optimizer compiles nothing; another weight decay of a step does."""
 
     def go(rate, **settings):
         opt = getattr(front, rule)(rate, **settings)
@@ -223,7 +223,7 @@ def test_eager_steps_are_compiled_once(method, rule, compilations):
         given = go(rate)
     assert compilations == []
     go(0.1, weight_decay=0.5)
-    assert compilations
+    assert compilations or method == "update"  # which adds weight decay by operations of JAX's own
 
 
 NUMBERS = dict(learning_rate=0.1, b1=0.9, b2=0.99, eps=1e-8, eps_root=0.0, weight_decay=0.1)
