@@ -15,11 +15,10 @@ void move_to(std::vector<Extent>& to, std::vector<Extent>& from) {
 }
 
 // Throws ArgumentError for two extents, in the order of memory, that overlap.
-[[noreturn]] void reject(const Extent& a, const Extent& b, const std::vector<std::string>& slots) {
+[[noreturn]] void reject(const Extent& a, const Extent& b) {
   const auto& [first, second] = std::minmax(a, b, [](const Extent& x, const Extent& y) { return x.index < y.index; });
-  const std::string state = second.slot < 0 ? "" : "has a state " + slots[size_t(second.slot)] + " that ";
-  std::string of_first = "{other}";
-  if (first.slot >= 0) of_first = "the state " + slots[size_t(first.slot)] + " of {other}";
+  const std::string state = second.slot ? "has a state " + std::string(second.slot) + " that " : "";
+  const std::string of_first = first.slot ? "the state " + std::string(first.slot) + " of {other}" : "{other}";
   throw ArgumentError{Operand::param, second.index,
                       state + "shares memory with " + of_first + "; each parameter needs memory of its own",
                       first.index};
@@ -46,21 +45,21 @@ void OverlapCheck::merge(OverlapCheck& other) {
   other.strided_.clear();
 }
 
-void OverlapCheck::check(const std::vector<std::string>& slots) {
-  if (!is_checked_ && (written_ != checked_written_ || state_ != checked_state_)) check_written(slots);
+void OverlapCheck::check() {
+  if (!is_checked_ && (written_ != checked_written_ || state_ != checked_state_)) check_written();
   is_checked_ = true;
   for (const Extent& read : read_) check_read(read, [](const Extent&) { return true; });
   for (const Strided& read : strided_)
     check_read(read.extent, [&](const Extent& written) { return touches(read.tensor, read.extent, written); });
 }
 
-void OverlapCheck::check_written(const std::vector<std::string>& slots) {
+void OverlapCheck::check_written() {
   checked_written_.clear();
   std::vector<Extent> all = written_;
   all.insert(all.end(), state_.begin(), state_.end());
   std::sort(all.begin(), all.end(), starts_earlier);
   for (size_t i = 1; i < all.size(); ++i) {
-    if (all[i].begin < all[i - 1].end) reject(all[i - 1], all[i], slots);
+    if (all[i].begin < all[i - 1].end) reject(all[i - 1], all[i]);
   }
   sorted_ = written_;
   std::sort(sorted_.begin(), sorted_.end(), starts_earlier);

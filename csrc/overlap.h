@@ -22,8 +22,7 @@ class OverlapCheck {
   // Moves to this check all that `other` was to check.
   void merge(OverlapCheck& other);
 
-  // Throws ArgumentError. `slots` are the names of the rule's slots, for messages.
-  void check(const std::vector<std::string>& slots);
+  void check();  // throws ArgumentError
 
  private:
   struct Strided {
@@ -31,7 +30,7 @@ class OverlapCheck {
     Tensor tensor;
   };
 
-  void check_written(const std::vector<std::string>& slots);
+  void check_written();
   template <class Touches>
   void check_read(const Extent& read, const Touches& touches) const;
 

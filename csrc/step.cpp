@@ -14,7 +14,7 @@ constexpr const char* elsewhere = "is on another device than its parameter; move
 
 std::string strides_of(const Tensor& tensor) { return text_of(tensor.strides, tensor.ndim); }
 
-Extent extent_of_dense(const Tensor& tensor, int64_t count, int64_t index, int slot = -1) {
+Extent extent_of_dense(const Tensor& tensor, int64_t count, int64_t index, const char* slot = nullptr) {
   const auto begin = reinterpret_cast<uintptr_t>(tensor.data);
   return {begin, begin + uintptr_t(count * bytes_of(tensor.dtype)), index, slot};
 }
@@ -89,17 +89,23 @@ bool Step::add(const Parameter& parameter) {
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (!have_same_strides(parameter.param, parameter.state[slot])) return false;
   }
-  std::vector<Segment>& segments = segments_[size_t(layout)];
+  Segment& segment = append({layout, count}, parameter);
+  add_gradient(parameter, segment);
+  add_state(parameter, count);
+  return true;
+}
+
+Segment& Step::append(const Size& size, const Parameter& parameter) {
+  std::vector<Segment>& segments = segments_[size_t(size.layout)];
   Segment segment{};
   segment.first = segments.empty() ? 0 : segments.back().first + segments.back().count;
-  segment.count = count;
+  segment.count = size.count;
   segment.scalars = parameter.row;
   segment.makes_update = parameter.makes_update;
   segment.param = parameter.param.data;
-  add_gradient(parameter, segment);
-  add_state(parameter, segment);
-  segments.push_back(segment);
-  return true;
+  segment.grad = parameter.grad.data;
+  for (size_t slot = 0; slot < slots_.size(); ++slot) segment.state[slot] = parameter.state[slot].data;
+  return segments.emplace_back(segment);
 }
 
 Step::Size Step::size_of(const Parameter& parameter) {
@@ -173,7 +179,6 @@ void Step::reject_dtypes(const Parameter& parameter) const {
 
 void Step::add_gradient(const Parameter& parameter, Segment& segment) {
   const Tensor &param = parameter.param, &grad = parameter.grad;
-  segment.grad = grad.data;
   if (!options_.has_fixed_memory) overlap_.add_written(extent_of_dense(param, segment.count, parameter.index));
   if (have_same_strides(param, grad)) {
     const bool is_param = grad.data == param.data && grad.dtype == param.dtype;
@@ -181,7 +186,7 @@ void Step::add_gradient(const Parameter& parameter, Segment& segment) {
       overlap_.add_read(extent_of_dense(grad, segment.count, parameter.index));
     return;
   }
-  Extent read{0, 0, parameter.index, -1};
+  Extent read{0, 0, parameter.index, nullptr};
   if (!find_extent(grad, read)) {
     throw ArgumentError{Operand::grad, parameter.index,
                         "reaches beyond all memory (shape " + shape_of(grad) + ", strides " + strides_of(grad) +
@@ -191,13 +196,10 @@ void Step::add_gradient(const Parameter& parameter, Segment& segment) {
   overlap_.add_read(read, grad);
 }
 
-void Step::add_state(const Parameter& parameter, Segment& segment) {
-  for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    const Tensor& state = parameter.state[slot];
-    segment.state[slot] = state.data;
-    if (!options_.has_fixed_memory)
-      overlap_.add_state(extent_of_dense(state, segment.count, parameter.index, int(slot)));
-  }
+void Step::add_state(const Parameter& parameter, int64_t count) {
+  if (options_.has_fixed_memory) return;
+  for (size_t slot = 0; slot < slots_.size(); ++slot)
+    overlap_.add_state(extent_of_dense(parameter.state[slot], count, parameter.index, slots_[slot].c_str()));
 }
 
 // How to visit the gradient in the order in which its parameter lies in memory.

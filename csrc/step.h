@@ -52,13 +52,17 @@ class Step {
   void fix_memory(const Extent& extent) { overlap_.add_written(extent); }
 
   // Throws ArgumentError where written memory overlaps other memory of the step.
-  void check_overlap() { overlap_.check(slots_); }
+  void check_overlap() { overlap_.check(); }
 
   // Moves the overlap checks of another step, on the same device, into this one.
   void merge_overlap(Step& other) { overlap_.merge(other.overlap_); }
 
   // The work of what was added. Valid until `begin`.
   const std::vector<Job>& jobs(const std::vector<Scalars>& scalars, const Target& target);
+
+  // Without any check: the entries of a batch after the first, which lie as that does.
+  struct Size;
+  Segment& append(const Size& size, const Parameter& parameter);
 
   // The layout of the kernel for the parameter's dtypes, and the number of its elements. Throws ArgumentError where the
   // dtypes have no kernel or the shapes differ.
@@ -82,7 +86,7 @@ class Step {
   [[noreturn]] void reject_dtypes(const Parameter& parameter) const;
   const Walk* walk_over(const Tensor& param, const Tensor& grad);
   void add_gradient(const Parameter& parameter, Segment& segment);
-  void add_state(const Parameter& parameter, Segment& segment);
+  void add_state(const Parameter& parameter, int64_t count);
 
   int rule_;
   std::vector<std::string> slots_;

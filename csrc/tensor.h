@@ -46,8 +46,8 @@ struct ArgumentError {
 // The memory from the first to behind the last byte of a tensor.
 struct Extent {
   uintptr_t begin, end;
-  int64_t index;  // of the parameter; -1 for a buffer of the optimizer's state
-  int slot;       // -1 where it is not a state tensor
+  int64_t index;     // of the parameter; -1 for a buffer of the optimizer's state
+  const char* slot;  // the name of the state's slot; null where it is no state tensor
   bool operator==(const Extent&) const = default;
 };
 

@@ -5,7 +5,14 @@ namespace flatstep::dlpack {
 
 namespace {
 
-enum Code : uint8_t { signed_integer = 0, unsigned_integer = 1, floating = 2, brain_floating = 4, complex_number = 5 };
+enum Code : uint8_t {
+  signed_integer = 0,
+  unsigned_integer = 1,
+  floating = 2,
+  brain_floating = 4,
+  complex_number = 5,
+  boolean = 6
+};
 
 // Arrays that libraries give each other in a capsule, with a function that gives them back.
 struct Managed {
@@ -121,6 +128,7 @@ std::string name_of(const DataType& dtype) {
     case floating: return "float" + bits;
     case brain_floating: return "bfloat" + bits;
     case complex_number: return "complex" + bits;
+    case boolean: return "bool";
     default: return "DLPack code " + std::to_string(dtype.code) + " of " + bits + " bits";
   }
 }
@@ -130,13 +138,22 @@ DataType data_type_of(Dtype dtype) {
   return {known_dtypes[size_t(dtype)].dlpack_code, uint8_t(8 * bytes_of(dtype)), 1};
 }
 
+bool is_host(const Device& device) {
+  constexpr int32_t cuda_host = 3;
+  return device.type == cpu_device || device.type == cuda_host || device.type == cuda_managed;
+}
+
 Device plain_device(const Device& device) {
   return {device.type == cuda_managed ? cuda_device : device.type, device.index};
 }
 
 Device device_of(nb::handle object) {
   const nb::object pair = object.attr("__dlpack_device__")();
-  return plain_device({nb::cast<int32_t>(nb::int_(pair[0])), nb::cast<int32_t>(nb::int_(pair[1]))});
+  try {
+    return plain_device({nb::cast<int32_t>(nb::int_(pair[0])), nb::cast<int32_t>(nb::int_(pair[1]))});
+  } catch (const nb::cast_error&) {
+    throw nb::type_error("its __dlpack_device__ did not give two numbers");
+  }
 }
 
 Taken take(nb::handle object, std::optional<int64_t> stream) {

@@ -55,6 +55,7 @@ const ExchangeAPI* exchange_api_of(nb::handle type);
 Dtype dtype_of(const DataType& dtype);       // Dtype::other for what kernels do not know
 std::string name_of(const DataType& dtype);  // as NumPy has it, or the nearest, for messages
 DataType data_type_of(Dtype dtype);
+bool is_host(const Device& device);         // memory that the processor may read: its own, pinned, managed
 Device plain_device(const Device& device);  // CUDA's two kinds are one
 Device device_of(nb::handle object);        // as the object says; raises where it does not
 

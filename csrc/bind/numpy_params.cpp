@@ -42,7 +42,7 @@ void NumpyParams::add(int64_t index, nb::handle object, std::optional<Dtype> fir
     known.parameter.state[slot] = param;
     known.parameter.state[slot].dtype = layouts()[size_t(known.layout)].slot(slots_[slot].role);
   }
-  Extent extent{0, 0, index, -1};
+  Extent extent{0, 0, index, nullptr};
   if (element_count(param) > 0 && find_extent(param, extent)) tensors.fix_memory(extent);
 }
 
@@ -77,7 +77,7 @@ void NumpyParams::place_state(size_t slot, nb::handle buffer, const StateLayout&
   }
   for (size_t i = 0; i < params_.size(); ++i) params_[i].parameter.state[slot].data = begin + layout.offsets[i];
   const auto address = reinterpret_cast<uintptr_t>(begin);
-  tensors.fix_memory({address, address + uintptr_t(layout.bytes), -1, -1});
+  tensors.fix_memory({address, address + uintptr_t(layout.bytes), -1, nullptr});
 }
 
 void NumpyParams::begin(const std::vector<Scalars>& table) {
@@ -179,7 +179,7 @@ Tensor NumpyParams::take_on_device(nb::handle object, Operand operand, int64_t i
     return held_on_device_.emplace_back(object, number_of(stream), maker()).tensor();
   } catch (nb::python_error& error) {
     if (!is_rejection(error)) throw;
-    reject(std::string(" that cannot be shared by DLPack: ") + nb::str(error.value()).c_str());
+    reject(std::string(" that cannot be shared by DLPack: ") + text_of(error.value()));
   } catch (const nb::builtin_exception& error) {
     reject(std::string(" that cannot be shared by DLPack: ") + error.what());
   }

@@ -7,13 +7,19 @@
 
 namespace flatstep {
 
+std::string text_of(nb::handle object) {
+  const nb::str text(object);
+  const nb::object bytes = nb::steal(PyUnicode_AsEncodedString(text.ptr(), "utf-8", "backslashreplace"));
+  if (!bytes.is_valid()) throw nb::python_error();
+  return nb::borrow<nb::bytes>(bytes).c_str();
+}
+
 std::string full_type_name(nb::handle object) {
   const nb::object type = nb::borrow(object.type());
   const nb::object module = type.attr("__module__"), qualified = type.attr("__qualname__");
-  const std::string name = std::string(nb::str(module).c_str()) + "." + nb::str(qualified).c_str();
+  const std::string name = text_of(module) + "." + text_of(qualified);
   if (!nb::hasattr(object, "dtype")) return name;
-  const nb::object dtype = object.attr("dtype");
-  return name + " of dtype " + nb::str(dtype).c_str();
+  return name + " of dtype " + text_of(object.attr("dtype"));
 }
 
 bool is_rejection(const nb::python_error& error) {

@@ -13,6 +13,9 @@ namespace flatstep {
 
 namespace nb = nanobind;
 
+// str(object). What UTF-8 cannot hold is escaped.
+std::string text_of(nb::handle object);
+
 // "module.Type", and the dtype of what has one.
 std::string full_type_name(nb::handle object);
 

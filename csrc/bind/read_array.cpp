@@ -89,8 +89,7 @@ Dtype dtype_of(const Py_buffer& view) {
 std::string dtype_name(nb::handle object, const Py_buffer& view) {
   std::string name = view.format ? view.format : "B";
   if (nb::hasattr(object, "dtype")) {
-    const nb::object dtype = object.attr("dtype");
-    name = nb::str(dtype).c_str();
+    name = text_of(object.attr("dtype"));
   }
   const bool is_swapped = name.size() > 1 && (name[0] == '>' || name[0] == '<') &&
                           std::string_view("fciu").find(name[1]) != std::string_view::npos;
@@ -147,7 +146,7 @@ ArrayView::ArrayView(nb::handle object, Operand operand, int64_t index) : operan
       why = error.what();
     } catch (nb::python_error& error) {
       if (!is_rejection(error)) throw;
-      why = nb::str(error.value()).c_str();
+      why = text_of(error.value());
     }
   }
   std::string expected = ", expected a NumPy array of float16, float32 or float64";
@@ -257,8 +256,8 @@ void ArrayView::read_buffer(nb::handle object) {
 // Raises whatever the object's library does.
 void ArrayView::read_capsule(nb::handle object) {
   if (const std::string why = dlpack::hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
-  if (dlpack::device_of(object).type != cpu_device) throw nb::type_error("it is not in the processor's memory");
   const dlpack::Taken taken = dlpack::take(object);
+  if (!dlpack::is_host(taken.view.device)) throw nb::type_error("it is not in the processor's memory");
   more().owner = taken.owner;
   dtype_ = dlpack::dtype_of(taken.view.dtype);
   if (dtype_ == Dtype::other || dtype_ == Dtype::bfloat16) more_->dtype_name = dlpack::name_of(taken.view.dtype);
@@ -266,6 +265,7 @@ void ArrayView::read_capsule(nb::handle object) {
   read_only_ = taken.read_only;
   const std::vector<int64_t> strides = dlpack::strides_of(taken.view);
   set_layout(taken.view.ndim, taken.view.shape, strides.data(), 1);
+  if (!taken.view.data && element_count(tensor()) != 0) throw nb::type_error("it has no memory");
 }
 
 }  // namespace flatstep

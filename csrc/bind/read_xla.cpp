@@ -141,8 +141,9 @@ const std::vector<Job>& XlaStep::jobs(const Target& target) {
     tensor.data = static_cast<char*>(tensor.data) + *tensor.shape * bytes_of(tensor.dtype);
   };
   for (Parameter parameter : parameters_) {
+    const Step::Size size = rejecting([&] { return step_.size_of(parameter); });
     for (; parameter.row < entries(); ++parameter.row) {
-      rejecting([&] { return step_.add(parameter); });
+      step_.append(size, parameter);  // what XLA passes is dense and aligned, and overlaps nowhere
       advance(parameter.param);
       advance(parameter.grad);
       for (size_t slot = 0; slot < slots_; ++slot) advance(parameter.state[slot]);

@@ -53,10 +53,10 @@ class Life {
       for (int64_t i = 0; i < leaves; ++i) {
         const Tensor param = params_[size_t(i)].tensor();
         check_new_parameter(rule_, i, param, first_moment_);
-        Extent extent{0, 0, i, -1};
+        Extent extent{0, 0, i, nullptr};
         if (element_count(param) > 0 && find_extent(param, extent)) overlap.add_written(extent);
       }
-      overlap.check({});
+      overlap.check();
     } catch (const ArgumentError& refusal) {
       ++tally_.plans_refused;
       check(!good, "good parameters were refused");
@@ -88,13 +88,13 @@ class Life {
     }
     step_.emplace(rule_, names, StepOptions{false, false, true});
     for (size_t i = 0; i < params_.size(); ++i) {
-      Extent extent{0, 0, int64_t(i), -1};
+      Extent extent{0, 0, int64_t(i), nullptr};
       const Tensor param = params_[i].tensor();
       if (element_count(param) > 0 && find_extent(param, extent)) step_->fix_memory(extent);
     }
     for (const Block& block : state_) {
       const auto begin = reinterpret_cast<uintptr_t>(block.data());
-      if (block.bytes() > 0) step_->fix_memory({begin, begin + uintptr_t(block.bytes()), -1, -1});
+      if (block.bytes() > 0) step_->fix_memory({begin, begin + uintptr_t(block.bytes()), -1, nullptr});
     }
   }
 

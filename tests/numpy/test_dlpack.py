@@ -143,6 +143,72 @@ def test_parameters_that_come_as_copies_are_refused():
     assert param[0] < 1
 
 
+class Strange:
+    """An array whose DLPack methods are given."""
+
+    def __init__(self, capsule, device=lambda: (1, 0)):
+        self._capsule, self._device = capsule, device
+
+    def __dlpack__(self, **_):
+        return self._capsule()
+
+    def __dlpack_device__(self):
+        return self._device()
+
+
+def refuse(*error):
+    def raises():
+        raise ValueError(*error)
+
+    return raises
+
+
+def on_device():
+    """A capsule whose memory is on a CUDA device, although the array names the processor's."""
+    capsule = np.ones(2, np.float32).__dlpack__()
+    foreign.relabel(capsule, (foreign.CUDA, 0))
+    return capsule
+
+
+STRANGE = {
+    "another device than it names": (Strange(on_device), "it is not in the processor's memory"),
+    "an error that UTF-8 cannot hold": (Strange(refuse("file \udc80 gone")), r"file .udc80 gone"),
+    "no capsule": (Strange(lambda: 3), "did not give a DLPack capsule"),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_strange_gradients_are_rejected(name):
+    array, message = STRANGE[name]
+    w = np.ones(2, np.float32)
+    opt = flatstep.Adam(w, learning_rate=0.1)
+    with pytest.raises(TypeError, match=rf"grads is a \S+Strange, .*by DLPack: .*{message}"):
+        opt.step(array)
+    assert opt.count == 0 and w.tolist() == [1, 1]
+
+
+def test_gradients_without_memory_are_rejected(torch):
+    grad = torch.ones(2)
+    grad.untyped_storage().resize_(0)
+    opt = flatstep.Adam(np.ones(2, np.float32), learning_rate=0.1)
+    with pytest.raises(TypeError, match=r"by DLPack: it has no memory"):
+        opt.step(grad)
+
+
+def test_memory_that_the_processor_shares_with_a_device_is_taken():
+    """Pinned and managed memory, by their numbers in DLPack."""
+    for device in (3, foreign.CUDA_MANAGED):
+        w, grad = np.ones(2, np.float32), np.full(2, 0.5, np.float32)
+
+        def capsule(grad=grad, device=device):
+            made = grad.__dlpack__()
+            foreign.relabel(made, (device, 0))
+            return made
+
+        flatstep.Adam(w, learning_rate=0.1).step(Strange(capsule, lambda device=device: (device, 0)))
+        assert_same_bits(w, np.full(2, 0.9, np.float32))
+
+
 def test_jax_arrays():
     """Immutable, so no parameters; but gradients are only read."""
     jnp = pytest.importorskip("jax.numpy")

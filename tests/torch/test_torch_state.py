@@ -206,6 +206,16 @@ def test_state_in_shared_memory(case):
     same_bits(params, others)
 
 
+def test_state_in_shared_memory_of_groups_with_other_rules():
+    """The rule that is second has more slots than the first."""
+    params, _ = twins([(8,), (8,)])
+    opt = front.Adam([{"params": params[:1]}, {"params": params[1:], "amsgrad": True}])
+    run([(opt, params)], 1)
+    opt.state[params[1]]["max_exp_avg_sq"] = opt.state[params[1]]["exp_avg_sq"]
+    with pytest.raises(ValueError, match="has a state max_exp_avg_sq that shares memory with the state exp_avg_sq"):
+        opt.step()
+
+
 @defaults
 def test_counts_of_old_checkpoints(case):
     """Python numbers once, which become torch's tensors; tensors of one element stay what they are."""
