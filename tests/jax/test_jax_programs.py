@@ -84,6 +84,7 @@ def arrays(*trees):
     return [leaf for leaf in jax.tree.leaves(trees) if leaf.ndim]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program, rule, dtype", IN_PLACE)
 def test_in_place(program, rule, dtype):
     """No copy as large as the smallest array of the network, and each array where it was."""

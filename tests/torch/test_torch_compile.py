@@ -33,6 +33,7 @@ def train(opt, forward, step, count):
         step()
 
 
+@pytest.mark.slow
 @parametrize(DEFAULTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_compiled_model(case, backend):
@@ -65,6 +66,7 @@ def test_a_compiled_step(case):
     assert calls == ["post"] * 4
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # which torch hides, else
 @parametrize(DEFAULTS)
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -56,6 +56,7 @@ BETWEEN = {
 }
 
 
+@pytest.mark.slow
 @defaults
 @pytest.mark.parametrize("name", BETWEEN)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -38,6 +38,7 @@ except ImportError as error:
     assert " ".join(run(code)).startswith('flatstep.torch needs PyTorch: pip install "flatstep[torch]"')
 
 
+@pytest.mark.slow
 @linux
 def test_torchs_thread_count_holds():
     """It may change between steps, and holds in new threads of Python; flatstep's wins where it was set."""
