@@ -154,7 +154,9 @@ Range extent_of(const Description& array) {
   if (is_empty(array)) return extent;
   extent.end += array.item_bytes();
   for (size_t axis = 0; axis < array.shape.size(); ++axis) {
-    const Wide reach = Wide(array.shape[axis] - 1) * array.strides[axis] * array.item_bytes();
+    constexpr Wide far = Wide{1} << 100;  // beyond all memory; a product with it still fits
+    const Wide steps = Wide(array.shape[axis] - 1) * array.strides[axis];
+    const Wide reach = std::clamp(steps, -far, far) * array.item_bytes();
     (reach < 0 ? extent.begin : extent.end) += reach;
   }
   return extent;
