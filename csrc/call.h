@@ -66,8 +66,8 @@ struct Call {
 using Kernel = void (*)(const Call&, int64_t first, int64_t last) noexcept;
 
 // A place to run: kernels[rule][layout], counted as in catalog.h and layouts.h; null where the rule does not fit the
-// layout. For benchmarks, limits[slots][variant] moves the bytes of a step with so many 4-byte slots and does no maths:
-// the variants prefetch not at all, or as kernels do.
+// layout. For benchmarks, limits[slots][variant] moves the bytes of a step with that number of 4-byte slots and
+// computes nothing. Variant 0 does not prefetch; variant 1 prefetches as kernels do.
 struct Target {
   const char* name;
   const Kernel* const* kernels;

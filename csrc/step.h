@@ -60,10 +60,6 @@ class Step {
   // The work of what was added. Valid until `begin`.
   const std::vector<Job>& jobs(const std::vector<Scalars>& scalars, const Target& target);
 
-  // Without any check: the entries of a batch after the first, which lie as that does.
-  struct Size;
-  Segment& append(const Size& size, const Parameter& parameter);
-
   // The layout of the kernel for the parameter's dtypes, and the number of its elements. Throws ArgumentError where the
   // dtypes have no kernel or the shapes differ.
   struct Size {
@@ -71,6 +67,9 @@ class Step {
     int64_t count;
   };
   Size size_of(const Parameter& parameter);
+
+  // Adds a parameter of that size without any check: for entries of a batch, which are dense, aligned and apart.
+  Segment& append(const Size& size, const Parameter& parameter);
 
  private:
   // A Walk and what it points to.

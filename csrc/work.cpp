@@ -26,7 +26,7 @@ constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: who
 // The jobs of a step, cut into a part for each thread.
 class Work {
  public:
-  // For at most so many threads; small work is one part.
+  // Cuts the work into at most `most_threads` parts. Small work is one part.
   Work(const Job* jobs, int64_t count, int most_threads) : jobs_(jobs), job_count_(count) {
     for (const Job* job = jobs; job != jobs + count; ++job) elements_ += job->elements;
     threads_ = int(std::clamp<int64_t>(elements_ / elements_worth_a_thread, 1, most_threads));
@@ -41,7 +41,7 @@ class Work {
 
   int threads() const { return threads_; }
 
-  // What one thread does, its own part first; alone, it would do everything.
+  // A thread carries out its own part, then helps with the others. One thread alone carries out everything.
   void carry_out(int thread) {
     const DefaultFloatingPoint mode;
     if (!parts_) return run_range(0, elements_);

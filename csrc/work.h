@@ -30,9 +30,9 @@ enum class Team { own, openmp };
 // `default_threads` is how many to use where the user chose no number; 0: as many as num_threads() says.
 void run(const Job* jobs, int64_t count, Team team, int default_threads = 0);
 
-// The same on the calling thread and on others of a pool of so many. `schedule` calls a function on another thread,
-// soon or late: a busy thread costs time but never holds up the step. No thread reads the jobs once run_on has
-// returned.
+// The same on the calling thread and on a pool of `pool_threads` threads. `schedule` calls a function on a thread of
+// the pool, now or later. A busy thread costs time but never holds up the step. No thread reads the jobs after the
+// return.
 using Schedule = std::function<void(std::function<void()>)>;
 void run_on(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule);
 
@@ -42,7 +42,7 @@ void set_num_threads(int n);  // n >= 1
 int forks();                  // how often this process was forked since it loaded us
 
 // The floating-point mode in which kernels run and numbers for them are read, for as long as this lives. Kernels
-// promise the same bits whatever rounding or flush-to-zero mode the caller's thread happens to be in.
+// promise the same bits in every rounding and flush-to-zero mode of the caller's thread.
 class DefaultFloatingPoint {
  public:
   DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;

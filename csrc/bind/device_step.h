@@ -45,11 +45,10 @@ class DeviceStep {
   void begin();
   bool is_capturing(void* other) const { return queue_ && queue_->is_capturing(other); }
 
-  // prepare does all that can fail. launch does the rest, on so many threads of the processor; 0: as many as are set.
+  // `prepare` does all that can fail, `launch` the rest. `threads` is how many threads of the processor a large step
+  // uses where the user chose no number; 0: num_threads().
   void prepare(const Target& target, const Capture& capture);
   void launch(Team team, int threads);
-
-  const std::vector<Job>& jobs() const { return *jobs_; }
 
  private:
   Device device_;

@@ -113,6 +113,17 @@ const ExchangeAPI* exchange_api_of(nb::handle type) {
   return capsule.is_none() ? nullptr : exchange_api_in(capsule);
 }
 
+bool describe(const ExchangeAPI& api, nb::handle object, Tensor& out) {
+  TensorView view;
+  if (api.describe(object.ptr(), &view) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  void* const data = static_cast<char*>(view.data) + view.byte_offset;
+  out = {data, view.shape, view.strides, view.ndim, dtype_of(view.dtype), false, view.device, nullptr};
+  return out.dtype != Dtype::other && (view.data || element_count(out) == 0);
+}
+
 Dtype dtype_of(const DataType& dtype) {
   return find_dtype([&](const DtypeNames& known) {
     return known.dlpack_code == dtype.code && known.bytes * 8 == dtype.bits && dtype.lanes == 1;

@@ -52,6 +52,10 @@ const ExchangeAPI* exchange_api_in(nb::handle capsule);
 // That of an object's type; null where it offers none.
 const ExchangeAPI* exchange_api_of(nb::handle type);
 
+// The tensor where it lies now, as its framework describes it; shape and strides belong to the object. False where the
+// framework cannot describe it (a sparse tensor), where no kernel knows the dtype, and where numbers have no memory.
+bool describe(const ExchangeAPI& api, nb::handle object, Tensor& out);
+
 Dtype dtype_of(const DataType& dtype);       // Dtype::other for what kernels do not know
 std::string name_of(const DataType& dtype);  // as NumPy has it, or the nearest, for messages
 DataType data_type_of(Dtype dtype);
@@ -67,7 +71,8 @@ struct Taken {
   bool is_copy = false;  // that the other library made
 };
 
-// What an object's __dlpack__ gives, on the processor or in the order of a stream. Raises whatever that library does.
+// Takes the memory from an object's __dlpack__. With a stream, later work on the stream waits for the object's pending
+// work. Passes on the errors of the object's library.
 Taken take(nb::handle object, std::optional<int64_t> stream = std::nullopt);
 
 // In elements, also where the view leaves them out.

@@ -5,7 +5,8 @@
 
 namespace flatstep {
 
-// Type slots of a class of which the garbage collector asks `visit`, for whatever may lead back to it, and `forget`.
+// Type slots for a class that the garbage collector traverses. T::visit visits the objects that T refers to; T::forget
+// releases them.
 template <class T>
 struct Collected {
   static int traverse(PyObject* self, visitproc visit, void* arg) {

@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <stdexcept>
 
-#include "describe.h"
-
 namespace flatstep {
 
 namespace {
@@ -32,7 +30,7 @@ void NumpyParams::add(int64_t index, nb::handle object, std::optional<Dtype> fir
     memory.let_go();
     param = memory.tensor();
   }
-  known.layout = check_new_parameter(rule(), index, param, first_moment);
+  const int layout = check_new_parameter(rule(), index, param, first_moment);
   known.numbers.assign(param.shape, param.shape + param.ndim);
   known.numbers.insert(known.numbers.end(), param.strides, param.strides + param.ndim);
   param.shape = known.numbers.data();
@@ -40,7 +38,7 @@ void NumpyParams::add(int64_t index, nb::handle object, std::optional<Dtype> fir
   known.parameter.index = index;
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     known.parameter.state[slot] = param;
-    known.parameter.state[slot].dtype = layouts()[size_t(known.layout)].slot(slots_[slot].role);
+    known.parameter.state[slot].dtype = layouts()[size_t(layout)].slot(slots_[slot].role);
   }
   Extent extent{0, 0, index, nullptr};
   if (element_count(param) > 0 && find_extent(param, extent)) tensors.fix_memory(extent);

@@ -47,7 +47,6 @@ class NumpyParams : public DeviceStep {
   struct Known {
     nb::handle object;             // the stepper keeps it
     std::vector<int64_t> numbers;  // shape and strides, to which the parameter and its state point
-    int layout;
     Parameter parameter;
     bool has_grad;
   };

@@ -41,8 +41,8 @@ class Stepper {
   Stepper(const Stepper&) = delete;
   Stepper& operator=(const Stepper&) = delete;
 
-  // Makes the state, zero at first: for each slot, each parameter's (buffer, offset in bytes). `allocate` makes a
-  // buffer of so many bytes in the processor's memory. The stepper keeps all buffers.
+  // Makes the state, which is zero at first. Returns, for each slot, each parameter's (buffer, offset in bytes).
+  // `allocate(bytes)` makes a zeroed buffer in the processor's memory. The stepper keeps a reference to each buffer.
   nb::list make_state(nb::callable allocate) {
     nb::list places;
     for (size_t slot = 0; slot < rules()[size_t(rule_)].slots.size(); ++slot) {

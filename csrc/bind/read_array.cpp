@@ -88,9 +88,7 @@ Dtype dtype_of(const Py_buffer& view) {
 // How messages call the dtype of a buffer that no kernel knows.
 std::string dtype_name(nb::handle object, const Py_buffer& view) {
   std::string name = view.format ? view.format : "B";
-  if (nb::hasattr(object, "dtype")) {
-    name = text_of(object.attr("dtype"));
-  }
+  if (nb::hasattr(object, "dtype")) name = text_of(object.attr("dtype"));
   const bool is_swapped = name.size() > 1 && (name[0] == '>' || name[0] == '<') &&
                           std::string_view("fciu").find(name[1]) != std::string_view::npos;
   return is_swapped ? name + ", whose byte order is not this machine's" : name;
@@ -220,17 +218,13 @@ bool ArrayView::read_exchange(nb::handle object) {
   PyObject* const type = torch_tensor_type();
   if (!type || object.type().ptr() != type) return false;
   static const dlpack::ExchangeAPI* const api = dlpack::exchange_api_of(type);
-  dlpack::TensorView view;
   if (!api || nb::cast<bool>(object.attr(requires_grad)) || nb::cast<bool>(object.attr(is_neg)())) return false;
-  if (api->describe(object.ptr(), &view) != 0) {
-    PyErr_Clear();
-    return false;
-  }
-  dtype_ = dlpack::dtype_of(view.dtype);
-  if (dtype_ == Dtype::other || view.device.type != cpu_device || !view.data) return false;
+  Tensor tensor;
+  if (!dlpack::describe(*api, object, tensor) || tensor.device.type != cpu_device) return false;
+  dtype_ = tensor.dtype;
   object_ = nb::borrow(object);
-  data_ = static_cast<char*>(view.data) + view.byte_offset;
-  set_layout(view.ndim, view.shape, view.strides, 1);
+  data_ = tensor.data;
+  set_layout(tensor.ndim, tensor.shape, tensor.strides, 1);
   return true;
 }
 
@@ -253,7 +247,7 @@ void ArrayView::read_buffer(nb::handle object) {
              std::max<int64_t>(1, taken.itemsize));
 }
 
-// Raises whatever the object's library does.
+// Passes on the errors of the object's library.
 void ArrayView::read_capsule(nb::handle object) {
   if (const std::string why = dlpack::hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
   const dlpack::Taken taken = dlpack::take(object);

@@ -29,16 +29,7 @@ class TorchReader {
     bool is_plain = false;
     for (nb::handle type : plain_types_) is_plain = is_plain || object.type().is(type);
     if (!is_plain) return false;
-    dlpack::TensorView view;
-    if (api_->describe(object.ptr(), &view) != 0) {
-      PyErr_Clear();  // a sparse tensor, say: later code says what it is
-      return false;
-    }
-    const Dtype dtype = dlpack::dtype_of(view.dtype);
-    if (dtype == Dtype::other) return false;
-    void* const data = static_cast<char*>(view.data) + view.byte_offset;
-    out = {data, view.shape, view.strides, view.ndim, dtype, false, view.device, nullptr};
-    return view.data || element_count(out) == 0;  // tensors inside of vmap have no memory
+    return dlpack::describe(*api_, object, out);
   }
 
   // torch's own method is called as the C function that it is: by name it would take twice as long.

@@ -124,7 +124,7 @@ class TorchParams : public DeviceStep {
     return number.dtype == Dtype::float64 ? NumberKind::float64 : NumberKind::float32;
   }
 
-  // The index of the group's row for parameters that had so many updates.
+  // The index of the group's row for parameters with this number of updates.
   int64_t row_on_host(int64_t index, double updates, const GroupNumbers& numbers) {
     constexpr double most = 0x1p62;
     const auto reject = [&](std::string why) { throw ArgumentError{Operand::param, index, std::move(why)}; };

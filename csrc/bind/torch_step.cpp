@@ -258,8 +258,7 @@ class TorchStepper {
     Tensor number;
     if (!reader_.read(object, number) || element_count(number) != 1 || bytes_of(number.dtype) < 4) {
       const std::string given = nb::repr(nb::handle(object.type())).c_str();
-      const std::string dtype =
-          nb::hasattr(object, "dtype") ? nb::str(nb::object(object.attr("dtype"))).c_str() : "none";
+      const std::string dtype = nb::hasattr(object, "dtype") ? text_of(object.attr("dtype")) : "none";
       throw nb::type_error(
           ("lr, betas, the scale of a loss and its overflow flag may be tensors of one float32 or float64 "
            "on the parameters' device; got " +

@@ -75,8 +75,8 @@ FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coeffic
 template <Rule R, class L>
 FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::template Coefficients<typename L::Compute>& c,
                                int64_t first, int64_t last) {
-  // Tiles begin where the parameter begins a cache line. State is placed likewise (NumpyParams::state_layout), and so,
-  // as a rule, are gradients: then no vector straddles two lines.
+  // Tiles begin where the parameter begins a cache line. State begins at the same place in a line
+  // (NumpyParams::state_layout), and so do most gradients. Then no vector lies in two lines.
   using ParamStorage = typename L::Param::Storage;
   const int64_t phase = int64_t(reinterpret_cast<uintptr_t>(segment.param) % cache_line / sizeof(ParamStorage));
   [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {

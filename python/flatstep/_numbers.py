@@ -11,6 +11,7 @@ import numpy as np
 
 from ._arrays import dtype_name
 from ._read_only import read_only
+from ._rules.declaration import Bounds
 from ._trees import Tree
 
 _COPY = (
@@ -53,8 +54,7 @@ class Number:
     """
 
     def __init__(self, at_least: float = -math.inf, below: float = math.inf, per_leaf: bool = False) -> None:
-        self._at_least = at_least
-        self._below = below
+        self._bounds = Bounds(at_least=at_least, below=below)
         self.per_leaf = per_leaf
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -72,10 +72,8 @@ class Number:
     def check(self, name: str, value: Any, largest: float = sys.float_info.max) -> float:
         """The value as a float within bounds, up to the largest; TypeError or ValueError in terms of ``name``."""
         number = finite(name, value, largest)
-        if not self._at_least <= number < self._below:
-            bounds = f"at least {self._at_least:g}" if self._at_least > -math.inf else ""
-            bounds += f" and below {self._below:g}" if self._below < math.inf else ""
-            raise ValueError(f"{name} is {number:g}, expected a number {bounds}")
+        if not self._bounds.is_within(number):
+            raise ValueError(f"{name} is {number:g}, expected {self._bounds.expected}")
         return number
 
 

@@ -8,22 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Arguments = Mapping[str, Any]
-"""Arguments of an optimizer by the declaration's names, whatever a front end calls them."""
+"""Arguments of an optimizer by the names of the declaration. A front end may use other names."""
 Flags = Mapping[str, float]
 """Hyperparameters of a rule that follow from options, 1.0 or 0.0, by the catalogue's names."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number:
-    """A number of an optimizer: ``default`` is that of the NumPy class, ``meaning`` one line without bounds."""
+class Bounds:
+    """The bounds of a number: at least the one, and below the other."""
 
-    name: str
-    default: float | None
-    meaning: str
-    more: str = ""  # what the line goes on with, after the bounds
     at_least: float = -math.inf
     below: float = math.inf
-    per_leaf: bool = False  # the NumPy class takes a structure of such numbers too
 
     def is_within(self, value: float) -> bool:
         """Whether the bounds hold. NaN is out of all bounds; an infinite number is out of bounds where none are set."""
@@ -37,6 +32,17 @@ class Number:
         bounds = f"at least {self.at_least:g}" if self.at_least > -math.inf else ""
         bounds += f" and below {self.below:g}" if self.below < math.inf else ""
         return f"a number {bounds}" if bounds else "a finite number"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Number(Bounds):
+    """A number of an optimizer: ``default`` is that of the NumPy class, ``meaning`` one line without bounds."""
+
+    name: str
+    default: float | None
+    meaning: str
+    more: str = ""  # what the line goes on with, after the bounds
+    per_leaf: bool = False  # the NumPy class takes a structure of such numbers too
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,6 +109,21 @@ def wrapped(text: str, width: int, indent: str = "    ") -> str:
     return textwrap.fill(text, width, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
 
 
+def preface(title: str, typing_names: Iterable[str]) -> list[str]:
+    """The docstring of a written module, and its first imports."""
+    return [
+        f'"""{title}',
+        "",
+        WRITTEN,
+        '"""',
+        "",
+        "from __future__ import annotations",
+        "",
+        *import_line("typing", typing_names),
+        "",
+    ]
+
+
 def import_line(module: str, names: Iterable[str]) -> list[str]:
     """``from module import names``."""
     names = sorted(names)

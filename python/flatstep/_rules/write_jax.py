@@ -25,15 +25,7 @@ def module(declarations: Sequence[Declaration]) -> str:
     body = "\n".join("\n".join(["", "", *_function(declaration, face)]) for declaration, face in faces)
     names = [face.name for _, face in faces]
     lines = [
-        '"""The optimizers for JAX: one function each.',
-        "",
-        text.WRITTEN,
-        '"""',
-        "",
-        "from __future__ import annotations",
-        "",
-        *text.import_line("typing", ["Literal"]),
-        "",
+        *text.preface("The optimizers for JAX: one function each.", ["Literal"]),
         *text.import_line("numpy.typing", ["DTypeLike"]),
         "",
         *text.own_imports(

@@ -23,15 +23,7 @@ def module(declarations: Sequence[Declaration]) -> str:
     names = [declaration.name for declaration in declarations]
     body = "\n".join("\n".join(["", "", *_class(declaration)]) for declaration in declarations)
     lines = [
-        '"""The optimizers for NumPy arrays: one class each.',
-        "",
-        text.WRITTEN,
-        '"""',
-        "",
-        "from __future__ import annotations",
-        "",
-        *text.import_line("typing", text.used(body, ["Any", "Literal"])),
-        "",
+        *text.preface("The optimizers for NumPy arrays: one class each.", text.used(body, ["Any", "Literal"])),
         *text.import_line("numpy.typing", ["DTypeLike"]),
         "",
         *text.own_imports(

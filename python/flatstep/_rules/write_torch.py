@@ -45,15 +45,7 @@ def module(declarations: Sequence[Declaration]) -> str:
     faces = [(declaration, declaration.torch) for declaration in declarations if declaration.torch]
     body = "\n".join("\n".join(["", "", *_class(declaration, face)]) for declaration, face in faces)
     lines = [
-        '"""The optimizers for PyTorch: one class each.',
-        "",
-        text.WRITTEN,
-        '"""',
-        "",
-        "from __future__ import annotations",
-        "",
-        *text.import_line("typing", ["Literal"]),
-        "",
+        *text.preface("The optimizers for PyTorch: one class each.", ["Literal"]),
         "import torch",
         "from torch import Tensor",
         "from torch.optim.optimizer import ParamsT",

@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from .. import _core
-from .._numbers import Number as Bounds
+from .._numbers import Number as NumberCheck
 from .._rules import DECAY_STATE, Declaration, Jax, Option, Part
 
 Array = Any
@@ -24,7 +24,7 @@ ScalarOrSchedule = ArrayLike | Callable[[Any], ArrayLike]
 Mask = PyTree | Callable[[PyTree], PyTree]
 """Which weights decay: a tree of bools, or a function that makes one from the parameters."""
 
-_ANY = Bounds()
+_ANY = NumberCheck()
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Settings:
     squares: tuple[str, ...]  # slots that average abs(g)^2
     learning_rate: ScalarOrSchedule
     hyperparameters: Mapping[str, Any]
-    bounds: Mapping[str, Bounds]
+    bounds: Mapping[str, NumberCheck]
     decay: Decay
     maximize: bool
 
@@ -105,7 +105,7 @@ def settings_of(declaration: Declaration, face: Jax, arguments: Mapping[str, Any
         declaration.squares,
         arguments["learning_rate"],
         {name: values[name] for name in _core.hyperparameters(rule)},
-        {number.name: Bounds(number.at_least, number.below) for number in numbers},
+        {number.name: NumberCheck(number.at_least, number.below) for number in numbers},
         _decay(declaration, parts, arguments),
         arguments["maximize"],
     )
@@ -118,7 +118,7 @@ def _decay(declaration: Declaration, parts: tuple[Part, ...], arguments: Mapping
     return Decay(0.0 if strength is None else strength, decoupled, arguments.get("mask"), DECAY_STATE in parts)
 
 
-def as_number(name: str, value: Any, bounds: Bounds = _ANY) -> Any:
+def as_number(name: str, value: Any, bounds: NumberCheck = _ANY) -> Any:
     if isinstance(value, (jax.Array, np.ndarray)):
         return as_operand(name, value)
     return bounds.check(name, value)

@@ -185,28 +185,13 @@ class FusedOptimizer(torch.optim.Optimizer):
             for group in self.param_groups
         ]
         stepper, exclusive = self._stepper()
-        exclusive.run(self._sweep_all, stepper, groups, scalings, completion)
+        exclusive.run(_step_in_rounds, partial(self._step_once, stepper, scalings), groups, completion)
 
-    def _sweep_all(
+    def _step_once(
         self,
         stepper: _core.TorchStepper,
-        groups: list[Work],
         scalings: list[_scaling.OnDevice],
-        completion: list[Call],
-    ) -> None:
-        """One step, or as many as a parameter stands in the groups."""
-        try:
-            self._sweep(stepper, groups, scalings, completion)
-        except _core.Repeated:
-            rounds = _rounds(groups)
-            for each_once in rounds:
-                self._sweep(stepper, each_once, scalings, completion if each_once is rounds[-1] else [])
-
-    def _sweep(
-        self,
-        stepper: _core.TorchStepper,
         groups: list[Work],
-        scalings: list[_scaling.OnDevice],
         completion: list[Call],
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
@@ -332,6 +317,16 @@ def _step_with(step: Callable[..., Any], stand_ins: Any, modes: tuple[Any, ...],
         return step(stand_ins, *modes, completion)
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         return step(stand_ins, *modes, completion)
+
+
+def _step_in_rounds(step: Callable[[list[Work], list[Call]], None], groups: list[Work], completion: list[Call]) -> None:
+    """One step, or as many as a parameter stands in the groups."""
+    try:
+        step(groups, completion)
+    except _core.Repeated:
+        rounds = _rounds(groups)
+        for each_once in rounds:
+            step(each_once, completion if each_once is rounds[-1] else [])
 
 
 def _rounds(groups: list[Work]) -> list[list[Work]]:

@@ -16,7 +16,7 @@ from . import _devices
 from ._numbers import Group, as_flag, as_number, check_dtype, check_range, several
 
 _slots = cache(_core.slots)
-_COMMON = ("learning_rate", "grad_scale", "weight_decay", "decoupled_weight_decay", "maximize")  # of every rule's row
+_COMMON = tuple(name for name in _core.scalars if name != "is_initial_step")  # of every rule's row
 
 _FACES = [declaration.torch for declaration in OPTIMIZERS if declaration.torch]
 
