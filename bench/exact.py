@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import _core
 from .._formulas import formula
 from .._formulas.coefficients import Coefficients
 from .rules import RULES
@@ -26,25 +27,14 @@ class Formula(NamedTuple):
     rate: float
 
 
-# What a contender is given where its optimizer has no default of its own.
-SETTINGS = dict(b1=0.9, b2=0.999, eps=1e-8, eps_root=0.0, alpha=1.0, beta=1.0, grad_scale=1.0, weight_decay=0.0)
-
-
 class InLongDouble(Coefficients):
     def __init__(self, given: Formula, t: int) -> None:
-        declared = RULES[given.rule].value
-        options = {
-            "decoupled_weight_decay": bool(declared("decoupled_weight_decay")),
-            "maximize": False,
-            "nesterov": declared("nesterov"),
-            "correct_mu": True,
-            "correct_nu_before": given.convention == "optax",
-            "correct_nu_after": given.convention == "torch",
-            "is_initial_step": t == 1,
-        }
-        own = {name: x if declared(name) is None else declared(name) for name, x in SETTINGS.items()}
-        numbers = {name: np.longdouble(x) for name, x in {**own, "learning_rate": given.rate}.items()}
-        super().__init__({**numbers, **options})
+        chosen = RULES[given.rule]
+        arguments = {**chosen.arguments, "convention": given.convention, "learning_rate": given.rate}
+        settled = chosen.optimizer.settled(arguments)
+        common = {"grad_scale": 1.0, "is_initial_step": t == 1}
+        numbers = {**common, **settled, **chosen.optimizer.flags(settled)}
+        super().__init__({name: np.longdouble(x) if type(x) is float else x for name, x in numbers.items()})
         self._t = t
 
     def rounded(self, number: Any) -> Any:
@@ -56,7 +46,8 @@ class InLongDouble(Coefficients):
 
 def step(given: Formula, param: Array, grad: Array, state: State, t: int) -> Array:
     """The parameter after update ``t``, which counts from 1. The state is empty at first, and is replaced in place."""
-    before = defaultdict(lambda: np.zeros_like(param), state)
+    zeros = np.zeros_like(param)
+    before = defaultdict(lambda: zeros, dict.fromkeys(_core.slots(given.rule), zeros), **state)
     param, made = formula(given.rule)(np, param, grad, before, InLongDouble(given, t))
     state.update(made)
     return param

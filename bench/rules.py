@@ -23,10 +23,10 @@ class Chosen(NamedTuple):
     def options(self) -> dict[str, Any]:
         return {name: literal_eval(str(value)) for name, value, _ in parameters(self.settings)}
 
-    def value(self, argument: str) -> Any:
-        """What the argument is with these settings; None where the optimizer has none of that name."""
-        defaults = {own.name: own.default for own in self.optimizer.arguments}
-        return {**defaults, **self.options}.get(argument)
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All arguments of the optimizer, with these settings and else its defaults."""
+        return {**{own.name: own.default for own in self.optimizer.arguments}, **self.options}
 
 
 # A rule of several optimizers is that of the first: AdamW's is Adam's.

@@ -62,14 +62,14 @@ struct Layout {
       sizeof(typename SecondMoment::Storage) == sizeof(typename SecondMoment::Compute);
 };
 
-// Whether rule R has use for the layout's format of this moment: no front end asks for one that differs from the
-// parameter's where the rule has no such slot.
-template <class R, class L, Role moment>
-constexpr bool uses = has_slot<R>(moment) || std::is_same_v<typename L::template Slot<moment>, typename L::Param>;
-
-// Whether there is a kernel of rule R on layout L.
+// Whether there is a kernel of rule R on layout L. Of layouts that differ only in a moment that the rule does not have,
+// one is enough: the one that stores the missing first moment as the second, the missing second moment as the parameter.
 template <class R, class L>
-constexpr bool fits = (L::state_as_computed || !needs_state_as_computed<R>) && uses<R, L, Role::first_moment> &&
-                      uses<R, L, Role::second_moment>;
+constexpr bool fits =
+    (L::state_as_computed || !needs_state_as_computed<R>) &&
+    (has_slot<R>(Role::first_moment) ||
+     std::is_same_v<typename L::template Slot<Role::first_moment>, typename L::template Slot<Role::second_moment>>) &&
+    (has_slot<R>(Role::second_moment) ||
+     std::is_same_v<typename L::template Slot<Role::second_moment>, typename L::Param>);
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -115,7 +115,7 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
         "format": FORMAT,
         **{key: value for key, value in saved.items() if key not in ("params", "state")},
         "numbers": {
-            name: value if isinstance(value, float) else tree.match(value, name)
+            name: value if value is None or isinstance(value, float) else tree.match(value, name)
             for name, value in saved["numbers"].items()
         },
         "leaf_counts": tree.match(saved["leaf_counts"], "leaf_counts"),

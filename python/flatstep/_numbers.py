@@ -50,12 +50,23 @@ def _as_float(name: str, value: Any) -> float:
 class Number:
     """An attribute of an optimizer: a number within bounds, or a schedule (count -> number).
 
-    With ``per_leaf`` it may also be a structure of those like the parameters'.
+    With ``per_leaf`` it may also be a structure of those like the parameters'. With ``may_be_none`` it is None if the
+    optimizer is made with None. With ``is_fixed`` it is a number, and read-only after the optimizer is made.
     """
 
-    def __init__(self, at_least: float = -math.inf, below: float = math.inf, per_leaf: bool = False) -> None:
+    def __init__(
+        self,
+        at_least: float = -math.inf,
+        below: float = math.inf,
+        *,
+        per_leaf: bool = False,
+        may_be_none: bool = False,
+        is_fixed: bool = False,
+    ) -> None:
         self._bounds = Bounds(at_least=at_least, below=below)
         self.per_leaf = per_leaf
+        self.may_be_none = may_be_none
+        self.is_fixed = is_fixed
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -63,7 +74,9 @@ class Number:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return self if instance is None else read_only(instance._numbers.get(self._name), _COPY)
 
-    def __set__(self, instance: Any, value: PerLeaf) -> None:
+    def __set__(self, instance: Any, value: PerLeaf | None) -> None:
+        if self.is_fixed:
+            raise AttributeError(_fixed(self._name))
         instance._numbers.set(self._name, value)
 
     def __delete__(self, instance: Any) -> NoReturn:
@@ -75,6 +88,10 @@ class Number:
         if not self._bounds.is_within(number):
             raise ValueError(f"{name} is {number:g}, expected {self._bounds.expected}")
         return number
+
+
+def _fixed(name: str) -> str:
+    return f"{name} is fixed when the optimizer is made; to change it, make another"
 
 
 class Option:
@@ -91,7 +108,7 @@ class Option:
         return self if instance is None else instance._options[self._name]
 
     def __set__(self, instance: Any, value: NoReturn) -> None:
-        raise AttributeError(f"{self._name} is fixed when the optimizer is made; to change it, make another")
+        raise AttributeError(_fixed(self._name))
 
     def __delete__(self, instance: Any) -> NoReturn:
         raise AttributeError(f"{self._name} cannot be deleted; it is fixed when the optimizer is made")
@@ -138,6 +155,7 @@ class Numbers:
         self._owner = owner
         self._tree = tree
         self.largest = largest
+        self._none = {name for name, value in values.items() if value is None}
         self.held = Held({name: self.check(name, name, value) for name, value in values.items()})
 
     def __iter__(self) -> Iterator[str]:
@@ -162,12 +180,22 @@ class Numbers:
     def check(self, attribute: str, name: str, value: Any) -> Any:
         """The value as it is held; TypeError or ValueError in terms of ``name``."""
         number, largest = declared(self._owner, attribute), self.largest
-        if callable(value):
+        if number.may_be_none and (value is None or attribute in self._none):
+            return self._check_none(attribute, name, value)
+        if callable(value) and not number.is_fixed:
             return value
         if not (number.per_leaf and isinstance(value, (list, tuple, dict))):
             return number.check(name, value, largest)
         leaves = zip(self._tree.match(value, name), self._tree.paths(), strict=True)
         return tuple([leaf if callable(leaf) else number.check(name + path, leaf, largest) for leaf, path in leaves])
+
+    def _check_none(self, attribute: str, name: str, value: Any) -> None:
+        """ValueError where None is to become a number, or a number None: what the state holds follows from it."""
+        if value is not None or attribute not in self._none:
+            made = "None" if attribute in self._none else "a number"
+            raise ValueError(
+                f"{name} is {value!r}, but the optimizer was made with {made}; to change that, make another"
+            )
 
     def check_one(self, attribute: str, name: str, value: Any) -> float:
         """The value as one number, neither a schedule nor a structure."""

@@ -90,7 +90,17 @@ class Optimizer:
         makers = _devices.makers() if there else []
         self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
         self._state = State(self._rule, leaves, first_moment, self._stepper)
+        for slot, name in self._declaration.initial.items():
+            self._fill(slot, name)
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
+
+    def _fill(self, slot: str, name: str) -> None:
+        """Puts the number of this name into a slot, which is zero at first."""
+        value, views = self._numbers.get(name), self._state.views(slot)
+        if value != 0:
+            for view in views:
+                finite(name, value, float(np.finfo(view.dtype).max))
+            change_at_once([(view, np.full(view.shape, value, view.dtype)) for view in views], [])
 
     @exclusive
     def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:

@@ -100,10 +100,10 @@ def assert_same_bits(actual, expected, what: str = "") -> None:
 
 
 def layouts_of(rule: str) -> set[tuple[str, ...]]:
-    """The layouts that a rule has kernels for: a moment's format may differ from the parameter's if it is a slot."""
-    slots = _core.slots(rule)
+    """The layouts that a rule has kernels for: of those that differ in moments that it does not have, one."""
+    slots, is_first_moment = _core.slots(rule), "bfloat16" in _core.slot_dtypes(rule, "float32", "bfloat16")
     return {
         (param, grad, mu, nu)
         for param, grad, mu, nu in (AS_COMPUTED if rule == "optimistic_adam_two_slots" else AS_COMPUTED | ROUNDED)
-        if ("mu" in slots or mu == param) and ("nu" in slots or nu == param)
+        if (is_first_moment or mu == nu) and ("nu" in slots or nu == param)
     }

@@ -18,7 +18,6 @@ from table import TABLE, TORCH_SETTINGS, in_torch_words
 torch = pytest.importorskip("torch")
 import flatstep.torch as front  # noqa: E402
 
-SLOTS = {"mu": "exp_avg", "nu": "exp_avg_sq", "nu_max": "max_exp_avg_sq", "previous": "previous"}
 DTYPES = {torch.float32: np.float32, torch.float64: np.float64, torch.float16: np.float16}
 
 
@@ -36,6 +35,11 @@ class Case:
 
     def make(self, params: Any, **more: Any) -> Any:
         return self.optimizer(params, **{"lr": 0.05, **self.settings, **more})
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Where a parameter's state has each slot."""
+        return dict(self.optimizer._declaration.torch.keys)
 
     @property
     def arguments(self) -> set[str]:
@@ -62,8 +66,7 @@ def _cases() -> Iterator[Case]:
 
 CASES = list(_cases())
 CLASSES = list(dict.fromkeys(case.optimizer for case in CASES))
-DEFAULTS = [case for case in CASES if case.name.endswith(("default", "amsgrad"))]
-LOOP = dict(foreach=False, fused=False)  # how torch.optim spells its for-loop
+DEFAULTS = [case for case in CASES if case.name.endswith(("default", "amsgrad", "all_slots"))]
 PEERS = [case for case in CASES if case.peer]
 DEFAULT_PEERS = [case for case in DEFAULTS if case in PEERS]
 
@@ -81,11 +84,17 @@ def set_grads(params, arrays):
         param.grad = None if array is None else torch.from_numpy(array.copy()).to(param.dtype)
 
 
+def loop(name: str) -> dict[str, bool]:
+    """How a class of torch.optim is told to run its for-loop."""
+    taken = inspect.signature(getattr(torch.optim, name)).parameters
+    return {option: False for option in ("foreach", "fused") if option in taken}
+
+
 def torch_peer(case, params, **more):
     """The optimizer of torch.optim that a case should equal, running its for-loop."""
     name, needed = case.peer
     settings = {name: value for name, value in case.settings.items() if name != "eps_root"}
-    return getattr(torch.optim, name)(params, **{"lr": 0.05, **settings, **needed, **LOOP, **more})
+    return getattr(torch.optim, name)(params, **{"lr": 0.05, **settings, **needed, **loop(name), **more})
 
 
 def parametrize(cases):

@@ -119,7 +119,15 @@ def test_another_update_brings_its_own_step():
             replaced.step(ONES, opt.init(ONES), ONES)
 
 
-SETTINGS: list[dict[str, Any]] = [{}, dict(learning_rate=halving), dict(mu_dtype="bfloat16")]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    dict(learning_rate=halving),
+    dict(mu_dtype="bfloat16"),
+    dict(eps_in_sqrt=False, initial_scale=0.5),
+    dict(centered=True),
+    dict(momentum=0.9, nesterov=True, learning_rate=halving),
+    dict(centered=True, momentum=0.5, bias_correction=True),
+]
 OF_ADAMW: list[dict[str, Any]] = [
     dict(weight_decay=0.0),
     dict(weight_decay=halving),

@@ -56,7 +56,11 @@ TERMS = ["weight_decay", "decoupled", "maximize", "no_memory", "eps_root", "nest
 TERMS += ["alpha_beta", "no_optimism", "eps_tiny"]
 WITH_TERMS = [case for case in STATIC if case in DEFAULTS or case.name.split("-", 1)[1] in TERMS]
 MAKERS = {entry.optimizer: getattr(front, name) for name, entry in JAX.items()}
-FIELDS = {"mu": (0, "mu"), "nu": (0, "nu"), "nu_max": (0, "nu_max"), "previous": (1, "previous_gradient")}
+FIELDS = {
+    **{name: (0, name) for name in ("mu", "nu", "nu_max")},
+    "previous": (1, "previous_gradient"),
+    "trace": (2, "trace"),
+}
 
 
 Flags = tuple[type, tuple[tuple[str, Any], ...]]  # an optimizer, and the settings that are not numbers
@@ -105,7 +109,11 @@ def tame(rng, shape, dtype: str) -> np.ndarray:
 
 
 def slots_of(state: Any) -> dict[str, Any]:
-    return {slot: getattr(state[part], field) for slot, (part, field) in FIELDS.items() if hasattr(state[part], field)}
+    return {
+        slot: getattr(state[part], field)
+        for slot, (part, field) in FIELDS.items()
+        if part < len(state) and hasattr(state[part], field)
+    }
 
 
 def replace_slots(state: Any, slots: dict[str, Any]) -> Any:
@@ -118,7 +126,7 @@ def replace_slots(state: Any, slots: dict[str, Any]) -> Any:
 
 def dtype_of(layout, slot: str) -> Any:
     param, _, mu, nu = layout
-    return jnp.dtype({"mu": mu, "nu": nu, "nu_max": nu, "previous": param}[slot])
+    return jnp.dtype({"mu": mu, "nu": nu, "nu_max": nu, "previous": param, "trace": param}[slot])
 
 
 def fresh(opt: Any, params: list, layouts: list) -> Any:

@@ -13,6 +13,8 @@ import pytest
 
 from flatstep import _core
 from flatstep._rules import DECAY_STATE, OPTIMIZERS, RATE_STATE, Number, write
+from flatstep._rules.signature import parameters
+from table import JAX
 
 ROOT = Path(__file__).parents[2]
 WRITTEN = write.files(ROOT)
@@ -74,19 +76,30 @@ def by_name(face: str) -> dict[str, typing.Any]:
     return {d.name: d for d in OPTIMIZERS if getattr(d, face)}
 
 
-@pytest.mark.parametrize("name", by_name("jax"))
-def test_jax_states_are_optax_s(name):
+def jax_variants():
+    """The name of each optimizer for JAX, with each set of options that its function has."""
+    for entry in JAX.values():
+        declaration = entry.optimizer._declaration
+        taken = {name for name, *_ in parameters(declaration.jax.signature)}
+        for options in (*entry.variants.values(), dict(bias_correction=True)):
+            if taken.issuperset(options):
+                yield pytest.param(declaration, options, id=f"{declaration.name}-{options}")
+
+
+@pytest.mark.parametrize("declaration, options", list(jax_variants()))
+def test_jax_states_are_optax_s(declaration, options):
     """The declared parts and fields are those of the state that optax's function makes."""
     front, _ = public("flatstep.jax")
-    face = by_name("jax")[name].jax
-    state = getattr(front, face.name)(lambda count: 0.1).init(np.ones(2))
-    parts = face.parts({})
+    face = declaration.jax
+    state = getattr(front, face.name)(lambda count: 0.1, **options).init(np.ones(2))
+    arguments = {**{argument.name: argument.default for argument in declaration.arguments}, **options}
+    parts = face.parts(arguments)
     assert len(state) == len(parts)
     for part, kind in zip(state, parts, strict=True):
         assert kind in (DECAY_STATE, RATE_STATE) or kind.type == type(part).__name__
         assert set(kind.slots.values()) <= set(part._fields if kind.slots else ())
     slots = [slot for kind in parts for slot in kind.slots]
-    assert sorted(slots) == sorted(_core.slots(by_name("jax")[name].rules[0]))
+    assert sorted(slots) == sorted(_core.slots(declaration.rule(arguments)))
 
 
 @pytest.mark.parametrize("name", by_name("torch"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import inspect
 import re
+from ast import literal_eval
 from importlib.util import find_spec
 
 import numpy as np
@@ -104,8 +105,9 @@ def test_the_readme_counts_bytes_right():
     rows = re.findall(r"^\| `(\w+)(\(.*\))?` \| (.*?) \| (\d+) \|", README.read_text(), re.MULTILINE)
     assert {row[0] for row in rows} == {entry.optimizer.__name__ for entry in TABLE}
     for name, settings, slots, count in rows:
-        options = dict(nesterov=False) if settings else {}
-        opt = getattr(flatstep, name)(np.ones(1, np.float32), 0.1, **options)
+        options = settings.strip("()").split(", ") if settings else []
+        chosen = {option: literal_eval(value) for option, value in (text.split("=") for text in options)}
+        opt = getattr(flatstep, name)(np.ones(1, np.float32), 0.1, **chosen)
         assert ", ".join(f"`{slot}`" for slot in opt.state) == slots
         assert int(count) == 4 * (3 + 2 * len(opt.state))
 

@@ -17,11 +17,12 @@ from torch_cases import (
     CLASSES,
     DEFAULT_PEERS,
     DEFAULTS,
-    LOOP,
+    PEERS,
     Snapshot,
     assert_close,
     defaults_with,
     give_grads,
+    loop,
     parametrize,
     same_bits,
     torch,
@@ -43,7 +44,7 @@ def run(opt, params, steps, first=0):
 
 @pytest.fixture(scope="module")
 def torchs_table():
-    """torch's own rows for Adam and AdamW.
+    """torch's own rows for the optimizers that flatstep.torch has too.
 
     The file imports torch's test framework, which sets flags of this process and wants more packages, but the rows need
     none of it.
@@ -54,17 +55,17 @@ def torchs_table():
             patch.setitem(sys.modules, package + name, MagicMock(_TestParametrizer=object))
         table = importlib.import_module(package + "common_optimizers").optim_db
         patch.delitem(sys.modules, package + "common_optimizers")
-    return [info for info in table if info.optim_cls in (torch.optim.Adam, torch.optim.AdamW)]
+    return [info for info in table if info.optim_cls in {getattr(torch.optim, case.peer[0]) for case in PEERS}]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.complex64, torch.complex128], ids=str)
 def test_torchs_own_configurations(torchs_table, dtype):
-    """Those that torch tests its Adam and AdamW with, against its for-loop; the odd parameter has no gradient."""
+    """Those that torch tests its optimizers with, against its for-loop; the odd parameter has no gradient."""
     rows = [(info.name, row.kwargs) for info in torchs_table for row in info.optim_inputs_func("cpu", dtype)]
     assert len(rows) >= 10
     for name, kwargs in rows:
         ours, theirs = twins(SHAPES, dtype)
-        opt, peer = getattr(front, name)(ours, **kwargs), getattr(torch.optim, name)(theirs, **kwargs, **LOOP)
+        opt, peer = getattr(front, name)(ours, **kwargs), getattr(torch.optim, name)(theirs, **kwargs, **loop(name))
         for count in range(8):
             give_grads(ours, theirs, seed=count)
             for params in (ours, theirs):
@@ -448,13 +449,15 @@ def test_options_of_torch(case):
     run(case.make(theirs), theirs, 2)
     for option in (dict(foreach=True), dict(fused=True), dict(foreach=False, fused=False)):
         params = copy.deepcopy(ours)
-        run(case.make(params, **option), params, 2)
+        run(case.make(params, **case.fitting(option)), params, 2)
         same_bits(params, theirs)
     for error, option in [
         (RuntimeError, dict(foreach=True, fused=True)),
         (ValueError, dict(differentiable=True)),
         (ValueError, dict(capturable=True)),
     ]:
+        if case.fitting(option) != option:
+            continue
         with pytest.raises(error, match=next(iter(option))):
             case.make(ours, **option)
 

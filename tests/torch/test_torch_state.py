@@ -17,7 +17,6 @@ from torch_cases import (
     DEFAULT_PEERS,
     DEFAULTS,
     PEERS,
-    SLOTS,
     Snapshot,
     assert_close,
     defaults_with,
@@ -73,7 +72,7 @@ def test_keys(case):
     params, _ = twins(SHAPES)
     opt = case.make(params)
     run([(opt, params)], 2)
-    expected = ["step", *[SLOTS[slot] for slot in case.core([np.ones(1)], 0.1).state]]
+    expected = ["step", *[case.keys[slot] for slot in case.core([np.ones(1)], 0.1, **case.own).state]]
     saved = opt.state_dict()
     assert [list(state) for state in saved["state"].values()] == [expected] * len(params)
     assert saved["param_groups"][0]["params"] == [0, 1, 2, 3]
@@ -105,12 +104,13 @@ def test_goes_on_from_torchs_checkpoint_and_back(case, dtype, ours_first):
 def test_torchs_other_implementations(case, flags):
     """Their checkpoints carry the flags into our groups, and ours none that would hinder them."""
     params, whole = twins(SHAPES)
-    first, peer = torch_peer(case, params, **{"fused": None, "foreach": None, **flags}), torch_peer(case, whole)
+    flags = case.fitting({"fused": None, "foreach": None, **flags})
+    first, peer = torch_peer(case, params, **flags), torch_peer(case, whole)
     run([(first, params), (peer, whole)], 2)
     ours = case.make(params)
     ours.load_state_dict(first.state_dict())
     run([(ours, params), (peer, whole)], 2, first=2)
-    again = torch_peer(case, params, **{"fused": None, "foreach": None, **flags})
+    again = torch_peer(case, params, **flags)
     again.load_state_dict(ours.state_dict())
     run([(again, params), (peer, whole)], 2, first=4)
     assert_close(params, whole)
@@ -397,6 +397,7 @@ OPTIMISTIC = ("OptimisticAdam", "OptimisticAdam, amsgrad")
 TAKEN = {
     *((source, into) for source in ADAMS for into in ADAMS),
     *((source, into) for source in OPTIMISTIC for into in OPTIMISTIC),
+    ("torch's RMSprop", "RMSprop"),
     *(("AMSGrad", into) for into in ADAMS),
     *(("OptimisticAMSGrad", into) for into in OPTIMISTIC),
     ("Adam, amsgrad", "AMSGrad"),

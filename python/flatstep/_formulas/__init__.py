@@ -1,6 +1,7 @@
 """Each rule's formula in Python, written once over any array library. For flatstep.jax, the benchmark and the oracle.
 
-A module here has the name of its rule, and one function::
+A module here has the name of its rule, or of several: ``rmsprop`` is that of ``rmsprop_centered`` too, whose name goes
+on. It has one function::
 
     update(xp, param, grad, state, coefficients) -> (param, state)
 
@@ -21,9 +22,12 @@ Formula = Callable[..., tuple[Any, dict[str, Any]]]
 @functools.cache
 def formula(rule: str) -> Formula:
     """The rule's ``update``. LookupError where the rule has none."""
-    try:
-        module = import_module(f".{rule}", __name__)
-    except ModuleNotFoundError:
-        raise LookupError(f"{rule} has no formula in flatstep._formulas") from None
-    update: Formula = module.update
-    return update
+    name = rule
+    while name:
+        try:
+            update: Formula = import_module(f".{name}", __name__).update
+        except ModuleNotFoundError:
+            name = name.rpartition("_")[0]
+        else:
+            return update
+    raise LookupError(f"{rule} has no formula in flatstep._formulas")

@@ -43,6 +43,8 @@ class Number(Bounds):
     meaning: str
     more: str = ""  # what the line goes on with, after the bounds
     per_leaf: bool = False  # the NumPy class takes a structure of such numbers too
+    if_none: str = ""  # what None stands for, where the number may be None; then it is fixed whether it is
+    is_fixed: bool = False  # the NumPy class does not let it be set later
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +89,13 @@ class Torch:
     unsaid: Arguments = field(default_factory=dict)  # what gives torch's behaviour and so stays out of groups
     shared: tuple[str, ...] = ()  # arguments in which all groups agree: they give the state its meaning
     needs_count: bool = True  # else a state may lack "step": its count then starts at 0
+    foreach_takes_tensors: bool = False  # whether torch's foreach form takes tensors as numbers
     rules: tuple[str, ...] = ()  # in the catalogue; else the declaration's
     choose: Callable[[Arguments], str] | None = None
     flags: Callable[[Arguments], Flags] | None = None
     meanings: Mapping[str, str] = field(default_factory=dict)  # of arguments that mean something else here
     summary: str = ""
+    maths: str = ""  # where it is not the declaration's
     example: str
     see: str
 
@@ -140,6 +144,7 @@ class Declaration:
     rules: tuple[str, ...]  # of the catalogue; arguments choose one
     arguments: tuple[Number | Option, ...]  # in the order of the NumPy class
     squares: tuple[str, ...] = ()  # slots that average abs(g)^2, which is real
+    initial: Mapping[str, str] = field(default_factory=dict)  # slot -> the number that it is filled with; else zero
     summary: str
     maths: str
     references: str

@@ -67,7 +67,7 @@ def described(argument: Number | Option, default: str | None, *, also: str = "",
         return text
     if default != "None":
         return f"{text} Default {default}."
-    what = argument.if_none if isinstance(argument, Option) else "none"
+    what = argument.if_none or ("none" if isinstance(argument, Number) else "")
     return f"{text} Default None{': ' + what if what else ''}."
 
 

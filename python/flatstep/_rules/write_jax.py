@@ -38,7 +38,11 @@ def module(declarations: Sequence[Declaration]) -> str:
         "",
         *text.all_list(names),
     ]
-    public = ["", "", "", f"for _function in ({', '.join(names)}):", '    _function.__module__ = "flatstep.jax"']
+    public = [
+        *["", "", ""],
+        *["for _function in (", *(f"    {name}," for name in names), "):"],
+        '    _function.__module__ = "flatstep.jax"',
+    ]
     return "\n".join(lines) + "\n" + body + "\n".join(public) + "\n"
 
 

@@ -95,7 +95,7 @@ def _default(argument: Number | Option) -> str:
 
 def _annotation(argument: Number | Option) -> str:
     if isinstance(argument, Number):
-        kind = "PerLeaf" if argument.per_leaf else "Scalar"
+        kind = "float" if argument.is_fixed else "PerLeaf" if argument.per_leaf else "Scalar"
     elif argument.is_dtype:
         kind = "DTypeLike"
     else:
@@ -113,8 +113,10 @@ def _descriptors(declaration: Declaration) -> list[str]:
             continue
         if isinstance(argument, Number):
             bounds = {"at_least": argument.at_least, "below": argument.below}
-            inside = ", ".join(f"{name}={bound:g}" for name, bound in bounds.items() if abs(bound) != float("inf"))
-            lines.append(f"    {argument.name} = Number({inside})")
+            inside = [f"{name}={bound:g}" for name, bound in bounds.items() if abs(bound) != float("inf")]
+            inside += ["may_be_none=True"] if argument.default is None else []
+            inside += ["is_fixed=True"] if argument.is_fixed else []
+            lines.append(f"    {argument.name} = Number({', '.join(inside)})")
         else:
             inside = "is_dtype=True" if argument.is_dtype else ", ".join(map(text.quoted, argument.choices))
             lines.append(f"    {argument.name} = Option({inside})")

@@ -85,7 +85,7 @@ def _class(declaration: Declaration, face: Torch) -> list[str]:
 
 
 def _sections(declaration: Declaration, face: Torch, rows: list[tuple[str, str | None, bool]]) -> list[str]:
-    maths = declaration.maths
+    maths = face.maths or declaration.maths
     for ours, theirs in SYMBOLS:
         maths = maths.replace(ours, theirs)
     described = [(name, _described(declaration, face, name, default)) for name, default, _ in rows]

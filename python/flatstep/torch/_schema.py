@@ -61,8 +61,10 @@ class Schema:
 
     def _take_numbers(self, declaration: Declaration, face: Torch) -> None:
         changed = {number.name: number for number in face.numbers}
+        labels = {a.name: face.names.get(a.name, a.name) for a in (LEARNING_RATE, *declaration.arguments)}
         numbers = [a for a in (LEARNING_RATE, *declaration.arguments) if isinstance(a, Number)]
-        labels = {number.name: face.names.get(number.name, number.name) for number in numbers}
+        numbers = [number for number in numbers if labels[number.name].partition("[")[0] in self.keys]
+        labels = {number.name: labels[number.name] for number in numbers}
         self._places = {n.name: _Place(labels[n.name], changed.get(n.name, n)) for n in numbers}
         self._labels = labels
         pairs = {label.partition("[")[0] for label in labels.values() if "[" in label}
@@ -146,13 +148,14 @@ class Schema:
         self._check_tensors(given)
 
     def _check_tensors(self, group: Group) -> None:
-        """ValueError where torch.optim would not take tensors as numbers: its foreach form does not."""
+        """ValueError where torch.optim would not take tensors as numbers: most of its foreach forms do not."""
         for key in self._tensor_keys:
             values = [group[key]] if isinstance(self._names[key], str) else group[key]
             are_tensors = [isinstance(value, torch.Tensor) for value in values]
             if any(are_tensors) and not all(are_tensors):
                 raise ValueError(f"one of {key} is a tensor and the other is not; pass two numbers or two tensors")
-            if any(are_tensors) and group["foreach"] and not group["capturable"]:
+            is_foreach = group["foreach"] and not self._face.foreach_takes_tensors
+            if any(are_tensors) and is_foreach and not group["capturable"]:
                 raise ValueError(f"{key} as a tensor needs capturable=True or foreach=False")
 
     def check_types(self, group: Group) -> None:
