@@ -9,10 +9,11 @@
 #include "rules/optimistic_adam_two_slots.h"
 #include "rules/optimistic_amsgrad.h"
 #include "rules/optimistic_gradient_descent.h"
+#include "rules/rmsprop.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
 using Rules = List<Adam, AMSGrad, Lion, OptimisticAdam, OptimisticAdamTwoSlots, OptimisticAMSGrad,
-                   OptimisticGradientDescent>;  // as included
+                   OptimisticGradientDescent, RMSProp, RMSPropCentered, RMSPropMomentum, RMSPropCenteredMomentum>;
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -11,7 +11,16 @@ from numpy.typing import DTypeLike
 
 from ._numbers import Number, Option, PerLeaf, Scalar
 from ._optimizer import Optimizer
-from ._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, OPTIMISTIC_GRADIENT_DESCENT
+from ._rules import (
+    ADAM,
+    ADAMW,
+    AMSGRAD,
+    LION,
+    OPTIMISTIC_ADAM,
+    OPTIMISTIC_AMSGRAD,
+    OPTIMISTIC_GRADIENT_DESCENT,
+    RMSPROP,
+)
 
 __all__ = [
     "AMSGrad",
@@ -20,6 +29,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Lion",
+    "RMSProp",
     "OptimisticGradientDescent",
 ]
 
@@ -563,6 +573,126 @@ class Lion(Optimizer):
                 b1=b1,
                 b2=b2,
                 mu_dtype=mu_dtype,
+                weight_decay=weight_decay,
+                decoupled_weight_decay=decoupled_weight_decay,
+                maximize=maximize,
+            ),
+        )
+
+
+class RMSProp(Optimizer):
+    r"""RMSProp: steps along the gradient, divided by the root of its average square.
+
+    .. math::
+        \nu &\leftarrow \mathit{decay}\, \nu + (1 - \mathit{decay}) g^2 \\
+        r &\leftarrow g \Big/ \sqrt{\nu + \epsilon} \\
+        p &\leftarrow p - \mathit{lr} \cdot r
+
+    and with options:
+
+    - ``centered``: :math:`\mu \leftarrow \mathit{decay}\, \mu + (1 - \mathit{decay}) g`, and
+      :math:`\nu - \mu^2` takes the place of :math:`\nu` in r. It is not clamped: where rounding makes it smaller than
+      -eps, r is NaN.
+    - ``bias_correction``: both averages are divided by :math:`1 - \mathit{decay}^t` in r, where t counts the
+      parameter's updates from 1.
+    - ``momentum``: :math:`\mathit{trace} \leftarrow \mathit{momentum} \cdot \mathit{trace} - \mathit{lr} \cdot r` and
+      :math:`p \leftarrow p + \mathit{trace}`, or with ``nesterov``
+      :math:`p \leftarrow p + \mathit{momentum} \cdot \mathit{trace} - \mathit{lr} \cdot r`.
+    - ``eps_in_sqrt=False``: :math:`r \leftarrow g / (\sqrt{\nu} + \epsilon)`.
+
+    Decoupled weight decay is no part of the trace.
+
+    ``convention="torch"`` is ``torch.optim.RMSprop``: the trace is
+    :math:`\mathit{momentum} \cdot \mathit{trace} + r`, without the learning rate,
+    :math:`p \leftarrow p - \mathit{lr} \cdot \mathit{trace}`, and eps is added to the root. It has no
+    ``nesterov``, ``bias_correction`` and ``initial_scale``.
+
+    A slot that the options do not need is not kept: a float32 parameter moves 20 bytes, and 8 more for mu and for
+    the trace.
+
+    Args:
+        params: float16, float32 or float64 arrays of any shape, alone or nested in lists, tuples and dicts; updated in
+            place. NumPy's, or by DLPack another library's, on the CPU or a CUDA device; gradients are where they are.
+        learning_rate: step size, at least 0: a number or a schedule (count -> number), or a structure of them like
+            params. Every number here is an attribute that may be set between steps, to a number or a schedule.
+        decay: decay rate of the averages, in [0, 1). Default 0.9.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        initial_scale: what nu starts from, at least 0; fixed when the optimizer is made. Default 0.0.
+        eps_in_sqrt: whether eps is added under the square root, and not to the root. Default None: True, but False in
+            torch's convention.
+        centered: whether to subtract mu^2, so that the root is a standard deviation. Default False.
+        momentum: decay rate of the trace, at least 0. Default None: no trace is kept.
+        nesterov: whether to use Nesterov's momentum. Default False.
+        bias_correction: whether to divide the averages by 1 - decay^t. Default False.
+        convention: whose trace and eps, as above. Default "optax".
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. May be a structure like
+            params. Default 0.0.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        maximize: whether to ascend. Default False.
+
+    Raises:
+        TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or options contradict
+            each other.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> w = np.array([3.0, -2.0])
+        >>> opt = flatstep.RMSProp(w, learning_rate=0.01, momentum=0.9)
+        >>> for _ in range(300):
+        ...     opt.step(2 * w)
+        >>> bool(abs(w).max() < 0.1)
+        True
+
+    References:
+        Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; Graves, "Generating Sequences With Recurrent
+        Neural Networks", 2013, for ``centered``; ``optax.rmsprop``.
+    """
+
+    __module__ = "flatstep"
+    _declaration = RMSPROP
+    decay = Number(at_least=0, below=1)
+    eps = Number(at_least=0)
+    initial_scale = Number(at_least=0, is_fixed=True)
+    eps_in_sqrt = Option()
+    centered = Option()
+    momentum = Number(at_least=0, may_be_none=True)
+    nesterov = Option()
+    bias_correction = Option()
+    convention = Option("optax", "torch")
+
+    def __init__(
+        self,
+        params: Any,
+        learning_rate: PerLeaf,
+        *,
+        decay: Scalar = 0.9,
+        eps: Scalar = 1e-8,
+        initial_scale: float = 0.0,
+        eps_in_sqrt: bool | None = None,
+        centered: bool = False,
+        momentum: Scalar | None = None,
+        nesterov: bool = False,
+        bias_correction: bool = False,
+        convention: Literal["optax", "torch"] = "optax",
+        weight_decay: PerLeaf = 0.0,
+        decoupled_weight_decay: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        Optimizer.__init__(
+            self,
+            params,
+            dict(
+                learning_rate=learning_rate,
+                decay=decay,
+                eps=eps,
+                initial_scale=initial_scale,
+                eps_in_sqrt=eps_in_sqrt,
+                centered=centered,
+                momentum=momentum,
+                nesterov=nesterov,
+                bias_correction=bias_correction,
+                convention=convention,
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,

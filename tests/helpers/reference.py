@@ -33,6 +33,10 @@ DEFAULTS = dict(
     convention="optax",
     bias_correction_mu=True,
     bias_correction_nu=True,
+    decay=0.9,
+    momentum=None,
+    eps_in_sqrt=None,
+    bias_correction=False,
 )
 
 
@@ -66,7 +70,8 @@ class InDouble(Coefficients):
         if unknown:
             raise TypeError(f"the oracle has no setting {', '.join(sorted(unknown))}")
         numbers = {**DEFAULTS, **settings}
-        super().__init__({**numbers, **corrections_of_amsgrad(**numbers), "is_initial_step": t == 1})
+        options = {**corrections_of_amsgrad(**numbers), **options_of_rmsprop(**numbers)}
+        super().__init__({**numbers, **options, "is_initial_step": t == 1})
         self.t, self.T = t, T
 
     def rounded(self, number):
@@ -84,6 +89,11 @@ def corrections_of_amsgrad(*, convention, bias_correction_mu, bias_correction_nu
     }
 
 
+def options_of_rmsprop(*, convention, eps_in_sqrt, **_) -> dict[str, bool]:
+    is_torch = convention == "torch"
+    return {"lr_in_trace": not is_torch, "eps_in_sqrt": not is_torch if eps_in_sqrt is None else eps_in_sqrt}
+
+
 def oracle(rule: str, **defaults: Any) -> Callable[..., Any]:
     """The rule's step: (param, grad, state, t, **settings) -> (param, state).
 
@@ -93,7 +103,8 @@ def oracle(rule: str, **defaults: Any) -> Callable[..., Any]:
     update, own = formula(rule), {**own_defaults(rule), **defaults}
 
     def step(p, grad, state, t, *, mu_dtype=None, **settings):
-        before = defaultdict(lambda: np.zeros_like(p), state)
+        zeros = np.zeros_like(p)
+        before = defaultdict(lambda: zeros, dict.fromkeys(_core.slots(rule), zeros), **state)
         p, made = update(np, p, grad, before, InDouble(t, p.dtype.type, **{**own, **settings}))
         if "mu" in made:
             made["mu"] = stored(made["mu"], mu_dtype)
@@ -107,6 +118,13 @@ def __getattr__(rule: str) -> Callable[..., Any]:
     if rule not in _core.rules():
         raise AttributeError(f"there is no rule {rule}")
     return globals().setdefault(rule, oracle(rule))
+
+
+def rmsprop(p, grad, state, t, *, centered=False, initial_scale=0.0, **settings):
+    """Options choose the slots."""
+    has_trace = settings.get("momentum") is not None
+    rule = "rmsprop" + "_centered" * centered + "_momentum" * has_trace
+    return oracle(rule)(p, grad, {"nu": np.full_like(p, initial_scale), **state}, t, **settings)
 
 
 adamw = oracle("adam", weight_decay=1e-2, decoupled_weight_decay=True)

@@ -33,6 +33,9 @@ SETTINGS: dict[str, Settings] = {
     "raw_nu": dict(bias_correction_nu=False),
     "raw_mu_torch": dict(bias_correction_mu=False, convention="torch"),
     "raw": dict(bias_correction_mu=False, bias_correction_nu=False),
+    "bias_correction": dict(bias_correction=True),
+    "outside": dict(eps_in_sqrt=False),
+    "initial_scale": dict(initial_scale=0.5),
 }
 # Those of them that an optimizer has follow one another in the row "schedules".
 SCHEDULES: Settings = dict(
@@ -40,10 +43,11 @@ SCHEDULES: Settings = dict(
     b1=lambda count: 0.9 - 0.05 * count,
     b2=lambda count: 0.99 - 0.05 * count,
     eps=lambda count: 1e-8 * (1 + count),
+    decay=lambda count: 0.9 - 0.05 * count,
     weight_decay=lambda count: 0.01 * count,
 )
 # The options, beside the class, that give a state another meaning.
-MEANINGS = ("convention", "nesterov")
+MEANINGS = ("convention", "nesterov", "centered")
 
 
 @dataclass(frozen=True)
@@ -152,6 +156,32 @@ TABLE: list[Entry] = [
         variants={"": {}, "plain-": dict(nesterov=False)},
     ),
     Entry(
+        flatstep.RMSProp,
+        reference.rmsprop,
+        jax="rmsprop",
+        torch=(
+            TorchFace("RMSprop", own=dict(decay=0.99, convention="torch"), peer=("RMSprop", {})),
+            TorchFace(
+                "RMSprop",
+                own=dict(decay=0.99, convention="torch"),
+                peer=("RMSprop", {}),
+                rows={"all_slots": dict(centered=True, momentum=0.7)},
+            ),
+        ),
+        variants={
+            "": {},
+            "centered-": dict(centered=True),
+            "momentum-": dict(momentum=0.7),
+            "centered-momentum-": dict(centered=True, momentum=0.7),
+        },
+        more={
+            "nesterov": dict(nesterov=True, momentum=0.7),
+            "no_momentum": dict(momentum=0.0),
+            "momentum_schedule": dict(momentum=lambda count: 0.7 / (1 + count)),
+            "torch_momentum": dict(convention="torch", momentum=0.7, decoupled_weight_decay=True, weight_decay=0.1),
+        },
+    ),
+    Entry(
         flatstep.OptimisticGradientDescent,
         reference.optimistic_gradient_descent,
         jax="optimistic_gradient_descent",
@@ -165,7 +195,7 @@ JAX: dict[str, Entry] = {entry.jax: entry for entry in TABLE if entry.jax}
 
 def in_torch_words(entry: Entry, settings: Settings) -> Settings:
     """NumPy's settings as arguments of a class of flatstep.torch."""
-    words = {"learning_rate": "lr"}
+    words = entry.optimizer._declaration.torch.names
     spelled = {words.get(name, name): value for name, value in settings.items() if name not in ("b1", "b2")}
     if settings.keys() & {"b1", "b2"}:
         spelled["betas"] = tuple(settings[name] for name in ("b1", "b2") if hasattr(entry.optimizer, name))

@@ -431,6 +431,20 @@ def test_groups_choose_amsgrad(name, groups):
         assert [*opt.state[own]] == [*peer.state[other]]
 
 
+def test_groups_choose_their_slots():
+    """What a group does is what an optimizer of its own does, and a slot that it does not need is not made."""
+    options = [dict(centered=c, momentum=m) for c in (False, True) for m in (0, 0.7)]
+    ours, alone = twins([(3,)] * len(options))
+    opt = front.RMSprop([{"params": [param], **own} for param, own in zip(ours, options, strict=True)])
+    opts = [front.RMSprop([param], **own) for param, own in zip(alone, options, strict=True)]
+    for count in range(3):
+        give_grads(ours, alone, seed=count)
+        for each in (opt, *opts):
+            each.step()
+    same_bits(ours, alone)
+    assert [len(opt.state[param]) for param in ours] == [2, 3, 3, 4]
+
+
 def test_memory_is_checked_across_groups_that_choose_different_rules():
     memory = torch.zeros(8)
     params = [torch.nn.Parameter(memory[:5]), torch.nn.Parameter(memory[3:])]

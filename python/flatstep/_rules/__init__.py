@@ -10,8 +10,9 @@ from .lion import LION
 from .optimistic_adam import OPTIMISTIC_ADAM
 from .optimistic_amsgrad import OPTIMISTIC_AMSGRAD
 from .optimistic_gradient_descent import OPTIMISTIC_GRADIENT_DESCENT
+from .rmsprop import RMSPROP
 
-OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, ADAM, ADAMW, LION, OPTIMISTIC_GRADIENT_DESCENT)
+OPTIMIZERS = (AMSGRAD, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, ADAM, ADAMW, LION, RMSPROP, OPTIMISTIC_GRADIENT_DESCENT)
 """In the order of the documentation; a class stands behind that from which it is derived."""
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "OPTIMISTIC_GRADIENT_DESCENT",
     "OPTIMIZERS",
     "RATE_STATE",
+    "RMSPROP",
     "Arguments",
     "Declaration",
     "Jax",

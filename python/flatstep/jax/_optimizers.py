@@ -9,7 +9,16 @@ from typing import Literal
 
 from numpy.typing import DTypeLike
 
-from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, OPTIMISTIC_GRADIENT_DESCENT
+from .._rules import (
+    ADAM,
+    ADAMW,
+    AMSGRAD,
+    LION,
+    OPTIMISTIC_ADAM,
+    OPTIMISTIC_AMSGRAD,
+    OPTIMISTIC_GRADIENT_DESCENT,
+    RMSPROP,
+)
 from ._settings import Mask, Number, ScalarOrSchedule
 from ._transformation import FusedTransformation, make
 
@@ -20,6 +29,7 @@ __all__ = [
     "adam",
     "adamw",
     "lion",
+    "rmsprop",
     "optimistic_gradient_descent",
 ]
 
@@ -481,6 +491,97 @@ def lion(
     )
 
 
+def rmsprop(
+    learning_rate: ScalarOrSchedule,
+    decay: Number = 0.9,
+    eps: Number = 1e-8,
+    initial_scale: Number = 0.0,
+    eps_in_sqrt: bool = True,
+    centered: bool = False,
+    momentum: Number | None = None,
+    nesterov: bool = False,
+    bias_correction: bool = False,
+    *,
+    weight_decay: Number | None = None,
+    decoupled_weight_decay: bool = False,
+    maximize: bool = False,
+) -> FusedTransformation:
+    r"""RMSProp, as ``optax.rmsprop`` defines it, in one pass over memory.
+
+    .. math::
+        \nu &\leftarrow \mathit{decay}\, \nu + (1 - \mathit{decay}) g^2 \\
+        r &\leftarrow g \Big/ \sqrt{\nu + \epsilon} \\
+        p &\leftarrow p - \mathit{lr} \cdot r
+
+    and with options:
+
+    - ``centered``: :math:`\mu \leftarrow \mathit{decay}\, \mu + (1 - \mathit{decay}) g`, and
+      :math:`\nu - \mu^2` takes the place of :math:`\nu` in r. It is not clamped: where rounding makes it smaller than
+      -eps, r is NaN.
+    - ``bias_correction``: both averages are divided by :math:`1 - \mathit{decay}^t` in r, where t counts the
+      parameter's updates from 1.
+    - ``momentum``: :math:`\mathit{trace} \leftarrow \mathit{momentum} \cdot \mathit{trace} - \mathit{lr} \cdot r` and
+      :math:`p \leftarrow p + \mathit{trace}`, or with ``nesterov``
+      :math:`p \leftarrow p + \mathit{momentum} \cdot \mathit{trace} - \mathit{lr} \cdot r`.
+    - ``eps_in_sqrt=False``: :math:`r \leftarrow g / (\sqrt{\nu} + \epsilon)`.
+
+    Decoupled weight decay is no part of the trace.
+
+    Args:
+        learning_rate: step size: a number, a schedule (count -> number), or a traced scalar.
+        decay: decay rate of the averages, in [0, 1). A number or a traced scalar, like all numbers here. Default 0.9.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        initial_scale: what nu starts from. Default 0.0.
+        eps_in_sqrt: whether eps is added under the square root, and not to the root. Default True.
+        centered: whether to subtract mu^2, so that the root is a standard deviation. Default False.
+        momentum: decay rate of the trace, at least 0. Default None: no trace is kept.
+        nesterov: whether to use Nesterov's momentum. Default False.
+        bias_correction: whether to divide the averages by 1 - decay^t. Default False.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default None: none.
+        decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
+            to the gradient. Default False.
+        maximize: whether to ascend. Default False.
+
+    Returns:
+        An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is unknown.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, flatstep.jax
+        >>> opt = flatstep.jax.rmsprop(0.01, momentum=0.9)
+        >>> def train(carry, _):
+        ...     params, state = carry
+        ...     return opt.step(params, state, 2 * params), None
+        >>> params = jnp.array([3.0, -2.0])
+        >>> (params, state), _ = jax.lax.scan(train, (params, opt.init(params)), length=300)
+        >>> bool(abs(params).max() < 0.1)
+        True
+
+    References:
+        Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; Graves, "Generating Sequences With Recurrent
+        Neural Networks", 2013, for ``centered``; ``optax.rmsprop``.
+    """
+    return make(
+        RMSPROP,
+        dict(
+            learning_rate=learning_rate,
+            decay=decay,
+            eps=eps,
+            initial_scale=initial_scale,
+            eps_in_sqrt=eps_in_sqrt,
+            centered=centered,
+            momentum=momentum,
+            nesterov=nesterov,
+            bias_correction=bias_correction,
+            weight_decay=weight_decay,
+            decoupled_weight_decay=decoupled_weight_decay,
+            maximize=maximize,
+        ),
+    )
+
+
 def optimistic_gradient_descent(
     learning_rate: ScalarOrSchedule,
     alpha: Number = 1.0,
@@ -540,5 +641,14 @@ def optimistic_gradient_descent(
     )
 
 
-for _function in (amsgrad, optimistic_adam_v2, optimistic_amsgrad, adam, adamw, lion, optimistic_gradient_descent):
+for _function in (
+    amsgrad,
+    optimistic_adam_v2,
+    optimistic_amsgrad,
+    adam,
+    adamw,
+    lion,
+    rmsprop,
+    optimistic_gradient_descent,
+):
     _function.__module__ = "flatstep.jax"

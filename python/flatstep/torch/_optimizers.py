@@ -11,7 +11,16 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from .._rules import ADAM, ADAMW, AMSGRAD, LION, OPTIMISTIC_ADAM, OPTIMISTIC_AMSGRAD, OPTIMISTIC_GRADIENT_DESCENT
+from .._rules import (
+    ADAM,
+    ADAMW,
+    AMSGRAD,
+    LION,
+    OPTIMISTIC_ADAM,
+    OPTIMISTIC_AMSGRAD,
+    OPTIMISTIC_GRADIENT_DESCENT,
+    RMSPROP,
+)
 from ._optimizer import FusedOptimizer
 
 __all__ = [
@@ -21,6 +30,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Lion",
+    "RMSprop",
     "OptimisticSGD",
 ]
 
@@ -589,6 +599,87 @@ class Lion(FusedOptimizer):
                 fused=fused,
                 mu_dtype=mu_dtype,
                 decoupled_weight_decay=True,
+            ),
+        )
+
+
+class RMSprop(FusedOptimizer):
+    r"""RMSProp: steps along the gradient, divided by the root of its average square.
+
+    .. math::
+        v &\leftarrow \alpha v + (1 - \alpha) g^2 \\
+        r &\leftarrow g \Big/ \left(\sqrt{v} + \epsilon\right) \\
+        p &\leftarrow p - \mathit{lr} \cdot r
+
+    and with options:
+
+    - ``centered``: :math:`m \leftarrow \alpha m + (1 - \alpha) g`, and :math:`v - m^2` takes the place of v in r.
+    - ``momentum``: :math:`b \leftarrow \mathit{momentum} \cdot b + r`, and b takes the place of r in the step.
+
+    Args:
+        params: parameters, named parameters or groups of them, as for any optimizer of torch.
+        lr: learning rate, at least 0; may be a tensor of one element. Default 1e-2.
+        alpha: decay rate of the averages, at least 0. Default 0.99.
+        eps: added to the denominator, at least 0. Default 1e-8.
+        weight_decay: strength of weight decay, at least 0; p times it is added to the gradient. Default 0.
+        momentum: decay rate of the momentum, at least 0. With 0 no momentum is kept. Default 0.
+        centered: whether to subtract mu^2, so that the root is a standard deviation. Default False.
+        capturable: whether a step may become part of a CUDA graph, which follows ``lr`` if it is a tensor on the
+            device. Must be False for parameters on the CPU. Default False.
+        foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
+        maximize: whether to ascend. Default False.
+        differentiable: must be False: a fused step cannot be differentiated. Default False.
+
+    Raises:
+        TypeError, ValueError: a number is out of bounds, or an option is not supported.
+
+    Example:
+        >>> import torch, flatstep.torch
+        >>> p = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+        >>> opt = flatstep.torch.RMSprop([p], lr=0.01, momentum=0.9)
+        >>> for _ in range(300):
+        ...     opt.zero_grad()
+        ...     p.square().sum().backward()
+        ...     opt.step()
+        >>> bool(p.abs().max() < 0.1)
+        True
+
+    References:
+        Hinton, "Neural Networks for Machine Learning", lecture 6e, 2012; Graves, "Generating Sequences With Recurrent
+        Neural Networks", 2013, for ``centered``; ``torch.optim.RMSprop``.
+    """
+
+    __module__ = "flatstep.torch"
+    _declaration = RMSPROP
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        FusedOptimizer.__init__(
+            self,
+            params,
+            dict(
+                lr=lr,
+                alpha=alpha,
+                eps=eps,
+                weight_decay=weight_decay,
+                momentum=momentum,
+                centered=centered,
+                capturable=capturable,
+                foreach=foreach,
+                maximize=maximize,
+                differentiable=differentiable,
             ),
         )
 
