@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial, wraps
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +14,15 @@ from .. import _core
 from .._rules import Declaration
 from . import _devices, _loading, _scaling
 from ._flat import FlatParameter
+from ._names import Names
 from ._numbers import Group
+from ._observers import is_observed
 from ._plain import dtype_name
+from ._rows import Row, Rows
 from ._schema import UNSAID, Schema
 from ._stand_ins import Call, StandIns
 
+_is_capturable = itemgetter("capturable")
 _slots = cache(_core.slots)
 _has_kernel = cache(lambda rule, param, state: _core.has_kernel(rule, param, param, list(state)))
 
@@ -36,6 +41,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     _unscales: bool | None = None  # where a wrapper has set _step_supports_amp_scaling
     _makers: list[object]
+    _rows: Rows | None = None  # likewise
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -110,7 +116,8 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _check_group(self, group: Group) -> None:
         """TypeError or ValueError where a group could not be stepped."""
         self._schema.check_types(group)
-        self._row(group, 1.0)
+        self._check_modes(group)
+        self._new_row(group, 1.0)
         for dtype in {param.dtype for param in group["params"]}:
             self._check_mu_dtype(group.get("mu_dtype"), dtype, self._schema.rule_of(group))
 
@@ -175,15 +182,19 @@ class FusedOptimizer(torch.optim.Optimizer):
         if scale is None:
             return []
         grads = {at: param.grad for at, param in enumerate(self._params()) if param.grad is not None}
-        return _scaling.write_back(grads, factors, self._namer([group["params"] for group in self.param_groups]))
+        return _scaling.write_back(
+            grads, factors, Names(self.param_groups, [(group["params"],) for group in self.param_groups])
+        )
 
     def _update(self, grad_scale: float, scalings: list[_scaling.OnDevice], completion: list[Call]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
-        schema = self._schema
-        groups = [
-            (list(group["params"]), self._row(group, grad_scale), schema.rules.index(schema.rule_of(group)))
-            for group in self.param_groups
-        ]
+        rows = self._rows
+        if rows is None:
+            rows = self._rows = Rows(self._new_row)
+        groups = []
+        for place, group in enumerate(self.param_groups):
+            self._check_modes(group)
+            groups.append((list(group["params"]), *rows.of(place, group, grad_scale)))
         stepper, exclusive = self._stepper()
         exclusive.run(_step_in_rounds, partial(self._step_once, stepper, scalings), groups, completion)
 
@@ -195,9 +206,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         completion: list[Call],
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
-        name = self._namer([params for params, *_ in groups])
-        capturable = all(group["capturable"] for group in self.param_groups)
-        modes = scalings, capturable, name, torch.get_num_threads()
+        capturable = all(map(_is_capturable, self.param_groups))
+        modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
         step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
@@ -239,25 +249,10 @@ class FusedOptimizer(torch.optim.Optimizer):
         stand_ins.check_overlap([param for param, _ in everything])
         return stand_ins
 
-    def _row(self, group: Group, grad_scale: float) -> tuple[Any, ...]:
-        """The numbers of a group's step, in the core's order."""
-        self._check_modes(group)
-        return self._schema.row(group, grad_scale)
-
-    def _namer(self, groups: list[Any]) -> Callable[[int], str]:
-        """Names a parameter by its position, counted over all groups of parameters."""
-
-        names: list[str] = []
-
-        def name(position: int) -> str:
-            if not names:
-                for index, params in enumerate(groups):
-                    group = self.param_groups[index]
-                    known = dict(zip(map(id, group["params"]), group.get("param_names") or (), strict=False))
-                    names.extend(str(known.get(id(param), f"{at} of group {index}")) for at, param in enumerate(params))
-            return names[position]
-
-        return name
+    @classmethod
+    def _new_row(cls, group: Group, grad_scale: float) -> Row:
+        schema = cls._schema
+        return schema.row(group, grad_scale), schema.rules.index(schema.rule_of(group))
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
         makers = _devices.in_use()
@@ -272,13 +267,22 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @staticmethod
     def profile_hook_step(func: Callable[..., Any]) -> Callable[..., Any]:
-        """As torch's, but torch.compile leaves the step alone: it could not look into the core."""
+        """As torch's, but torch.compile leaves the step alone: it could not look into the core.
+
+        Nor does a step that nothing observes go through torch's wrapper.
+        """
         hooked = torch.optim.Optimizer.profile_hook_step(func)
         uncompiled = _disable_dynamo(hooked)
 
         @wraps(func)
-        def step(*args: Any, **kwargs: Any) -> Any:
-            return (uncompiled if torch.compiler.is_dynamo_compiling() else hooked)(*args, **kwargs)
+        def step(self: FusedOptimizer, *args: Any, **kwargs: Any) -> Any:
+            if torch.compiler.is_dynamo_compiling():
+                return uncompiled(self, *args, **kwargs)
+            if is_observed(self):
+                return hooked(self, *args, **kwargs)
+            result = func(self, *args, **kwargs)
+            self._optimizer_step_code()
+            return result
 
         return step
 
