@@ -72,7 +72,7 @@ TORCH_SETTINGS: dict[str, Settings] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """An optimizer. ``variants`` are options with which all rows are tested, by a prefix of their names."""
+    """An optimizer. ``variants`` are options with which rows are tested, by a prefix of their names."""
 
     optimizer: type[flatstep.Optimizer]
     oracle: Callable[..., Any]
@@ -80,6 +80,7 @@ class Entry:
     torch: tuple[TorchFace, ...] = ()
     variants: dict[str, Settings] = field(default_factory=lambda: {"": {}})
     more: dict[str, Settings] = field(default_factory=dict)  # rows beside those of SETTINGS
+    varied: frozenset[str] | None = None  # the rows that are tested with every variant; default: all
     only: frozenset[str] | None = None  # those of SETTINGS that are tested; default: all that it has
 
     def has(self, settings: Iterable[str]) -> bool:
@@ -97,7 +98,12 @@ class Entry:
         rows["schedules"] = {name: own for name, own in SCHEDULES.items() if self.has([name])}
         if self.only is not None:
             rows = {name: own for name, own in rows.items() if name in self.only}
-        varied = {f"{p}{name}": {**own, **v} for p, v in self.variants.items() for name, own in rows.items()}
+        varied = {
+            f"{prefix}{name}": {**own, **options}
+            for prefix, options in self.variants.items()
+            for name, own in rows.items()
+            if not prefix or self.varied is None or name in self.varied
+        }
         return {**varied, **self.more}
 
 
@@ -174,6 +180,7 @@ TABLE: list[Entry] = [
             "momentum-": dict(momentum=0.7),
             "centered-momentum-": dict(centered=True, momentum=0.7),
         },
+        varied=frozenset({"default", "decoupled", "bias_correction", "torch", "schedules"}),
         more={
             "nesterov": dict(nesterov=True, momentum=0.7),
             "no_momentum": dict(momentum=0.0),

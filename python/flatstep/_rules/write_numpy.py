@@ -107,17 +107,16 @@ def _descriptors(declaration: Declaration) -> list[str]:
     """The attributes by which numbers and options are read and set; a base has those of all."""
     if declaration.base:
         return []
-    lines = []
-    for argument in declaration.arguments:
-        if argument.name in ("weight_decay", "decoupled_weight_decay", "maximize"):
-            continue
-        if isinstance(argument, Number):
-            bounds = {"at_least": argument.at_least, "below": argument.below}
-            inside = [f"{name}={bound:g}" for name, bound in bounds.items() if abs(bound) != float("inf")]
-            inside += ["may_be_none=True"] if argument.default is None else []
-            inside += ["is_fixed=True"] if argument.is_fixed else []
-            lines.append(f"    {argument.name} = Number({', '.join(inside)})")
-        else:
-            inside = "is_dtype=True" if argument.is_dtype else ", ".join(map(text.quoted, argument.choices))
-            lines.append(f"    {argument.name} = Option({inside})")
-    return lines
+    common = ("weight_decay", "decoupled_weight_decay", "maximize")
+    return [f"    {a.name} = {_descriptor(a)}" for a in declaration.arguments if a.name not in common]
+
+
+def _descriptor(argument: Number | Option) -> str:
+    if isinstance(argument, Option):
+        inside = ["is_dtype=True"] if argument.is_dtype else [text.quoted(choice) for choice in argument.choices]
+        return f"Option({', '.join(inside)})"
+    bounds = {"at_least": argument.at_least, "below": argument.below}
+    inside = [f"{name}={bound:g}" for name, bound in bounds.items() if abs(bound) != float("inf")]
+    inside += ["may_be_none=True"] if argument.default is None else []
+    inside += ["is_fixed=True"] if argument.is_fixed else []
+    return f"Number({', '.join(inside)})"

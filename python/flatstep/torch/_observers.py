@@ -28,7 +28,7 @@ def _find_has_callbacks() -> Callable[[], bool]:
         except (OSError, AttributeError):
             continue
         function.argtypes, function.restype = [], ctypes.c_bool
-        return function  # type: ignore[no-any-return]
+        return function
     return _always
 
 
