@@ -56,7 +56,7 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument("--rounds", type=_positive, help="timings of each, at most (15; quick: 5)")
     bench.add_argument("--minutes", type=_minutes, help="time to measure for, about (8; quick: 0.5)")
     bench.add_argument("--output", type=Path, metavar="FOLDER", help="where to write results.json and pictures")
-    bench.set_defaults(run=_bench, refuse=bench.error)
+    bench.set_defaults(run=_bench, reject=bench.error)
     actions = bench.add_subparsers(metavar="[action]")
     compare = actions.add_parser("compare", help="show what moved between two runs by more than the spread")
     compare.add_argument("before", type=Path, help="a run's results.json, or its folder")
@@ -141,7 +141,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 def _bench_read(arguments: argparse.Namespace) -> int:
-    _refuse_options(arguments)
+    _reject_options(arguments)
     _require_extra("bench", {"matplotlib": "matplotlib", "rich": "rich"})
     from .bench import command
 
@@ -156,7 +156,7 @@ def _bench_read(arguments: argparse.Namespace) -> int:
 
 
 def _bench_bindings(arguments: argparse.Namespace) -> int:
-    _refuse_options(arguments)
+    _reject_options(arguments)
     _require_extra("bench bindings", {"rich": "rich", "matplotlib": "matplotlib"}, extra="bench-bindings")
     from ._outputs import check_writable
     from .bench import command
@@ -181,12 +181,12 @@ def _why_not_built(message: str) -> str:
     return f"bench bindings could not be built: {(wrong or message.splitlines())[0].strip()}"
 
 
-def _refuse_options(arguments: argparse.Namespace) -> None:
+def _reject_options(arguments: argparse.Namespace) -> None:
     """Options of a run say nothing to an action."""
     given = [name for name in ("quick", "only", "size", "rounds", "minutes", "output") if getattr(arguments, name)]
     if given:
         names = ", ".join(f"--{name}" for name in given)
-        arguments.refuse(f"{arguments.action} takes no {names} before it")
+        arguments.reject(f"{arguments.action} takes no {names} before it")
 
 
 def _info(arguments: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from . import _outline
 from ._trees import Tree
 
 # Of what is described above; what the state_dict itself holds has a version of its own. Whatever is added to either
-# raises its number, so that an older flatstep refuses what it would have to ignore.
+# raises its number, so that an older flatstep rejects what it would have to ignore.
 FORMAT = 1
 
 FilePath = str | os.PathLike[str]
@@ -36,7 +36,7 @@ _KINDS = {"structure": object, "slots": list, "numbers": dict, "leaf_counts": li
 def write(path: FilePath, tree: Tree, saved: Mapping[str, Any]) -> None:
     """Writes a state_dict that has "params" too; ``tree`` is their structure. An old file is replaced at the end."""
     library = _library()
-    with refused(path):
+    with naming_errors(path):
         described, tensors = _described(tree, saved), _tensors(tree, saved)
         with _in_place_of(_target(os.fsdecode(path))) as file:
             _write(file, tensors, {_METADATA: json.dumps(described, allow_nan=False)})
@@ -74,7 +74,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
 
 
 @contextmanager
-def refused(path: FilePath) -> Iterator[None]:
+def naming_errors(path: FilePath) -> Iterator[None]:
     """Makes what is found wrong within a ValueError that names the file."""
     name = os.fsdecode(path)
     try:
@@ -229,7 +229,7 @@ def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if missing:
         raise ValueError(f"its metadata lacks {missing}; expected what save() has written")
     for key in ("params", "state"):
-        if key in described:  # what is unknown to a state_dict, too, is for _loading.py to refuse
+        if key in described:  # what is unknown to a state_dict, too, is for _loading.py to reject
             raise ValueError(f"its metadata has the unknown key {key!r}; expected what save() has written")
     for key, kind in _KINDS.items():
         if not isinstance(described[key], kind):

@@ -25,20 +25,20 @@ def take_params(tree: Tree) -> list[Leaf]:
 
 
 def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
-    def refused(why: str) -> TypeError:
+    def unfit(why: str) -> TypeError:
         return TypeError(f"params{tree.path(index)} is a {why}")  # only here: a path is found from the first leaf on
 
     if isinstance(leaf, np.ma.MaskedArray):
-        raise refused("masked array, whose mask would be ignored; pass its .data")
+        raise unfit("masked array, whose mask would be ignored; pass its .data")
     if isinstance(leaf, np.ndarray):
         return leaf
     kind = _kind(leaf)
     if kind.startswith(("jax.", "jaxlib.")):
-        raise refused(f"{kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
+        raise unfit(f"{kind}, which is immutable; use flatstep.jax, or pass np.array(x)")
     if getattr(leaf, "requires_grad", False) or _is_torch_parameter(leaf):
-        raise refused(f"{kind}, which is autograd's; use flatstep.torch, or pass x.detach()")
+        raise unfit(f"{kind}, which is autograd's; use flatstep.torch, or pass x.detach()")
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
-        raise refused(f"{kind}, expected a NumPy array")
+        raise unfit(f"{kind}, expected a NumPy array")
     is_on_device = _device_type(leaf) in _CUDA
     makers = _devices.makers() if is_on_device else []
     try:
@@ -46,8 +46,8 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
     except Exception as error:  # whatever the library at the other end raises
         if is_on_device and not makers:
             why = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
-            raise refused(f"{kind} on a CUDA device, but {why}") from None
-        raise refused(f"{kind} that cannot be shared by DLPack: {error}{_advice(leaf)}") from error
+            raise unfit(f"{kind} on a CUDA device, but {why}") from None
+        raise unfit(f"{kind} that cannot be shared by DLPack: {error}{_advice(leaf)}") from error
     return taken
 
 

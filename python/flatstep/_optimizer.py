@@ -196,7 +196,7 @@ class Optimizer:
         return rows, index
 
     def _set(self, name: str, value: Any) -> None:
-        """Refuses slips, like ``opt.lr = 0.1``. What a user's own class adds is that class's business."""
+        """Rejects slips, like ``opt.lr = 0.1``. A class derived by a user may add any name."""
         is_data = hasattr(type(getattr(type(self), name, None)), "__set__")  # and decides for itself
         if not name.startswith("_") and not is_data:
             ours = next(cls for cls in type(self).__mro__ if cls.__module__.partition(".")[0] == __package__)
@@ -229,7 +229,7 @@ class Optimizer:
         """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
 
         Write into the arrays: ``opt.state["mu"]["w"][...] = 0``, or ``opt.state["mu"]["w"] *= 2``. The dicts and lists
-        around them refuse to be changed, and are no dicts to jax.tree.map; those of ``state_dict()`` are plain. What is
+        around them cannot be changed, and are no dicts to jax.tree.map; those of ``state_dict()`` are plain. What is
         on a device comes as arrays of the parameter's own library.
         """
         state = {slot: self._tree.build(map(_lent, self._state.views(slot))) for slot in self._state.slots}
@@ -361,7 +361,7 @@ class Optimizer:
             >>> again.params.round(6), again.count, again.learning_rate
             (array([ 0.9, -0.9]), 1, 0.1)
         """
-        with _files.refused(path):
+        with _files.naming_errors(path):
             params = self._checked_params()
             self._take_over(Loaded(self._tree, _files.read(path, self._tree)), params)
 

@@ -1,4 +1,4 @@
-"""Structures that refuse to be changed: for copies, whose change would be lost. For the package's own use."""
+"""Structures that raise where they are changed: for copies, whose change would be lost. For the package's own use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_only(structure: Any, why: str) -> Any:
     return made
 
 
-def _refuse(self: Any, *_: Any, **__: Any) -> NoReturn:
+def _reject(self: Any, *_: Any, **__: Any) -> NoReturn:
     raise TypeError(getattr(self, "why", "this is read-only; change a copy"))
 
 
@@ -34,13 +34,13 @@ def _set(self: Any, key: Any, value: Any) -> None:
     with suppress(LookupError, TypeError):
         if self[key] is value:
             return
-    _refuse(self)
+    _reject(self)
 
 
 class _Dict(dict[Any, Any]):
     __slots__ = ("why",)
     __setitem__ = _set
-    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+    __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _reject
 
     def __reduce__(self) -> tuple[Any, ...]:
         return dict, (dict(self),)  # a copy of it is the user's own
@@ -49,8 +49,8 @@ class _Dict(dict[Any, Any]):
 class _List(list[Any]):
     __slots__ = ("why",)
     __setitem__ = _set
-    __delitem__ = __iadd__ = __imul__ = _refuse
-    append = clear = extend = insert = pop = remove = reverse = sort = _refuse
+    __delitem__ = __iadd__ = __imul__ = _reject
+    append = clear = extend = insert = pop = remove = reverse = sort = _reject
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (list(self),)

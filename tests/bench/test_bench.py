@@ -200,7 +200,7 @@ def test_files_that_are_no_results(tmp_path, text):
         (["--output", "x", "compare", "a", "b"], "compare takes no --output before it"),
     ],
 )
-def test_arguments_that_are_refused(arguments, message):
+def test_arguments_that_are_rejected(arguments, message):
     code = 1 if "--only" in arguments else 2
     assert message in bench(*arguments, code=code)
 
@@ -216,7 +216,7 @@ def test_every_case_can_be_asked_for():
     assert {case.shape.elements for case in cases.cases(False, sizes=[77], only=["jax"])} >= {77}
 
 
-def test_a_front_end_that_is_not_here_is_refused(monkeypatch):
+def test_a_front_end_that_is_not_here_is_rejected(monkeypatch):
     monkeypatch.setitem(FRONT_ENDS, "torch", replace(FRONT_ENDS["torch"], needs=["no_such_module"]))
     assert "torch" not in {case.front_end for case in command.choose(True, [], [])[0]}
     with pytest.raises(ValueError, match="torch cannot run here, without no_such_module"):

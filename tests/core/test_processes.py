@@ -166,7 +166,7 @@ def test_spawn():
 
 
 def test_an_import_in_a_second_interpreter_does_no_harm_here():
-    """NumPy refuses to be there, before our own compiled core is."""
+    """NumPy cannot be imported, and is asked for before our own compiled core."""
     code = """
 import numpy as np, flatstep
 try:

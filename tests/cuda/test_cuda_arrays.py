@@ -112,7 +112,7 @@ def test_gradients_of_another_library():
     assert_same_bits(cupy.asnumpy(param).round(6), np.full(size, 0.9, np.float32))
 
 
-def test_captures_are_refused():
+def test_captures_are_rejected():
     param, grad = torch.ones(3, device="cuda"), torch.ones(3, device="cuda")
     opt = flatstep.Adam(param, 0.1)
     with torch.cuda.graph(torch.cuda.CUDAGraph()):

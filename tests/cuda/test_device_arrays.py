@@ -319,7 +319,7 @@ def test_a_library_that_does_not_name_its_stream_is_waited_for():
 
 
 def test_several_devices():
-    """One launch each, together with the processor's part; what is refused on one is done on none."""
+    """One launch each, together with the processor's part; what is rejected on one is done on none."""
     rng = np.random.default_rng(4)
     arrays = [numbers(rng, 100 + i, np.float32) for i in range(6)]
     mine = [Array(a.copy(), (CUDA, i % 3)) if i % 3 < 2 else a.copy() for i, a in enumerate(arrays)]
@@ -345,7 +345,7 @@ def test_several_devices():
     assert opt.state["mu"][1].device == (CUDA, 1)
 
 
-REFUSED = {
+REJECTED = {
     "of the host's": (lambda: np.ones(3), r"grads\['w'\] is a numpy.ndarray .*on the CPU, expected one on cuda:0"),
     "elsewhere": (
         lambda: Array(np.ones(3), (CUDA, 1)),
@@ -358,8 +358,8 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("make, message", REFUSED.values(), ids=REFUSED)
-def test_gradients_that_are_refused(make, message):
+@pytest.mark.parametrize("make, message", REJECTED.values(), ids=REJECTED)
+def test_gradients_that_are_rejected(make, message):
     param, host = Array(np.ones(3)), np.ones(3)
     opt = flatstep.Adam({"h": host, "w": param}, 0.1)
     with pytest.raises((TypeError, ValueError), match=message):
@@ -392,7 +392,7 @@ def test_gradients_may_be_copies_on_the_same_device():
     assert_same_bits(param.data.round(6), np.full(3, 0.9))
 
 
-def test_parameters_that_are_refused():
+def test_parameters_that_are_rejected():
     for param, message in (
         (Array(np.ones(3, np.int16)), "params has dtype int16, expected float16, float32 or float64"),
         (Array(np.ones(3), read_only=True), "params is read-only"),
@@ -412,7 +412,7 @@ def test_parameters_that_are_refused():
         flatstep.flatten(both)
 
 
-def test_parameters_that_have_moved_are_refused():
+def test_parameters_that_have_moved_are_rejected():
     param = Array(np.ones(3))
     opt = flatstep.Adam({"w": param}, 0.1)
     before, param.data = param.data, np.ones(3)
@@ -421,7 +421,7 @@ def test_parameters_that_have_moved_are_refused():
     assert (before == 1).all() and (param.data == 1).all() and opt.count == 0
 
 
-def test_files_of_parameters_that_have_moved_are_refused(tmp_path):
+def test_files_of_parameters_that_have_moved_are_rejected(tmp_path):
     """Nothing is read from, nor written to, where they were."""
     param = Array(np.ones(3))
     opt = flatstep.Adam({"w": param}, 0.1)
@@ -437,7 +437,7 @@ def test_files_of_parameters_that_have_moved_are_refused(tmp_path):
     assert (before == 1).all()
 
 
-def test_state_as_a_gradient_is_refused():
+def test_state_as_a_gradient_is_rejected():
     param = Array(np.ones(3))
     opt = flatstep.Adam(param, 0.1)
     with pytest.raises(ValueError, match="grads shares memory with the optimizer's state"):
@@ -446,7 +446,7 @@ def test_state_as_a_gradient_is_refused():
         opt.step(param)
 
 
-def test_captures_are_refused():
+def test_captures_are_rejected():
     param = Array(np.ones(3))
     opt = flatstep.Adam(param, 0.1)
     with stand_in.capturing():
@@ -472,7 +472,7 @@ def test_launches_that_fail_change_nothing():
     assert (host == 1).all() and (param.data == 1).all() and opt.count == 0
 
 
-def test_captures_of_another_library_are_refused(streams):
+def test_captures_of_another_library_are_rejected(streams):
     """Whose stream could not wait for the step."""
     param = Array(np.ones(3))
     opt = flatstep.Adam(param, 0.1)

@@ -122,7 +122,7 @@ CAPTURES = {
 
 @pytest.mark.parametrize("capturable", [True, False])
 @pytest.mark.parametrize(("devices", "captured", "message"), CAPTURES.values(), ids=CAPTURES)
-def test_a_graph_of_half_a_step_is_refused(devices, captured, message, capturable):
+def test_a_graph_of_half_a_step_is_rejected(devices, captured, message, capturable):
     model = Model(*devices)
     model.step()
     before = model.values()

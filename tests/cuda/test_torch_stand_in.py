@@ -103,12 +103,12 @@ class NotRead(Exception):
 def unread(monkeypatch):
     """From when it is called on, whoever reads a number of a tensor is stopped."""
 
-    def refuse(*_):
+    def reject(*_):
         raise NotRead
 
     def begin():
         for name in ("item", "__float__", "__bool__", "__int__", "tolist", "numpy"):
-            monkeypatch.setattr(torch.Tensor, name, refuse)
+            monkeypatch.setattr(torch.Tensor, name, reject)
 
     yield begin
     monkeypatch.undo()

@@ -23,7 +23,7 @@ from jax_meshes import (
     mesh_of,
     numbers,
     place,
-    refused,
+    rejected,
     scenario,
 )
 from jax_steps import OPTIMIZERS, calls, same_bits
@@ -92,7 +92,7 @@ def ensemble_on_a_mixture() -> None:
     where = dict.fromkeys(WHERE, P())
     with entered(mesh):
         operands = [place(tree, mesh, ("a",), where) for tree in (params, state, params)]
-        refused(NotImplementedError, "all Auto", lambda: jax.vmap(member)(*operands, RATES))
+        rejected(NotImplementedError, "all Auto", lambda: jax.vmap(member)(*operands, RATES))
 
 
 @scenario(**{kind: dict(kind=kind) for kind in PURE})

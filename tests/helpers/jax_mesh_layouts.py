@@ -21,7 +21,7 @@ from jax_meshes import (
     mesh_of,
     numbers,
     place,
-    refused,
+    rejected,
     scenario,
 )
 from jax_steps import OPTIMIZERS, buffers, by_update, collectives, same_bits
@@ -123,7 +123,7 @@ def mixtures_outside_of_their_mesh(kind: str) -> None:
     opt = OPTIMIZERS["adam"]
     mesh = mesh_of(kind)
     params = place(numbers(0), mesh)
-    refused(ValueError, "jax.set_mesh", lambda: opt.step(params, place(host(opt.init(numbers(0))), mesh), params))
+    rejected(ValueError, "jax.set_mesh", lambda: opt.step(params, place(host(opt.init(numbers(0))), mesh), params))
 
 
 @scenario()

@@ -26,7 +26,7 @@ from jax_meshes import (
     mesh_of,
     numbers,
     place,
-    refused,
+    rejected,
     scenario,
 )
 from jax_steps import OPTIMIZERS, buffers, by_update, calls, collectives, same_bits
@@ -225,7 +225,7 @@ def what_differs_is_known(kind: str, where: str) -> None:
 
     operands = jax.device_put((params, state, axis), tuple(NamedSharding(mesh, spec) for spec in (P(), P(), P("a"))))
     assert collectives(compiled(together=True).as_text()) == ["all-reduce"]
-    refused(ValueError, "replicat", lambda: compiled(together=False))
+    rejected(ValueError, "replicat", lambda: compiled(together=False))
 
 
 OTHERWISE = {**WHERE, (16, 24): P("b", "a")}
@@ -246,5 +246,5 @@ def otherwise_sharded(place_of: int) -> None:
                 continue
             name = ("", "state[0].mu['w']", "grads['w']")[place_of]
             words = f"{name} is sharded as {jax.typeof(jax.tree.leaves(operands[place_of])[-1]).sharding.spec}"
-            refused(ValueError, words[: len(name) + 14], lambda operands=operands: jax.jit(opt.step)(*operands))
-            refused(ValueError, "jax.sharding.reshard", lambda operands=operands: jax.jit(opt.step)(*operands))
+            rejected(ValueError, words[: len(name) + 14], lambda operands=operands: jax.jit(opt.step)(*operands))
+            rejected(ValueError, "jax.sharding.reshard", lambda operands=operands: jax.jit(opt.step)(*operands))

@@ -92,6 +92,6 @@ def in_place(step: Any, *operands: Any) -> Any:
 EVERYWHERE = [(kind, True) for kind in KINDS] + [(kind, False) for kind in PURE]
 
 
-def refused(kind: type[Exception], words: str, function: Callable[[], Any]) -> None:
+def rejected(kind: type[Exception], words: str, function: Callable[[], Any]) -> None:
     with pytest.raises(kind, match=re.escape(words)):
         function()

@@ -145,7 +145,7 @@ def single(tensors):
 
 
 class Snapshot:
-    """What a refused call must leave as it was."""
+    """What a rejected call must leave as it was."""
 
     host_knows = True  # whether a step was skipped: else versions go on all the same
 

@@ -210,7 +210,7 @@ def tensor_parallel_within_fsdp2() -> None:
 
 @scenario()
 def misplaced() -> None:
-    """Gradients are brought to where their parameter is; what cannot be is refused, and nothing is stepped."""
+    """Gradients are brought to where their parameter is; what cannot be is rejected, and nothing is stepped."""
     mesh = init_device_mesh("cpu", (RANKS,))
 
     def placed(tensor: torch.Tensor, placement: Any) -> torch.Tensor:

@@ -321,7 +321,7 @@ def test_errors_of_steps(wrong):
     """Raised while tracing, by step and, where it takes part in that, by update: nothing donated is lost."""
     *trees, error, message = WRONG_STEPS[wrong]
     params, state, grads = jax.tree.map(lambda x: x if isinstance(x, str) else jnp.array(x), trees)
-    if wrong != "text":  # which jit refuses itself
+    if wrong != "text":  # which jit rejects itself
         with pytest.raises(error, match=message):
             jax.jit(OPT.step, donate_argnums=(0, 1, 2))(params, state, grads)
         assert not any(x.is_deleted() for x in jax.tree.leaves((params, state, grads)))
@@ -360,7 +360,7 @@ STATES = {
 @pytest.mark.parametrize("of", STATES)
 @by_name
 def test_state_of_another_rule(name, of):
-    """Refused by what it is made of, by step and update; of the same rule it is taken, with schedules or without."""
+    """Rejected by what it is made of, by step and update; of the same rule it is taken, with schedules or without."""
     opt, state = getattr(front, name)(0.1), STATES[of]
     message = re.escape(f"state is {parts(state)}, expected {parts(opt.init(GOOD))[0]}")
     for call in (opt.step, lambda params, state, grads: opt.update(grads, state, params)):

@@ -201,7 +201,7 @@ WITHOUT_STEP = {
 
 @pytest.mark.parametrize("tx", WITHOUT_STEP)
 def test_without_a_step(tx):
-    """Refused by our classes, which say where to go, and taken by flax's."""
+    """Rejected by our classes, which say where to go, and taken by flax's."""
     model, tx = Network(), WITHOUT_STEP[tx]()
     with pytest.raises(TypeError, match="without a fused step.*flax's own"):
         apply(training(TrainState, tx), batch())

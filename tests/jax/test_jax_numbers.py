@@ -620,7 +620,7 @@ def test_each_count_drives_its_own(count, is_initial_step, of_schedule, x64):
 
 
 def test_count_of_another_dtype(x64):
-    """A checkpoint may bring one; a kernel would refuse it only after donation."""
+    """A checkpoint may bring one; a kernel would reject it only after donation."""
     opt, param = front.adam(0.1), jnp.ones(3)
     state = opt.init(param)
     wide = (state[0]._replace(count=state[0].count.astype(jnp.int64)), *state[1:])

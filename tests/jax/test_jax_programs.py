@@ -408,7 +408,7 @@ def of_leaves(opt):
 
 @each_rule
 def test_an_exported_step(rule):
-    """Refused as every custom call is unless its check is disabled; then it has the same bits."""
+    """Rejected as every custom call is unless its check is disabled; then it has the same bits."""
     export = jax.export
     step, leaves = of_leaves(getattr(front, rule)(1e-2))
     with pytest.raises(ValueError, match="(?s)custom calls.*flatstep_step"):

@@ -1,4 +1,4 @@
-"""Arrays of other libraries: taken by DLPack without copying, or refused by name."""
+"""Arrays of other libraries: taken by DLPack without copying, or rejected by name."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_empty_tensors(torch):
     assert params[0][0] < 1
 
 
-def test_tensors_that_require_grad_are_refused(torch):
+def test_tensors_that_require_grad_are_rejected(torch):
     parameter = torch.nn.Parameter(torch.ones(3))
     frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
     for leaf, kind in (
@@ -60,7 +60,7 @@ def test_tensors_that_require_grad_are_refused(torch):
         flatstep.Adam(np.ones(3, np.float32), 0.1).step(parameter * 2)
 
 
-def test_other_tensors_are_refused(torch):
+def test_other_tensors_are_rejected(torch):
     with pytest.raises(TypeError, match="params has dtype int16, expected float16, float32 or float64"):
         flatstep.Adam(torch.ones(3, dtype=torch.int16), 0.1)
     with pytest.raises(TypeError, match="params is a torch.Tensor that cannot be shared by DLPack"):
@@ -82,7 +82,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize("move", MOVES.values(), ids=MOVES)
-def test_tensors_that_have_moved_are_refused(move, torch):
+def test_tensors_that_have_moved_are_rejected(move, torch):
     """torch may free the old memory, where NumPy would go on."""
     tensor = torch.ones(3)
     opt = flatstep.Adam([tensor], 0.1)
@@ -122,7 +122,7 @@ def test_interrupts_on_the_way_are_not_swallowed():
 
 
 @pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.1.0", reason="NumPy cannot ask for no copy")
-def test_parameters_that_come_as_copies_are_refused():
+def test_parameters_that_come_as_copies_are_rejected():
     """Nobody would see what a step makes of them. Gradients are only read."""
 
     class Copying:
@@ -156,7 +156,7 @@ class Strange:
         return self._device()
 
 
-def refuse(*error):
+def reject(*error):
     def raises():
         raise ValueError(*error)
 
@@ -172,7 +172,7 @@ def on_device():
 
 STRANGE = {
     "another device than it names": (Strange(on_device), "it is not in the processor's memory"),
-    "an error that UTF-8 cannot hold": (Strange(refuse("file \udc80 gone")), r"file .udc80 gone"),
+    "an error that UTF-8 cannot hold": (Strange(reject("file \udc80 gone")), r"file .udc80 gone"),
     "no capsule": (Strange(lambda: 3), "did not give a DLPack capsule"),
 }
 

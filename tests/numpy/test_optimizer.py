@@ -240,7 +240,7 @@ BOUNDS = {
 
 @pytest.mark.parametrize("name, value", [(name, float(value)) for name, values in BOUNDS.items() for value in values])
 def test_numbers_out_of_bounds(name, value):
-    """Refused when made, when set, and when a schedule returns them; then nothing has changed."""
+    """Rejected when made, when set, and when a schedule returns them; then nothing has changed."""
     params = np.ones(3)
     with pytest.raises(ValueError, match=f"{name} is "):
         flatstep.OptimisticAdam(params, **{"learning_rate": 0.1, name: value})
@@ -302,7 +302,7 @@ DTYPES = ["float16", "float32", "float64", "int32", "complex64", "longdouble", "
 
 @pytest.mark.parametrize("case", RULES, ids=[case.name for case in RULES])
 def test_what_a_constructor_takes_a_step_takes(case):
-    """All pairs of dtypes of a parameter and of its first moment: refused when the optimizer is made, or good."""
+    """All pairs of dtypes of a parameter and of its first moment: rejected when the optimizer is made, or good."""
     brain = ["bfloat16"] if find_spec("ml_dtypes") else []
     moments = [None, *DTYPES, *brain] if hasattr(case.optimizer, "mu_dtype") else [None]
     taken = []
@@ -494,7 +494,7 @@ def test_what_is_written_into_arrays_of_the_state_stays():
 
 
 @pytest.mark.parametrize("change", LOST.values(), ids=LOST)
-def test_what_is_put_in_the_place_of_an_array_of_the_state_is_refused(change):
+def test_what_is_put_in_the_place_of_an_array_of_the_state_is_rejected(change):
     """Or of a structure around it: the optimizer would not know."""
     opt = with_state()
     before = opt.state_dict()
@@ -534,16 +534,16 @@ def test_targets(monkeypatch):
 
 
 def test_one_optimizer_used_while_it_steps():
-    """By a schedule of its own, or by another thread: refused, and the step goes on."""
+    """By a schedule of its own, or by another thread: rejected, and the step goes on."""
     opt = flatstep.Adam(np.ones(3), 0.1)
     saved = opt.state_dict()
-    refused = []
+    rejected = []
 
     def attempt(action):
         try:
             action()
         except RuntimeError as error:
-            refused.append(str(error))
+            rejected.append(str(error))
 
     def schedule(count):
         for action in (lambda: opt.step(np.ones(3)), opt.state_dict, lambda: opt.load_state_dict(saved)):
@@ -555,8 +555,8 @@ def test_one_optimizer_used_while_it_steps():
 
     opt.learning_rate = schedule
     opt.step(np.ones(3))
-    assert len(refused) == 6
-    assert all(text.startswith("this optimizer is in use") for text in refused)
+    assert len(rejected) == 6
+    assert all(text.startswith("this optimizer is in use") for text in rejected)
     assert opt.count == 1
     opt.learning_rate = 0.1
     opt.step(np.ones(3))
@@ -667,7 +667,7 @@ def test_masked_gradients():
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=lambda f: f.__name__)
-def test_copies_are_refused(copied):
+def test_copies_are_rejected(copied):
     """A copy would share state, or be without."""
     with pytest.raises(TypeError, match="Adam cannot be copied or pickled; make another one"):
         copied(flatstep.Adam(np.ones(2), 0.1))

@@ -128,7 +128,7 @@ def test_flatten_shapes():
     assert flatstep.flatten([]).buffer.shape == (0,)
 
 
-def test_flatten_refuses_mixed_dtypes():
+def test_flatten_rejects_mixed_dtypes():
     with pytest.raises(TypeError, match=r"params\['b'\] has dtype float64, expected float32 like params\['a'\]"):
         flatstep.flatten({"a": np.ones(2, np.float32), "b": np.ones(2)})
     with pytest.raises(TypeError, match=r"params\[0\] is a builtins.int, expected a NumPy array"):

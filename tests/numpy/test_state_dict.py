@@ -1,4 +1,4 @@
-"""state_dict and load_state_dict: copies, resuming bit for bit, and refusing what does not fit."""
+"""state_dict and load_state_dict: copies, resuming bit for bit, and rejecting what does not fit."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ PAIRS = [
 
 @pytest.mark.parametrize("method", ["load_state_dict", "load"])
 @pytest.mark.parametrize("case, other", PAIRS)
-def test_a_state_of_another_rule_is_refused_by_name(case, other, method, tmp_path):
+def test_a_state_of_another_rule_is_rejected_by_name(case, other, method, tmp_path):
     """Or of the same rule under an option by which it means something else."""
     opt, saved = case.make(np.ones(2)), other.make(np.zeros(2))
     opt.step(np.ones(2))

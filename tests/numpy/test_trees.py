@@ -1,4 +1,4 @@
-"""Nested structures: what fits is matched alike in C++ and in Python, and what does not is refused."""
+"""Nested structures: what fits is matched alike in C++ and in Python, and what does not is rejected."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("structure", UNFIT.values(), ids=UNFIT)
-def test_what_does_not_fit_is_refused(structure):
+def test_what_does_not_fit_is_rejected(structure):
     tree = Tree([object(), {"w": object(), "b": object()}])
     before = repr(structure)
     for walk in (tree.match, tree.changed):

@@ -98,7 +98,7 @@ def test_a_compiled_training_step(case, backend):
     assert opt.state[ours[0].weight]["step"] == 4
 
 
-def test_a_graph_without_breaks_is_refused():
+def test_a_graph_without_breaks_is_rejected():
     params, _ = twins(SHAPES)
     opt = DEFAULTS[0].make(params)
     give_grads(params, seed=0)

@@ -108,7 +108,7 @@ BAD_ARGUMENTS = [
 ]
 
 
-def test_torchs_own_refusals(torchs_table):
+def test_torchs_own_errors(torchs_table):
     """What torch rejects when an optimizer is made is rejected here with the same type of error."""
     rows = [(info.name, row) for info in torchs_table for row in info.optim_error_inputs_func("cpu", torch.float32)]
     given = [(name, row.optimizer_error_input.params, row.optimizer_error_input.kwargs) for name, row in rows]
@@ -273,7 +273,7 @@ OWN = {"Adam-amsgrad": {"nesterov": [True]}}  # which that rule does not have
 
 
 def bad_values(case, **more):
-    """By name what the groups of an optimizer refuse; also another choice of what all of them share."""
+    """By name what the groups of an optimizer reject; also another choice of what all of them share."""
     face = case.optimizer._declaration.torch
     fixed = {name: [not value] for name, value in face.fixed.items() if name not in face.forced}
     shared = {name: ["optax"] for name in face.shared}
@@ -283,7 +283,7 @@ def bad_values(case, **more):
 
 
 @defaults
-def test_a_refused_group_changes_nothing(case):
+def test_a_rejected_group_changes_nothing(case):
     params, more = twins([(5,), (7,)])
     opt = case.make(params)
     run(opt, params, 2)
@@ -302,7 +302,7 @@ def test_a_refused_group_changes_nothing(case):
 
 @defaults
 @pytest.mark.parametrize("steps", [0, 2])
-def test_what_is_no_number_is_refused_in_each_step(case, steps):
+def test_what_is_no_number_is_rejected_in_each_step(case, steps):
     """Set by hand in the last of two groups: nothing is done to the first."""
     params, _ = twins([(5,), (7,)])
     opt = case.make([{"params": param} for param in params])
@@ -386,7 +386,7 @@ MU_DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.
 @defaults_with("mu_dtype")
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.complex64])
 @pytest.mark.parametrize("mu_dtype", MU_DTYPES)
-def test_a_mu_dtype_steps_or_is_refused_when_the_optimizer_is_made(case, dtype, mu_dtype):
+def test_a_mu_dtype_steps_or_is_rejected_when_the_optimizer_is_made(case, dtype, mu_dtype):
     (param,), (other,) = twins([(3,)], dtype)
     try:
         opt = case.make([param], mu_dtype=mu_dtype)
@@ -458,7 +458,7 @@ def test_memory_is_checked_across_groups_that_choose_different_rules():
 
 @defaults
 def test_options_of_torch(case):
-    """foreach and fused mean what every step here is; together they are refused, as in torch."""
+    """foreach and fused mean what every step here is; together they are rejected, as in torch."""
     ours, theirs = twins(SHAPES)
     run(case.make(theirs), theirs, 2)
     for option in (dict(foreach=True), dict(fused=True), dict(foreach=False, fused=False)):
@@ -650,7 +650,7 @@ def test_gradients_that_come_and_go(case):
 
 
 def test_only_what_is_stepped_counts_as_modified():
-    """In autograd's eyes, which then refuses to use what it saved."""
+    """In autograd's eyes, which then rejects to use what it saved."""
     params, _ = twins([(3,), (3,)])
     opt = front.Adam(params)
     loss = (params[0] * params[1]).square().sum()

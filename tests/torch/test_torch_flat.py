@@ -149,7 +149,7 @@ def test_a_gradient_that_is_missing_counts_as_zero():
 
 
 def test_setting_the_flat_gradient():
-    """It becomes the gradient of all; what does not fit is refused."""
+    """It becomes the gradient of all; what does not fit is rejected."""
     net = Net()
     flat = flatten_parameters(net)
     values = torch.arange(float(flat.numel()))
@@ -300,7 +300,7 @@ def flattened_before(net):
     net.seldom = flatten_parameters(Net())
 
 
-REFUSED = {
+REJECTED = {
     "dtype": (lambda net: net.first.double(), ValueError, "first.weight is torch.float64"),
     "frozen": (lambda net: net.scale.requires_grad_(False), ValueError, "scale requires no gradient"),
     "subclass": (lambda net: setattr(net, "seldom", Own(torch.ones(2))), TypeError, "seldom is a Own"),
@@ -313,10 +313,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REJECTED)
 def test_what_cannot_be_flattened(name):
-    """Refused before anything has moved."""
-    change, error, message = REFUSED[name]
+    """Rejected before anything has moved."""
+    change, error, message = REJECTED[name]
     net = Net()
     change(net)
     before = [(param, param.data_ptr(), param.grad) for param in net.parameters()]
@@ -327,7 +327,7 @@ def test_what_cannot_be_flattened(name):
     ]
 
 
-def test_a_module_without_parameters_is_refused():
+def test_a_module_without_parameters_is_rejected():
     with pytest.raises(ValueError, match="no parameters"):
         flatten_parameters(torch.nn.ReLU())
 

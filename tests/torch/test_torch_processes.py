@@ -164,12 +164,12 @@ def test_two_threads_step_two_optimizers():
 
 
 def test_two_threads_step_one_optimizer():
-    """Who comes second is refused, and then has done nothing: what was stepped is what was counted."""
+    """Who comes second is rejected, and then has done nothing: what was stepped is what was counted."""
     (ours,), (theirs,) = twins([(400_000,)])
     give_grads([ours], [theirs], seed=0)
     opt, peer = front.AMSGrad([ours]), front.AMSGrad([theirs])
     opt.step()
-    barrier, steps, refused = threading.Barrier(4), [], []
+    barrier, steps, rejected = threading.Barrier(4), [], []
 
     def work():
         barrier.wait()
@@ -178,14 +178,14 @@ def test_two_threads_step_one_optimizer():
                 opt.step()
                 steps.append(1)
             except RuntimeError as error:
-                refused.append(str(error))
+                rejected.append(str(error))
 
     running = [threading.Thread(target=work) for _ in range(4)]
     for thread in running:
         thread.start()
     for thread in running:
         thread.join()
-    assert len(steps) + len(refused) == 120 and all("in use" in text for text in refused)
+    assert len(steps) + len(rejected) == 120 and all("in use" in text for text in rejected)
     for _ in range(1 + len(steps)):
         peer.step()
     assert opt.state[ours]["step"] == 1 + len(steps)

@@ -1,4 +1,4 @@
-"""flatstep.torch's state: torch's own keys, checkpoints of torch.optim both ways, resuming bit for bit, refusals."""
+"""flatstep.torch's state: torch's own keys, checkpoints of torch.optim both ways, resuming bit for bit, messages."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_loading_copies(case):
 
 @defaults
 def test_counts_in_one_tensor(case):
-    """Are refused: a step would count up twice, as torch does. Loaded, as FSDP unflattens them, each has its own."""
+    """Are rejected: a step would count up twice, as torch does. Loaded, as FSDP unflattens them, each has its own."""
     params, others = twins(SHAPES)
     opt, other = case.make(params), case.make(others)
     run([(opt, params), (other, others)], 2)
@@ -272,7 +272,7 @@ def with_state(**changes):
     return lambda saved: saved["state"][1].update(changes)
 
 
-def refused(keys=("",)):
+def rejected(keys=("",)):
     """What may be wrong with a saved state, which has these keys, and what the error says."""
     key, last = keys[0], keys[-1]
     return {
@@ -330,17 +330,17 @@ NEEDED = {"one beta": "betas", "mu_dtype": "mu_dtype"}  # in the groups, for the
     "case, name",
     [
         pytest.param(case, name, id=f"{name}-{case.name}")
-        for name in refused()
+        for name in rejected()
         for case in DEFAULTS
         if name not in NEEDED or NEEDED[name] in case.arguments
         if name != "no step" or case.optimizer._declaration.torch.needs_count
     ],
 )
-def test_a_refused_state_changes_nothing(case, name):
+def test_a_rejected_state_changes_nothing(case, name):
     params, _ = twins([(3,), (4,)])
     opt = case.make(params)
     run([(opt, params)], 2)
-    change, message = refused(opt.state_keys)[name]
+    change, message = rejected(opt.state_keys)[name]
     saved = copy.deepcopy(opt.state_dict())
     saved["param_groups"][0]["lr"] = 0.75
     change(saved)
@@ -410,7 +410,7 @@ TAKEN = {
 @pytest.mark.parametrize("into", SOURCES)
 @pytest.mark.parametrize("source", [*SOURCES, *OTHERS])
 def test_state_of_another_optimizer(source, into, steps):
-    """Is taken where it means the same, and else refused, saved before the first step or after it."""
+    """Is taken where it means the same, and else rejected, saved before the first step or after it."""
     params, others = twins([(3,)])
     opt, other = {**SOURCES, **OTHERS}[source](params), SOURCES[into](others)
     if steps and source != "torch's SparseAdam":

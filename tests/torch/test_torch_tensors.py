@@ -127,7 +127,7 @@ def test_parameters_that_interleave(case, name):
 @defaults
 @pytest.mark.parametrize("name", TOGETHER)
 def test_parameters_that_overlap(case, name):
-    """Refused by name: torch's for-loop steps the common part once for each."""
+    """Rejected by name: torch's for-loop steps the common part once for each."""
     params = [Parameter(view) for view in TOGETHER[name](torch.arange(16.0).view(4, 4))]
     opt = case.make([{"params": [(f"of {index}", param)]} for index, param in enumerate(params)])
     give_grads(params, seed=0)
@@ -140,7 +140,7 @@ def test_parameters_that_overlap(case, name):
         opt.step()
 
 
-def test_an_expanded_parameter_is_refused():
+def test_an_expanded_parameter_is_rejected():
     param = Parameter(torch.ones(1).expand(4))
     param.grad = torch.ones(4)
     with pytest.raises(ValueError, match="param w has elements that share memory"):
@@ -161,7 +161,7 @@ def test_a_gradient_may_be_its_parameter(case):
 
 
 @defaults
-def test_a_gradient_that_another_parameter_overwrites_is_refused(case):
+def test_a_gradient_that_another_parameter_overwrites_is_rejected(case):
     memory = torch.arange(12.0)
     params = [Parameter(memory[:6]), Parameter(torch.ones(6))]
     params[0].grad, params[1].grad = torch.ones(6), memory[3:9]
@@ -503,7 +503,7 @@ ELSEWHERE = {
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @defaults
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_tensors_that_cannot_be_stepped_are_refused_by_name(case, name):
+def test_tensors_that_cannot_be_stepped_are_rejected_by_name(case, name):
     make, error, message = ELSEWHERE[name]
     param = make().requires_grad_()
     param.grad = make()
@@ -513,7 +513,7 @@ def test_tensors_that_cannot_be_stepped_are_refused_by_name(case, name):
     assert not opt.state
 
 
-def test_tensors_of_functional_transforms_are_refused():
+def test_tensors_of_functional_transforms_are_rejected():
     def step(value):
         param = value * 1
         param.grad = torch.ones_like(param)

@@ -69,7 +69,7 @@ def by_shards(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> A
         mesh=mesh,
         in_specs=tuple(specs),
         out_specs=tuple(specs[source] for source in step.sources),
-        # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then refuse in specs).
+        # Left out, they are all, but for those that a vmap goes along (which jax 0.8.1 to 0.9.1 then reject in specs).
         axis_names=set() if len(explicit) == len(mesh.axis_names) else explicit,
     )(*operands)
 

@@ -49,7 +49,7 @@ def of_count(param: torch.Tensor) -> torch.device:
     return param.device if is_apart(param.device) else CPU
 
 
-def refusal(device: torch.device) -> str:
+def why_rejected(device: torch.device) -> str:
     """Why tensors on a device cannot be stepped; empty where they can."""
     if device.type == "cpu" or is_apart(device):
         return ""

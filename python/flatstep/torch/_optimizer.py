@@ -110,7 +110,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         # Groups of a loaded state, perhaps saved beside a GPU, are not checked.
         elsewhere = [param.device for param in group["params"] if not _devices.is_apart(param.device)]
         if group["capturable"] and elsewhere:
-            why = _devices.refusal(elsewhere[0]) or "is on the CPU"
+            why = _devices.why_rejected(elsewhere[0]) or "is on the CPU"
             raise ValueError(f"capturable=True is for CUDA parameters, but one of the group {why}")
 
     def _check_group(self, group: Group) -> None:

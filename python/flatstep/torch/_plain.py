@@ -55,8 +55,8 @@ def plain(tensor: Tensor, what: str) -> Tensor:
         if tensor.is_sparse:
             raise RuntimeError(f"{what} is sparse, expected a dense tensor; consider torch.optim.SparseAdam instead")
         raise TypeError(f"{what} has layout {tensor.layout}, expected torch.strided")
-    if refusal := _devices.refusal(tensor.device):
-        raise ValueError(f"{what} {refusal}")
+    if why := _devices.why_rejected(tensor.device):
+        raise ValueError(f"{what} {why}")
     if type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
         raise TypeError(
             f"{what} is a {type(tensor).__name__}, whose numbers are kept elsewhere; use torch.optim for it"

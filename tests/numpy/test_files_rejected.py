@@ -1,4 +1,4 @@
-"""load: what does not fit, or is not what save has written, is refused by name and changes nothing."""
+"""load: what does not fit, or is not what save has written, is rejected by name and changes nothing."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ UNFIT = {
 @pytest.mark.parametrize("make, message", UNFIT.values(), ids=UNFIT)
 def test_unfit_file_changes_nothing(make, message, tmp_path):
     make().save(tmp_path / "model")
-    assert_refused(tmp_path / "model", message)
+    assert_rejected(tmp_path / "model", message)
 
 
-def assert_refused(path: Path, message: str) -> None:
+def assert_rejected(path: Path, message: str) -> None:
     opt = sample()
     before = content(opt)
     with pytest.raises(ValueError, match=message) as raised:
@@ -136,7 +136,7 @@ BROKEN = {
 def test_broken_metadata_changes_nothing(change, message, tmp_path):
     sample(seed=1).save(tmp_path / "model")
     change_metadata(tmp_path / "model", change)
-    assert_refused(tmp_path / "model", message)
+    assert_rejected(tmp_path / "model", message)
 
 
 JSON = st.recursive(
@@ -148,22 +148,22 @@ JSON = st.recursive(
 
 @settings(deadline=None, max_examples=150)
 @given(where=st.integers(0, 10**6), value=JSON)
-def test_any_metadata_is_loaded_or_refused(where, value, tmp_path_factory):
+def test_any_metadata_is_loaded_or_rejected(where, value, tmp_path_factory):
     """With anything in place of any part: a ValueError that names the file, or what is loaded can be gone on with."""
     path = tmp_path_factory.mktemp("metadata") / "model"
     sample(seed=1).save(path)
     change_metadata(path, lambda described: replace(described, where, value))
     opt = sample()
     before = content(opt)
-    refusal = None
+    message = None
     try:
         opt.load(path)
     except ValueError as error:
-        refusal = str(error)
-    if refusal is None:
+        message = str(error)
+    if message is None:
         stepped(opt, 3, 4)
     else:
-        assert refusal.startswith(f"{path}: ")
+        assert message.startswith(f"{path}: ")
         assert content(opt) == before
 
 
@@ -188,16 +188,16 @@ def test_foreign_and_truncated_files(tmp_path):
     whole = path.read_bytes()
     for length in [*range(60), *range(60, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:length])
-        assert_refused(path, "expected a whole safetensors file, but it cannot be read as one")
+        assert_rejected(path, "expected a whole safetensors file, but it cannot be read as one")
     for foreign in (whole + b"\0", b"PK\3\4" * 100, b"\xff" * 100, b"\0" * 100):
         path.write_bytes(foreign)
-        assert_refused(path, "expected a whole safetensors file, but it cannot be read as one")
+        assert_rejected(path, "expected a whole safetensors file, but it cannot be read as one")
     from safetensors.numpy import save_file
 
     save_file({"params/0": np.ones(3)}, path)
-    assert_refused(path, "a safetensors file, but not of an optimizer; expected what save")
+    assert_rejected(path, "a safetensors file, but not of an optimizer; expected what save")
     save_file({"params/0": np.ones(3)}, path, metadata={"flatstep": '{"format": 1}'})
-    assert_refused(path, r"its metadata lacks \['structure', 'slots', 'numbers', 'leaf_counts', 'leaf_numbers'\]")
+    assert_rejected(path, r"its metadata lacks \['structure', 'slots', 'numbers', 'leaf_counts', 'leaf_numbers'\]")
 
 
 def test_tensors_of_other_dtypes(tmp_path):
