@@ -1,0 +1,50 @@
+"""One door to what developers run: ``nox -s test``, ``slow``, ``lint``, ``types``, ``docs``, ``wheel``, ``bench``."""
+
+import nox
+
+nox.options.sessions = ["lint", "test"]
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """The fast tests, on all cores."""
+    session.install(".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """The tests that take long, and those on an emulated device."""
+    session.install(".[test,lint]")
+    session.run("pytest", "-m", "slow or stand_in", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style of Python and C++."""
+    session.install("clang-format==23.1.5", "ruff==0.17.6")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    sources = session.run("git", "ls-files", "*.h", "*.cpp", "*.cuh", "*.cu", external=True, silent=True)
+    session.run("clang-format", "--dry-run", "--Werror", *str(sources).split())
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy on the package as it is installed."""
+    session.install(".[test,lint]")
+    session.run("mypy", "-p", "flatstep")
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """A wheel for this Python, under dist/."""
+    session.install("build")
+    session.run("python", "-m", "build", "--wheel")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Steps beside those of the other libraries; more arguments go to ``python -m flatstep bench``."""
+    session.install(".[bench,torch,jax]")
+    session.run("python", "-m", "flatstep", "bench", *session.posargs)
