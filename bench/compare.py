@@ -9,8 +9,8 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from .report import duration
 from .results import Results, Row
+from .units import duration
 
 FEWEST = 5  # rounds: quartiles of fewer say little
 
