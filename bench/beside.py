@@ -20,6 +20,7 @@ from rich.table import Table
 import flatstep
 from flatstep import _core
 
+from .machine import share_the_heap
 from .measure import PAUSE, Run, Spread, keep_busy, spread
 from .units import duration, percent
 from .workers import PASSIVE, Died, Worker
@@ -56,9 +57,15 @@ class Setting(NamedTuple):
 REFERENCE = Setting(NOTHING, OWN)  # what the others are compared with
 SETTINGS = [
     REFERENCE,
-    *(Setting(OPENMP, *how) for how in [(OWN,), (OWN, True), (ON_OPENMP,), (ONE,)]),
-    *(Setting(TORCH, *how) for how in [(OWN,), (OWN, True), (FOR_TORCH,), (FOR_TORCH, True), (ONE,)]),
-    *(Setting(SKLEARN, *how) for how in [(OWN,), (OWN, True), (FOR_TORCH,), (FOR_TORCH, True), (ONE,)]),
+    *(Setting(OPENMP, OWN, is_passive) for is_passive in (False, True)),
+    *(Setting(OPENMP, step) for step in (ON_OPENMP, ONE)),
+    *(
+        Setting(other, step, is_passive)
+        for other in (TORCH, SKLEARN)
+        for step in (OWN, FOR_TORCH)
+        for is_passive in (False, True)
+    ),
+    *(Setting(other, ONE) for other in (TORCH, SKLEARN)),
     Setting(PRODUCT, OWN),
     Setting(PRODUCT, ON_OPENMP),
     Setting(NOTHING, ONE),
@@ -119,6 +126,7 @@ def measure_beside(
 
 def time_steps(setting: Setting, elements: int, seconds: float) -> Beside:
     """In this process, while there is time."""
+    share_the_heap()
     work, step = WORKS[setting.other](), _steps(setting.step, elements)
     for _ in range(FEWEST):
         work()

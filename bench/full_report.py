@@ -21,8 +21,8 @@ WIDTH = 150  # columns
 def show_report(results: Results, console: Console) -> None:
     """Also of results that were read from a file, whichever parts they have."""
     show_ratios(ratios(results.cases), console)
-    if results.cases:
-        show_standing(standing(results.cases), console)
+    if (found := standing(results.cases)).cases:
+        show_standing(found, console)
     show_threads(results, console)
     extras = results.extras
     if "beside" in extras:

@@ -83,7 +83,8 @@ class Results:
 
     @property
     def threads(self) -> int | str:
-        return self.versions.get("threads", "all")
+        found: int | str = self.versions.get("threads", "all")
+        return found
 
     def case(self, *key: str) -> Measured | None:
         return next((case for case in self.cases if case.key == key), None)

@@ -17,7 +17,7 @@ from .contender import Contender, Peer, Task, reason
 from .data import Data
 from .front_ends import FRONT_ENDS, FrontEnd
 from .layouts import bytes_of, cost
-from .machine import give_back_memory
+from .machine import give_back_memory, share_the_heap
 from .measure import in_turns, spread
 from .results import Measured, Row
 from .workers import Died, Worker
@@ -95,6 +95,7 @@ _ulps: Ulps = {}  # of this process, where it is a front end's
 
 
 def _measure_there(case: Case, rounds: int, left: float, quick: bool, seconds: float) -> Measured:
+    share_the_heap()
     measured = measure(case, Plan(rounds, time.perf_counter() + left, quick, _ulps), seconds)
     gc.collect()  # an optimizer of torch's is held by itself
     give_back_memory()

@@ -13,12 +13,8 @@ from rich.table import Table
 from .results import Measured
 from .threads import SWEEPS
 
-SMALL, LARGE = 10**4, 10**6  # elements: a small step has at most so many, a large one at least
-SIZES = {
-    f"up to {SMALL:,}": lambda elements: elements <= SMALL,
-    "medium": lambda elements: SMALL < elements < LARGE,
-    f"from {LARGE:,}": lambda elements: elements >= LARGE,
-}
+SMALL, LARGE = 10**4, 10**6  # elements: the most of a small step, the least of a large one
+SIZES = (f"up to {SMALL:,}", "medium", f"from {LARGE:,}")
 
 
 class Ratio(NamedTuple):
@@ -44,7 +40,9 @@ def ratios(cases: Sequence[Measured]) -> list[Ratio]:
 
 
 def _medians(found: Sequence[tuple[int, float]]) -> tuple[float | None, ...]:
-    by_size = [[ratio for elements, ratio in found if is_of_size(elements)] for is_of_size in SIZES.values()]
+    by_size: list[list[float]] = [[] for _ in SIZES]
+    for elements, ratio in found:
+        by_size[(elements > SMALL) + (elements >= LARGE)].append(ratio)
     return tuple(median(chosen) if chosen else None for chosen in by_size)
 
 

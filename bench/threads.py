@@ -109,12 +109,12 @@ def pays_from(found: Sequence[Gain]) -> int | None:
 
 
 def show_threads(results: Results, console: Console) -> None:
-    """One table a sweep, one row a size."""
+    """One table a sweep, one row a size: AMSGrad on float32, each step after a pause."""
     for front_end, title in TITLES.items():
         found = gains(results.cases, front_end)
         if not found:
             continue
-        table = Table(title=f"\nThreads: {title}, AMSGrad, float32, after a pause", title_justify="left", box=SIMPLE)
+        table = Table(title=f"\nThreads: {title}", title_justify="left", box=SIMPLE)
         for column in ("elements", "1 thread", f"{results.threads} threads", "times faster", "of limit"):
             table.add_column(column, justify="right")
         for gain in found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import time
 
 import pytest
@@ -94,6 +95,12 @@ def test_a_worker_tells_what_it_raises_and_that_it_died():
         assert worker.call(math.sqrt, 4.0) == 2.0
         with pytest.raises(workers.Died, match="status 3"):
             worker.call(os._exit, 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library places arrays otherwise")
+def test_arrays_of_a_case_do_not_all_begin_at_the_same_place_in_a_page():
+    with workers.Worker({}) as worker:
+        assert len(worker.call(in_worker.places_in_a_page)) > 1
 
 
 def test_a_case_whose_process_dies_is_left_out(monkeypatch):

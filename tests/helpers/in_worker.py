@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from flatstep.bench import cases, results, runner
+import numpy as np
+from flatstep.bench import cases, machine, results, runner
 
 
 def wait_policy() -> str | None:
@@ -19,3 +20,8 @@ def die_of_small_cases(case: cases.Case, *given: float) -> results.Measured:
     if case.shape.elements == 1000:
         os._exit(3)
     return runner._measure_there(case, *given)
+
+
+def places_in_a_page() -> set[int]:
+    machine.share_the_heap()
+    return {array.ctypes.data % 4096 for array in [np.empty(10**6, np.float32) for _ in range(5)]}
