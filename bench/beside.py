@@ -29,8 +29,9 @@ SIZES = (10**5, 10**6)
 FEWEST, MOST = 5, 500  # steps of a setting and size
 STARTS, IMPORTS = 0.5, 3.0  # seconds that a process takes, and that it takes more for a library, about
 NOTHING, PRODUCT, OPENMP, TORCH, SKLEARN = "nothing", "NumPy's product", "OpenMP", "torch", "scikit-learn"
+SKLEARN_LATER = "scikit-learn, imported after torch"
 OWN, ONE, ON_OPENMP, FOR_TORCH = "own threads", "one thread", "OpenMP's threads", "flatstep.torch"
-NEEDS = {TORCH: "torch", FOR_TORCH: "torch", SKLEARN: "sklearn"}
+NEEDS = {TORCH: {"torch"}, FOR_TORCH: {"torch"}, SKLEARN: {"sklearn"}, SKLEARN_LATER: {"torch", "sklearn"}}
 
 
 class Setting(NamedTuple):
@@ -42,7 +43,7 @@ class Setting(NamedTuple):
 
     @property
     def needs(self) -> set[str]:
-        return {NEEDS[name] for name in (self.other, self.step) if name in NEEDS}
+        return NEEDS.get(self.other, set()) | NEEDS.get(self.step, set())
 
     @property
     def needs_openmp(self) -> bool:
@@ -65,6 +66,7 @@ SETTINGS = [
         for step in (OWN, FOR_TORCH)
         for is_passive in (False, True)
     ),
+    *(Setting(SKLEARN_LATER, step) for step in (OWN, FOR_TORCH)),
     *(Setting(other, ONE) for other in (TORCH, SKLEARN)),
     Setting(PRODUCT, OWN),
     Setting(PRODUCT, ON_OPENMP),
@@ -169,12 +171,19 @@ def _torch() -> Run:
 
 
 def _sklearn() -> Run:
-    """It brings an OpenMP runtime of its own."""
+    """It brings an OpenMP runtime of its own, and uses it unless torch was imported before."""
     from sklearn.metrics import pairwise_distances_argmin
 
     random = np.random.default_rng(0)
     points, centres = random.random((4000, 16), np.float32), random.random((64, 16), np.float32)
     return lambda: (pairwise_distances_argmin(points, centres), None)[1]
+
+
+def _sklearn_later() -> Run:
+    """torch makes the symbols of its OpenMP runtime global. What is loaded after it finds those first."""
+    import torch  # noqa: F401
+
+    return _sklearn()
 
 
 WORKS: dict[str, Callable[[], Run]] = {
@@ -183,6 +192,7 @@ WORKS: dict[str, Callable[[], Run]] = {
     OPENMP: _openmp,
     TORCH: _torch,
     SKLEARN: _sklearn,
+    SKLEARN_LATER: _sklearn_later,
 }
 
 
