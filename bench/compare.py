@@ -16,7 +16,7 @@ FEWEST = 5  # rounds: quartiles of fewer say little
 
 
 class Move(NamedTuple):
-    """A row of both runs. Its time has moved if the two runs' middle halves do not touch; its share likewise."""
+    """A row of both runs. Its time has moved if the two runs' middle halves do not touch, and so for its share."""
 
     key: tuple[str, ...]
     before: Row

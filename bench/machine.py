@@ -52,7 +52,7 @@ def versions() -> dict[str, str | int]:
 
 
 def free_memory() -> float:
-    """Bytes that can be had without swapping; infinite where nobody says."""
+    """Bytes that can be had without swapping; infinite where the system does not say."""
     kilobytes = _line(Path("/proc/meminfo"), "MemAvailable").removesuffix("kB").strip()
     return int(kilobytes) * 1024.0 if kilobytes else float("inf")
 

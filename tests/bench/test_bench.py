@@ -519,7 +519,7 @@ def test_timings_are_taken_in_turns():
     assert all(turn in (a + b, b + a) for turn in rounds)
 
 
-def test_nobody_always_follows_the_same_one():
+def test_none_always_follows_the_same_one():
     order: list[str] = []
 
     def clock(run, repeats):
