@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,25 +15,26 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from flatstep._outputs import check_writable
 
-from .beside import measure_beside_numpy, show_beside_numpy
+from .beside import measure_beside
+from .beside import settings as settings_beside
 from .cases import Case, cases
 from .compare import show_compared
 from .front_ends import FRONT_ENDS
-from .handover import measure_handover, show_handover
+from .full_report import WIDTH, show_report, write_report
+from .handover import measure_handover
 from .layouts import cost_model
 from .machine import machine, versions
-from .report import show_cases, show_cost_model, show_fixed_cost, show_standing, standing
+from .report import show_cost_model
 from .results import Measured, Results, read, write
-from .runner import Plan, run
+from .runner import Plan, Workers, absent_modules, run
 from .shapes import one_array
-from .startup import PROGRAMS, as_json, measure_startup, show_startup
+from .startup import PROGRAMS, as_json, measure_startup
 
-WIDTH = 150  # columns
-EXTRAS = ("handover", "startup", "beside-numpy")
+EXTRAS = ("handover", "startup", "beside")
 SHARE = 1 / 8  # of the time, that an extra may have
 STARTS, IMPORTS = 0.3, 2.0  # seconds that a program takes, and one that imports a front end, about
 PICTURES = 5.0  # seconds to draw them in, about
-AFTER_THE_CASES = 2.0  # seconds kept for the extra that comes last
+REPORT = "report.txt"
 INTERRUPTED = 130  # exit status, as a shell has it
 T = TypeVar("T")
 
@@ -60,11 +61,11 @@ def bench(
     seconds = 60 * (minutes or (0.5 if quick else 8))
     settings = dict(quick=quick, only=list(only), sizes=list(sizes), rounds=rounds, minutes=seconds / 60)
     settings["date"] = time.strftime("%Y-%m-%d")
-    results = Results(machine(), versions(), settings, absent=_absent(chosen))
-    kept = AFTER_THE_CASES * ("beside-numpy" in extras) + PICTURES * (output is not None)
+    settings["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "")
+    results = Results(machine(), versions(), settings)
+    kept = PICTURES * (output is not None)
     plan = Plan(rounds, start + seconds - min(kept, seconds / 4), quick)
     session = _Session(results, plan, output, _console())
-    show_cost_model(cost_model(), session.console)
     status = 0
     try:
         session.measure(chosen, extras)
@@ -118,6 +119,12 @@ def model() -> int:
     return 0
 
 
+def show(path: Path) -> int:
+    """Shows a run's tables again."""
+    show_report(read(_json(path)), _console())
+    return 0
+
+
 def plot(path: Path) -> int:
     """Draws a run's pictures again, beside its JSON."""
     from .plots import write_plots
@@ -146,7 +153,7 @@ def _console() -> Console:
 
 @dataclass
 class _Session:
-    """A run under way. Its results are written after each part, so that they survive whatever befalls the next."""
+    """A run under way. Its results are written after each part, so that they survive a failure of the next."""
 
     results: Results
     plan: Plan
@@ -159,28 +166,23 @@ class _Session:
             self._handover(share)
         if "startup" in extras:
             self._startup(share)
+        if "beside" in extras:
+            self._beside(share)
         if chosen:
             self._cases(chosen)
-        if "beside-numpy" in extras:
-            self._beside_numpy()
 
     def conclude(self) -> None:
         """Shows, writes, draws."""
-        console, results = self.console, self.results
-        show_cases(results.cases, console)
-        show_fixed_cost(results, console)
-        if results.absent:
-            console.print(f"not here, so without: {', '.join(results.absent)}")
-        if results.cases:
-            show_standing(standing(results.cases), console)
+        show_report(self.results, self.console)
         self._save()
-        if self.output is not None and (results.cases or results.extras):
+        if self.output is not None and (self.results.cases or self.results.extras):
             from .plots import write_plots
 
             with _writing(self.output):
-                pictures = write_plots(results, self.output)
-            for path in [self.output / "results.json", *pictures]:
-                console.print(f"wrote {path}")
+                write_report(self.results, self.output / REPORT)
+                pictures = write_plots(self.results, self.output)
+            for path in [self.output / "results.json", self.output / REPORT, *pictures]:
+                self.console.print(f"wrote {path}")
 
     def _save(self) -> None:
         if self.output is not None and (self.results.cases or self.results.extras):
@@ -190,7 +192,6 @@ class _Session:
     def _handover(self, seconds: float) -> None:
         rounds = self.plan.rounds
         found = self._with_progress("hand-over", rounds, lambda step: measure_handover(rounds, step, seconds))
-        show_handover(found, self.console)
         self.results.extras["handover"] = found.as_json()
         self._save()
 
@@ -206,36 +207,32 @@ class _Session:
             self.console.print("start-up is left out: no time was left")
             return
         rows = self._with_progress("start", times + 1, lambda step: measure_startup(times, step, programs))
-        show_startup(rows, self.console)
         self.results.extras["startup"] = as_json(rows)
         self._save()
 
-    def _beside_numpy(self) -> None:
-        rounds, seconds = self.plan.rounds, self.plan.left + AFTER_THE_CASES
-        if seconds <= 0:
-            self.console.print("beside NumPy is left out: no time was left")
+    def _beside(self, seconds: float) -> None:
+        chosen = settings_beside(self.plan.quick)
+        if seconds < chosen[0].seconds:
+            self.console.print("beside other libraries is left out: no time was left")
             return
-        found = self._with_progress("beside NumPy", 3, lambda step: measure_beside_numpy(rounds, step, seconds))
-        show_beside_numpy(found, self.console)
-        self.results.extras["beside-numpy"] = found
+        found = self._with_progress("beside", len(chosen), lambda step: measure_beside(chosen, step, seconds))
+        self.results.extras["beside"] = [row.as_json() for row in found]
         self._save()
 
     def _cases(self, chosen: Sequence[Case]) -> None:
-        """The largest come last, so that it is them that a slow machine has no time for; kept in the table's order."""
+        """The largest come last, so that a slow machine has no time for those; kept in the table's order."""
         order = sorted(range(len(chosen)), key=lambda index: len(str(chosen[index].shape.elements)))
         done: dict[int, Measured] = {}
-        with _progress(self.console) as progress:
+        with Workers() as workers, _progress(self.console) as progress:
+            self.results.absent = _absent(chosen, workers)
             every = progress.add_task("", total=len(chosen), what="cases")
-            one = progress.add_task("", total=self.plan.rounds, what="")
 
             def begin(case: Case) -> None:
-                progress.update(every, completed=len(done))
-                progress.reset(one, total=self.plan.rounds, what=case.name)
+                progress.update(every, completed=len(done), what=case.name)
                 progress.refresh()
 
-            step = _stepper(progress, one)
             in_order = [chosen[index] for index in order]
-            for index, measured in zip(order, run(in_order, self.plan, begin, step), strict=True):
+            for index, measured in zip(order, run(in_order, self.plan, workers, begin), strict=True):
                 done[index] = measured
                 self.results.cases = [done[index] for index in sorted(done)]
                 self._save()
@@ -276,9 +273,9 @@ def _writing(path: Path) -> Iterator[None]:
         raise CannotWrite(f"cannot write {path}: {error.strerror or error}") from None
 
 
-def _absent(chosen: Sequence[Case]) -> list[str]:
+def _absent(chosen: Sequence[Case], workers: Workers) -> list[str]:
     """Modules without which there are fewer front ends or peers."""
-    here = [front_end for front_end, _ in groupby(chosen, lambda case: case.front_end)]
-    absent = [need for name in here for need in FRONT_ENDS[name].peers()[1]]
+    here = dict.fromkeys(case.front_end for case in chosen)
+    absent = [need for name in here for need in workers.of(name).call(absent_modules, name)]
     absent += [need for front_end in FRONT_ENDS.values() for need in front_end.missing]
     return list(dict.fromkeys(absent))

@@ -9,14 +9,14 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from .report import duration
 from .results import Results, Row
+from .units import duration
 
 FEWEST = 5  # rounds: quartiles of fewer say little
 
 
 class Move(NamedTuple):
-    """A row of both runs. Its time has moved if the two runs' middle halves do not touch; its share likewise."""
+    """A row of both runs. Its time has moved if the two runs' middle halves do not touch, and so for its share."""
 
     key: tuple[str, ...]
     before: Row

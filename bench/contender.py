@@ -29,7 +29,7 @@ class Contender:
     name: str
     run: Callable[[], None]
     params: Callable[[], Sequence[Array]] = _no_params  # as they are now, for the accuracy
-    refresh: Callable[[], None] = _nothing  # takes in gradients that were drawn anew
+    refresh: Callable[[], None] = _nothing  # takes in gradients that were drawn since
     is_limit: bool = False
     computes: str = ""  # what, where it is not what the case says
     bytes_per_element: float | None = None  # where it does not move what flatstep's step does

@@ -7,8 +7,8 @@ by runner.py.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
 
@@ -18,12 +18,14 @@ from . import device
 from .contender import Contender, Peer, Task, reason
 from .limit import as_jax, as_numpy, as_torch, limits
 from .machine import free_memory
-from .measure import Clock, Run, host_clock
+from .measure import Clock, Run, host_clock, rested_clock
+from .threads import SWEEPS, limits_by_threads
+from .workers import PASSIVE
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Cases of one front end share arrays, threads and clock, and are timed in turns with each other alone."""
+    """Cases of one front end share a process, threads and clock."""
 
     name: str
     needs: Sequence[str]  # modules without which there is none
@@ -36,6 +38,7 @@ class FrontEnd:
     free_memory: Callable[[], float] = free_memory  # bytes, where parameters and state are
     seconds_per_element: float = 3e-8  # that a contender takes, in as few rounds as there can be
     has_device: Callable[[], bool] = lambda: True  # asked where its modules can be imported
+    environment: Mapping[str, str] = field(default_factory=dict)  # of its process
 
     @property
     def missing(self) -> list[str]:
@@ -66,7 +69,7 @@ class FrontEnd:
 
 @cache
 def _found(module: str) -> list[Peer] | Exception:
-    """What fails to be imported is not tried for each case anew."""
+    """A module that fails to be imported is tried once, not for each case."""
     try:
         return list(importlib.import_module(f".peers.{module}", __package__).PEERS)
     except Exception as error:
@@ -95,6 +98,7 @@ FRONT_ENDS = {
             modules=[("numpy_ours", ()), ("numpy_by_hand", ())],
             limits=limits(as_numpy, on_openmp=False),
             set_threads=lambda: None,
+            environment=PASSIVE,
         ),
         FrontEnd(
             "jax",
@@ -103,6 +107,7 @@ FRONT_ENDS = {
             modules=[("jax_ours", ()), ("optax_jit", ())],
             limits=limits(as_jax, on_openmp=False),
             set_threads=lambda: None,  # XLA has as many as there are processors
+            environment=PASSIVE,
         ),
         FrontEnd(
             "torch",
@@ -130,6 +135,29 @@ FRONT_ENDS = {
             free_memory=device.free_memory,
             seconds_per_element=device.SECONDS_PER_ELEMENT,
             has_device=device.is_here,
+        ),
+        FrontEnd(
+            SWEEPS.numpy,
+            needs=(),
+            convention="optax",
+            modules=[("numpy_threads", ())],
+            limits=limits_by_threads(as_numpy, on_openmp=False),
+            set_threads=lambda: None,
+            clock=rested_clock,
+            environment=PASSIVE,
+        ),
+        *(
+            FrontEnd(
+                name,
+                needs=("torch",),
+                convention="torch",
+                modules=[("torch_threads", ())],
+                limits=limits_by_threads(as_torch, on_openmp=True),
+                set_threads=_torch_threads,
+                clock=rested_clock,
+                environment=environment,
+            )
+            for name, environment in [(SWEEPS.torch, {}), (SWEEPS.torch_passive, PASSIVE)]
         ),
     ]
 }

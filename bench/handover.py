@@ -1,8 +1,8 @@
-"""What it costs to hand tensors over: many in one step, beside one of their total size. Used by command.py.
+"""What it costs to hand tensors over: many in one step, beside one of their total size.
 
 A tensor's hand-over is what it costs a step beyond its elements: to be found in its structure, checked with its
 gradient, put into the step. Measured as a slope: a step of 1,001 tensors of one element less a step of one such tensor,
-over 1,000. One element's arithmetic is in it too.
+over 1,000. One element's arithmetic is in it too. Used by command.py and full_report.py.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from rich.table import Table
 
 import flatstep
 
-from .measure import in_turns, spread
-from .report import duration, percent
+from .measure import Spread, in_turns, spread
+from .results import Results
+from .units import duration, percent
 
 MANY, ONE = "1,000 of 64 to 4,096 elements", "one of their total"
 TINY, LIST, NESTED = "one of one element", "1,001 of one element, list", "1,001 of one element, dicts"
@@ -62,19 +63,19 @@ def measure_handover(
     return HandOver(in_turns(steps, rounds, progress, seconds))
 
 
-def show_handover(handover: HandOver, console: Console) -> None:
-    """Prints one row a case."""
-    title = f"Hand-over: AMSGrad, float32 arrays, {flatstep.get_num_threads()} threads"
+def show_handover(found: Mapping[str, Any], results: Results, console: Console) -> None:
+    """Prints one row a case, of what as_json gives."""
+    title = f"Hand-over: AMSGrad, float32 arrays, {results.threads} threads"
     table = Table(title=title, title_justify="left", box=SIMPLE)
     table.add_column("step")
     for column in ("time", "spread", "hand-over"):
         table.add_column(column, justify="right")
-    for case, seconds in handover.seconds.items():
-        timed = spread(seconds)
-        per_tensor = f"{handover.per_tensor(case) * 1e6:.3f} us a tensor" if case in (LIST, NESTED) else ""
-        table.add_row(case, duration(timed.median), percent(timed), per_tensor)
+    per_tensor = {case: f"{seconds * 1e6:.3f} us a tensor" for case, seconds in found["per_tensor"].items()}
+    for case, seconds in found["seconds"].items():
+        timed = Spread(*seconds)
+        table.add_row(case, duration(timed.median), percent(timed), per_tensor.get(case, ""))
     console.print(table)
-    ratio, without = handover.many_beside_one(), handover.many_beside_one(without_handover=True)
+    ratio, without = found["many_beside_one"], found["many_beside_one_without_handover"]
     console.print(f"{MANY} cost {ratio:.2f} times {ONE}; without their hand-over, {without:.2f} times")
 
 

@@ -1,6 +1,8 @@
 """What memory allows: a step's bytes, read and written by as many threads with no maths. Used by front_ends.py.
 
 Two forms run, one that leaves prefetching to the hardware and one that prefetches as the kernels do; the faster counts.
+They run on the threads that the front end's step runs on. Threads of another kind that spin after the limit would take
+the processors from the step that comes next.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from .contender import Contender, Task
 from .layouts import cost
 
 Array = np.ndarray[Any, Any]
+Allocate = Callable[[int, int], list[Array]]
 WORD = 4  # bytes
 
 
-def limits(allocate: Callable[[int, int], list[Array]], on_openmp: bool) -> Callable[[Task], Iterator[Contender]]:
+def limits(allocate: Allocate, on_openmp: bool) -> Callable[[Task], Iterator[Contender]]:
     """Makes both forms of a task's limit, on streams from ``allocate(count, words)``."""
 
     def make(task: Task) -> Iterator[Contender]:

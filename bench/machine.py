@@ -16,6 +16,7 @@ import flatstep
 from flatstep import _core
 
 SYSTEM = Path("/sys/devices/system/cpu")
+MOST_OF_THE_HEAP = 2**25 - 2**16  # bytes: of arrays above 32 MB, each keeps its own pages
 PACKAGES = ("torch", "jax", "jaxlib", "optax", "deepspeed", "torchao", "bitsandbytes")
 
 
@@ -51,7 +52,7 @@ def versions() -> dict[str, str | int]:
 
 
 def free_memory() -> float:
-    """Bytes that can be had without swapping; infinite where nobody says."""
+    """Bytes that can be had without swapping; infinite where the system does not say."""
     kilobytes = _line(Path("/proc/meminfo"), "MemAvailable").removesuffix("kB").strip()
     return int(kilobytes) * 1024.0 if kilobytes else float("inf")
 
@@ -61,6 +62,15 @@ def give_back_memory() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
+
+
+def share_the_heap() -> None:
+    """GNU's C library gives an array of megabytes pages of its own, until such an array was freed; then the heap.
+
+    Arrays with pages of their own all begin at the same place in a page, where some processors need twice the time for
+    a step. A program that has run for a while has its arrays in the heap, so each case shall have them there.
+    """
+    np.empty(MOST_OF_THE_HEAP, np.uint8)
 
 
 def _caches() -> str:

@@ -18,6 +18,8 @@ LONGEST = 0.1  # seconds of a run that is made once only
 PLAINLY_LONG = 1.0  # seconds that no disturbance explains
 TRIES = 3  # timings to find out how often to run for one
 FEWEST = 3  # rounds, however long they take
+PAUSE = 1e-3  # seconds between rested runs: enough for threads that sleep between steps to fall asleep
+MOST_RESTED = 5  # rested runs in one timing
 
 
 class Spread(NamedTuple):
@@ -39,6 +41,23 @@ def host_clock(run: Run, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def rested_clock(run: Run, repeats: int) -> float:
+    """The same for runs that each come after a pause, in which this thread works and the step's other threads have
+    nothing to do, as between the steps of a training. Of many runs a few are timed."""
+    count = min(repeats, MOST_RESTED)
+    seconds = 0.0
+    for _ in range(count):
+        keep_busy(PAUSE)
+        seconds += host_clock(run, 1)
+    return seconds / count
+
+
+def keep_busy(seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
 def _raise(name: str, error: Exception) -> None:
     raise error
 
@@ -53,8 +72,8 @@ def in_turns(
 ) -> dict[str, list[float]]:
     """Seconds of one run of each, by name, one entry a round; ``progress`` is called after each round.
 
-    A turn begins with a run that is not timed, so that caches hold what they would if nobody else had run; long runs
-    leave nothing in them. The order is another in each round, so that nobody always follows the same one. After
+    A turn begins with a run that is not timed, so that caches hold what they would if the others had not run; long runs
+    leave nothing in them. The order is another in each round, so that none always follows the same one. After
     ``seconds``, warm-up included, no round begins, but FEWEST are made. ``failed`` is told who raised; unless it raises
     too, the others go on without that one.
     """

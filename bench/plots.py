@@ -13,8 +13,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from .results import Measured, Results, Row
 from .rules import RULES
+from .threads import SWEEPS, TITLES
 
-FRONT_ENDS = {"numpy": "NumPy", "jax": "JAX", "torch": "PyTorch"}
+FRONT_ENDS = {"numpy": "NumPy", "jax": "JAX", "torch": "PyTorch", **TITLES}
 OURS = "#0072b2"
 COLORS = ["#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f"]
 MARKERS = "sD^vPX*"
@@ -50,12 +51,12 @@ def _sweeps(results: Results) -> list[Panel]:
 
 def _rules(results: Results) -> list[Panel]:
     """The size on which most rules and layouts are measured, by front end; nothing where there is none such."""
-    measured = [case for case in results.cases if case.arrays == 1 and case.rows]
+    measured = [case for case in results.cases if case.arrays == 1 and case.rows and case.front_end not in SWEEPS]
     kinds = {shape: {case.key[:3] for case in measured if case.shape == shape} for shape in {c.shape for c in measured}}
     shape = max(kinds, key=lambda shape: len(kinds[shape]), default="")
     if len(kinds.get(shape, ())) <= len({case.front_end for case in measured}):
         return []
-    panels = _by_front_end(results, lambda case: case.shape == shape)
+    panels = _by_front_end(results, lambda case: case.shape == shape and case.front_end not in SWEEPS)
     return [(f"{title}: {shape}", cases) for title, cases in panels]
 
 

@@ -1,4 +1,4 @@
-"""Results as tables on the terminal. Used by command.py."""
+"""Cases as tables: each contender beside the limit and beside ours. Used by full_report.py."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import flatstep
-
 from .layouts import Cost
-from .measure import Spread
 from .results import Measured, Results, Row
+from .threads import SWEEPS
+from .units import duration, percent
 
 FIXED = 100  # elements: up to so many, a step's time is what calling it costs
 LARGE = 10**6  # elements: from so many on, a step's time should be what memory allows
 AT_THE_LIMIT = 0.98  # share of the limit, from which on a step is as fast as that
 
 
-def show_cases(cases: Sequence[Measured], console: Console) -> None:
-    """One table a front end: by case, each contender beside the faster limit and beside ours, and who is left out."""
+def show_cases(results: Results, console: Console) -> None:
+    """One table a front end: by case, each contender beside the faster limit and beside ours, and what is left out."""
+    cases = [case for case in results.cases if case.front_end not in SWEEPS]
     for front_end, found in groupby(cases, lambda case: case.front_end):
         group = [case for case in found if case.rows]
         has_host = any(row.host_seconds for case in group for row in case.rows)
-        table = Table(title=f"\n{front_end}, {flatstep.get_num_threads()} threads", title_justify="left", box=SIMPLE)
+        table = Table(title=f"\n{front_end}, {results.threads} threads", title_justify="left", box=SIMPLE)
         table.add_column("step", no_wrap=True)
         for column in ("time", "spread", "GB/s", "of limit", "times ours", "ulp", *["host"] * has_host):
             table.add_column(column, justify="right", no_wrap=True)
@@ -38,13 +38,14 @@ def show_cases(cases: Sequence[Measured], console: Console) -> None:
             for row in [*filter(None, [case.limit]), *case.contenders]:
                 style = "dim" if row.is_limit else "bold" if row.is_ours else ""
                 table.add_row(*_cells(case, row, has_host), style=style)
-        console.print(table)
+        if group:
+            console.print(table)
         for why, names in _left_out(cases, front_end).items():
             console.print(f"  left out: {'; '.join(names)}: {why}", style="dim")
 
 
 def _left_out(cases: Sequence[Measured], front_end: str) -> dict[str, list[str]]:
-    """By reason, who and of what."""
+    """By reason, which contenders and of what."""
     reasons: dict[str, list[str]] = {}
     for case in cases:
         for why in dict.fromkeys(case.left_out.values()) if case.front_end == front_end else ():
@@ -120,6 +121,8 @@ class Standing(NamedTuple):
 
 
 def standing(cases: Sequence[Measured]) -> Standing:
+    """Of the cases with peers; the sweeps of threads have none."""
+    cases = [case for case in cases if case.front_end not in SWEEPS]
     measured = [case for case in cases if case.ours is not None]
     faster = [
         (case, row)
@@ -158,12 +161,3 @@ def _loss(case: Measured, row: Row) -> str:
     computes = f" ({row.computes})" if row.computes else ""
     ratio = f"{row.times_ours.median:.3f} {percent(row.times_ours)}"
     return f"{', '.join(case.key)}: {row.name}{computes} takes {ratio} of flatstep's time"
-
-
-def duration(seconds: float) -> str:
-    return f"{seconds * 1e3:.3f} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.2f} us"
-
-
-def percent(spread: Spread) -> str:
-    """Half of what lies between the quartiles, beside the median."""
-    return f"±{50 * (spread.upper - spread.lower) / spread.median:.0f}%"

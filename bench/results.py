@@ -1,4 +1,4 @@
-"""What a run found, as data and as JSON. Made by runner.py; read by report.py, plots.py and compare.py."""
+"""What a run found, as data and as JSON. Made by runner.py; read by full_report.py, plots.py and compare.py."""
 
 from __future__ import annotations
 
@@ -78,8 +78,13 @@ class Results:
     versions: dict[str, Any]
     settings: dict[str, Any]
     cases: list[Measured] = field(default_factory=list)
-    extras: dict[str, Any] = field(default_factory=dict)  # handover.py, beside.py
+    extras: dict[str, Any] = field(default_factory=dict)  # handover.py, startup.py, beside.py
     absent: list[str] = field(default_factory=list)  # modules that could not be imported
+
+    @property
+    def threads(self) -> int | str:
+        found: int | str = self.versions.get("threads", "all")
+        return found
 
     def case(self, *key: str) -> Measured | None:
         return next((case for case in self.cases if case.key == key), None)

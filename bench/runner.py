@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .accuracy import worst_ulp
 from .cases import Case
@@ -17,12 +17,14 @@ from .contender import Contender, Peer, Task, reason
 from .data import Data
 from .front_ends import FRONT_ENDS, FrontEnd
 from .layouts import bytes_of, cost
-from .machine import give_back_memory
+from .machine import give_back_memory, share_the_heap
 from .measure import in_turns, spread
 from .results import Measured, Row
+from .workers import Died, Worker
 
 COST_OF_A_CASE = 10**7  # elements, whose steps take about as long as all else about a case
 LEAST = 0.05  # seconds that a case takes besides those of its elements
+Ulps = dict[tuple[str, ...], float | None]  # by front end, rule, layout and peer
 SPARE = 4  # arrays of the parameters' size, that a peer's intermediate results may need
 
 
@@ -33,7 +35,7 @@ class Plan:
     rounds: int
     end: float  # by time.perf_counter(); what cannot be done by then is left out
     quick: bool
-    ulps: dict[tuple[str, ...], float | None] = field(default_factory=dict)  # each is found once
+    ulps: Ulps = field(default_factory=dict)  # each is found once
 
     @property
     def left(self) -> float:
@@ -42,9 +44,9 @@ class Plan:
 
 
 def run(
-    cases: Sequence[Case], plan: Plan, begin: Callable[[Case], None], progress: Callable[[], None]
+    cases: Sequence[Case], plan: Plan, workers: Workers, begin: Callable[[Case], None] = lambda case: None
 ) -> Iterator[Measured]:
-    """Measures one case after the other; ``begin`` is called before each, ``progress`` after each of its rounds.
+    """Measures one case after the other, each in its front end's process; ``begin`` is called before each.
 
     What is left of the time is shared among the cases that are left, by their size.
     """
@@ -52,17 +54,68 @@ def run(
     for index, case in enumerate(cases):
         begin(case)
         start = time.perf_counter()
-        measured = _measure(case, plan, plan.left * sizes[index] / sum(sizes[index:]), progress)
+        seconds = plan.left * sizes[index] / sum(sizes[index:])
+        try:
+            measured = workers.of(case.front_end).call(
+                _measure_there, case, plan.rounds, plan.left, plan.quick, seconds
+            )
+        except Died as error:
+            workers.forget(case.front_end)
+            measured = replace(_unmeasured(case), left_out={"all": str(error)})
         measured.took = time.perf_counter() - start
         yield measured
-        gc.collect()  # an optimizer of torch's is held by itself
-        give_back_memory()
 
 
-def _measure(case: Case, plan: Plan, seconds: float, progress: Callable[[], None]) -> Measured:
-    shapes, (_, _, _, moved) = case.shape.make(), cost(case.rule, case.layout)
-    task = Task(case.rule, case.layout, len(shapes), case.shape.elements, plan.quick)
-    result = Measured(*case[:2], case.layout.name, case.shape.name, task.arrays, task.elements, moved)
+class Workers:
+    """A process for each front end, started when it is first asked. A context manager: they end with it.
+
+    A front end's threads do not spin beside another's steps, and OpenMP is loaded as the front end wants it.
+    """
+
+    def __init__(self) -> None:
+        self._started: dict[str, Worker] = {}
+
+    def of(self, front_end: str) -> Worker:
+        if front_end not in self._started:
+            self._started[front_end] = Worker(FRONT_ENDS[front_end].environment)
+        return self._started[front_end]
+
+    def forget(self, front_end: str) -> None:
+        self._started.pop(front_end).close()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for name in list(self._started):
+            self.forget(name)
+
+
+_ulps: Ulps = {}  # of this process, where it is a front end's
+
+
+def _measure_there(case: Case, rounds: int, left: float, quick: bool, seconds: float) -> Measured:
+    share_the_heap()
+    measured = measure(case, Plan(rounds, time.perf_counter() + left, quick, _ulps), seconds)
+    gc.collect()  # an optimizer of torch's is held by itself
+    give_back_memory()
+    return measured
+
+
+def absent_modules(front_end: str) -> list[str]:
+    """Modules without which the front end has fewer peers."""
+    return FRONT_ENDS[front_end].peers()[1]
+
+
+def _unmeasured(case: Case) -> Measured:
+    (_, _, _, moved), shapes = cost(case.rule, case.layout), case.shape.make()
+    return Measured(*case[:2], case.layout.name, case.shape.name, len(shapes), case.shape.elements, moved)
+
+
+def measure(case: Case, plan: Plan, seconds: float) -> Measured:
+    """One case, in this process."""
+    result = _unmeasured(case)
+    task = Task(case.rule, case.layout, result.arrays, result.elements, plan.quick)
     front_end = FRONT_ENDS[case.front_end]
     front_end.set_threads()
     asked = [peer for peer in front_end.peers()[0] if peer.takes(task)]
@@ -74,8 +127,8 @@ def _measure(case: Case, plan: Plan, seconds: float, progress: Callable[[], None
         try:
             with _quiet():
                 entries = _Entries(task, front_end, plan, result.left_out)
-                entries.make(peers, Data(shapes, case.layout))
-            result.rows = entries.time(seconds - (time.perf_counter() - start), progress)
+                entries.make(peers, Data(case.shape.make(), case.layout))
+            result.rows = entries.time(seconds - (time.perf_counter() - start))
         except MemoryError:
             why = "there was not enough memory"
     if why:
@@ -126,9 +179,10 @@ class _Entries:
                     raise
                 self.left_out[peer.name] = reason(error)
 
-    def time(self, seconds: float, progress: Callable[[], None]) -> list[Row]:
+    def time(self, seconds: float) -> list[Row]:
         runs = {contender.name: contender.run for contender in self.contenders}
-        timed = in_turns(runs, self.plan.rounds, progress, seconds, self.front_end.clock, self._failed)
+        clock = self.front_end.clock
+        timed = in_turns(runs, self.plan.rounds, seconds=seconds, clock=clock, failed=self._failed)
         ours = next(name for name, peer in self.peers.items() if peer.is_ours)
         rows = _rows([contender for contender in self.contenders if contender.name in timed], timed, ours, self.ulps)
         if self.front_end.host_seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ Lengths = tuple[int, ...]
 
 
 class Shape(NamedTuple):
-    """The shapes of a step's arrays, made when they are wanted."""
+    """The shapes of a step's arrays, made when they are wanted. Can be pickled."""
 
     name: str
     make: Callable[[], list[Lengths]]
@@ -23,7 +24,11 @@ class Shape(NamedTuple):
 
 
 def one_array(elements: int) -> Shape:
-    return Shape(f"one array of {elements:,}", lambda: [(elements,)])
+    return Shape(f"one array of {elements:,}", partial(_single, elements))
+
+
+def _single(elements: int) -> list[Lengths]:
+    return [(elements,)]
 
 
 def gpt2_small() -> list[Lengths]:
@@ -48,12 +53,12 @@ def gan() -> list[Lengths]:
 
 
 def small(count: int) -> list[Lengths]:
-    """So many small arrays, of 64 to 4,096 elements."""
+    """Small arrays, of 64 to 4,096 elements."""
     return [(int(length),) for length in np.random.default_rng(0).integers(64, 4097, count)]
 
 
-TINY = Shape("one array of 8", lambda: [(8,)])
+TINY = Shape("one array of 8", partial(_single, 8))
 GPT2 = Shape("GPT-2 small, 148 arrays", gpt2_small)
 GAN = Shape("DCGAN, 24 arrays", gan)
-THOUSAND = Shape("1,000 small arrays", lambda: small(1_000))
-TEN_THOUSAND = Shape("10,000 small arrays", lambda: small(10_000))
+THOUSAND = Shape("1,000 small arrays", partial(small, 1_000))
+TEN_THOUSAND = Shape("10,000 small arrays", partial(small, 10_000))

@@ -6,11 +6,10 @@ Used by command.py.
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -113,21 +112,18 @@ def as_json(rows: Sequence[StartUp]) -> dict[str, dict[str, Spread]]:
     return {row.title: {"seconds": spread(row.seconds), "beyond": spread(row.beyond)} for row in rows}
 
 
-def show_startup(rows: Sequence[StartUp], console: Console) -> None:
-    """Prints one row a program, medians."""
+def show_startup(found: Mapping[str, Mapping[str, Sequence[float]]], console: Console) -> None:
+    """Prints one row a program, medians, of what as_json gives."""
+    without = {program.title: program.without for program in PROGRAMS}
     table = Table(title="A fresh interpreter, from its start to its exit", title_justify="left")
     table.add_column("program")
     table.add_column("time", justify="right")
     table.add_column("beyond", justify="right")
     table.add_column("")
-    for row in rows:
-        beyond = f"{statistics.median(row.beyond) * 1e3:,.0f} ms" if row.without else ""
-        table.add_row(
-            row.title,
-            f"{statistics.median(row.seconds) * 1e3:,.0f} ms",
-            beyond,
-            f"that of {row.without}" if row.without else "",
-        )
+    for title, row in found.items():
+        seconds, beyond = Spread(*row["seconds"]), Spread(*row["beyond"])
+        cells = (f"{beyond.median * 1e3:,.0f} ms", f"that of {without[title]}") if without.get(title) else ("", "")
+        table.add_row(title, f"{seconds.median * 1e3:,.0f} ms", *cells)
     console.print(table)
 
 

@@ -65,6 +65,9 @@ def _add_bench(commands: Any) -> None:
     plot = actions.add_parser("plot", help="draw a run's pictures again")
     plot.add_argument("results", type=Path, help="a run's results.json, or its folder")
     plot.set_defaults(run=_bench_read, action="plot")
+    show = actions.add_parser("show", help="show a run's tables again")
+    show.add_argument("results", type=Path, help="a run's results.json, or its folder")
+    show.set_defaults(run=_bench_read, action="show")
     bindings = actions.add_parser("bindings", help="show what a call costs through nanobind and through pybind11")
     about = "timings of each (%(default)s)"  # names of their own, so that they do not reset those of bench
     bindings.add_argument("--rounds", dest="calls", metavar="ROUNDS", type=_positive, default=15, help=about)
@@ -148,7 +151,9 @@ def _bench_read(arguments: argparse.Namespace) -> int:
     try:
         if arguments.action == "compare":
             return command.compare(arguments.before, arguments.after)
-        return command.plot(arguments.results) if arguments.action == "plot" else command.model()
+        if arguments.action == "model":
+            return command.model()
+        return command.plot(arguments.results) if arguments.action == "plot" else command.show(arguments.results)
     except BrokenPipeError:
         raise
     except (OSError, ValueError) as error:

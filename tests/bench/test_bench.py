@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import subprocess
@@ -21,6 +20,7 @@ pytest.importorskip("matplotlib")
 
 from flatstep.bench import (
     accuracy,
+    beside,
     cases,
     command,
     compare,
@@ -40,9 +40,9 @@ from flatstep.bench.front_ends import FRONT_ENDS
 from flatstep.bench.layouts import BF16, F32
 from flatstep.bench.measure import Spread
 from flatstep.bench.rules import RULES
-from flatstep.bench.runner import Plan, run
-from rich.console import Console
+from flatstep.bench.runner import Plan
 
+from bench_results import made_up, made_up_run, row, shown
 from flatstep.__main__ import main
 from flatstep._trees import Tree
 
@@ -79,9 +79,9 @@ def test_a_quick_run_has_every_case(quick):
     assert {why for case in found.cases if not case.rows for why in case.left_out.values()} <= {"no time was left"}
     for case in timed:
         assert case.ours is not None and case.limit is not None
-        for row in case.rows:
-            assert measure.FEWEST <= row.rounds <= 5
-            assert all(map(is_sane, (row.seconds, row.share, row.times_ours))), (case.key, row)
+        for timing in case.rows:
+            assert measure.FEWEST <= timing.rounds <= 5
+            assert all(map(is_sane, (timing.seconds, timing.share, timing.times_ours))), (case.key, timing)
         assert case.ours.times_ours == (1, 1, 1)
         assert case.limit.share == (1, 1, 1)
         assert 0 < case.ours.ulp < (1e3 if "mu" in case.layout else 20), case.key
@@ -100,6 +100,8 @@ def test_a_quick_run_shows_and_draws(quick):
     assert (folder / "results.json").stat().st_size < 200_000
     for words in (
         "Bytes that a step moves",
+        "from 1,000,000",
+        "right after other work",
         "us a tensor",
         "What a call costs",
         "of limit",
@@ -109,7 +111,7 @@ def test_a_quick_run_shows_and_draws(quick):
     extras = found.extras
     assert extras["handover"]["many_beside_one"] > 0
     assert all(is_sane(Spread(*seconds)) for seconds in extras["handover"]["seconds"].values())
-    assert all(is_sane(Spread(*seconds)) for seconds in extras.get("beside-numpy", {}).values())
+    assert all(is_sane(row.step) and is_sane(row.work) for row in beside.from_json(extras["beside"]))
     assert all(is_sane(Spread(*program["seconds"])) for program in extras["startup"].values())
     assert {"import flatstep", "first step"} <= extras["startup"].keys()
 
@@ -118,22 +120,6 @@ def test_a_quick_run_shows_and_draws(quick):
 def test_a_run_beside_itself_has_not_moved(quick):
     folder = str(quick[0])
     assert "Moved by more than the spread: 0 of" in bench("compare", folder, folder)
-
-
-def made_up(
-    *rows: results.Row, shape: str = "one array of 1,000,000", elements: int = 10**6, front_end: str = "numpy"
-) -> results.Measured:
-    return results.Measured(front_end, "amsgrad", "float32", shape, 1, elements, 36, list(rows))
-
-
-def row(name: str, seconds: float = 1.0, share: float = 1.0, rounds: int = 5, spread: float = 0.1) -> results.Row:
-    """Of a time beside ours, which is 1."""
-    around = [Spread(value - spread, value, value + spread) for value in (seconds, share, seconds)]
-    return results.Row(name, *around, rounds, is_ours=name == "flatstep", is_limit=name == "limit")
-
-
-def made_up_run(*found: results.Measured, **settings: object) -> results.Results:
-    return results.Results({}, {"threads": 1}, settings, list(found))
 
 
 @pytest.mark.parametrize(
@@ -147,12 +133,6 @@ def test_what_moved_is_told(seconds, rounds, moved):
     assert found.key == (*before.cases[0].key, "a") and found.time_moved == moved and not found.share_moved
 
 
-def shown(show, *arguments) -> str:
-    console = Console(width=200, record=True, file=io.StringIO())
-    show(*arguments, console)
-    return console.export_text()
-
-
 def test_what_only_one_run_has_is_told():
     before = made_up_run(made_up(row("flatstep"), row("gone")), made_up(row("flatstep"), front_end="jax"), quick=True)
     after = made_up_run(made_up(row("flatstep", rounds=3)), made_up(front_end="jax"), quick=False)
@@ -162,22 +142,6 @@ def test_what_only_one_run_has_is_told():
     assert "only in the second" not in text
     assert "measured otherwise, run: quick -> full" in text
     assert "too few rounds, less than 5, to tell: 1 of 1 timings" in text
-
-
-def test_where_ours_stands_is_told():
-    small = dict(shape="one array of 1,000", elements=1000)
-    found = [
-        made_up(row("flatstep", share=0.97), row("faster", 0.8), row("about", 0.95), row("slower", 2.0)),
-        made_up(row("flatstep", share=0.5), row("flatstep, decayed", 0.5), **small),
-        made_up(**small),  # that was not measured
-    ]
-    standing = report.standing(found)
-    assert (standing.cases, standing.measured) == (3, 2)
-    assert [row.name for _, row in standing.behind] == ["faster"]
-    assert [row.name for _, row in standing.behind_within_spread] == ["about"]
-    assert [case for case, _ in standing.short_of_limit] == found[:1]
-    text = shown(report.show_standing, standing)
-    assert "measured: 2 of 3 cases" in text and "faster takes 0.800" in text and "about takes 0.950" in text
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "no", '{"format": 0}'])
@@ -225,7 +189,7 @@ def test_a_front_end_that_is_not_here_is_rejected(monkeypatch):
 
 def test_extras_can_be_asked_for_alone():
     assert command.choose(True, ["handover"], []) == ([], ["handover"])
-    assert command.choose(True, ["numpy", "beside-numpy"], [])[1] == ["beside-numpy"]
+    assert command.choose(True, ["numpy", "beside"], [])[1] == ["beside"]
     assert command.choose(True, [], [])[1] == [*command.EXTRAS]
 
 
@@ -330,7 +294,7 @@ def measured(
     monkeypatch.setitem(FRONT_ENDS, "numpy", front_end)
     monkeypatch.setattr(type(front_end), "peers", lambda self: ([OURS, *peers], []))
     plan = Plan(rounds=3, end=time.perf_counter() + seconds, quick=True)
-    return next(run([case or small_case()], plan, lambda case: None, lambda: None))
+    return runner.measure(case or small_case(), plan, seconds)
 
 
 OURS = Peer("flatstep", lambda task, data: Contender("flatstep", lambda: None), {"amsgrad": ""}, [F32], is_ours=True)
@@ -402,8 +366,8 @@ def test_a_case_of_a_fast_front_end_takes_little_time(monkeypatch):
 def test_the_time_of_the_host_is_a_column_of_its_own(monkeypatch):
     without, found = measured(monkeypatch), measured(monkeypatch, host_seconds=lambda run: 0.25)
     assert {row.host_seconds for row in found.rows} == {0.25}
-    assert "250.000 ms" in shown(report.show_cases, [found])
-    assert " host " not in shown(report.show_cases, [without])
+    assert "250.000 ms" in shown(report.show_cases, made_up_run(found))
+    assert " host " not in shown(report.show_cases, made_up_run(without))
 
 
 class Device:
@@ -482,7 +446,7 @@ def test_memory_that_runs_out_leaves_a_case_out(monkeypatch):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_what_was_measured_is_written_and_shown_whatever_befalls_the_next_case(monkeypatch, tmp_path, capsys, error):
+def test_what_was_measured_is_written_and_shown_where_the_next_case_fails(monkeypatch, tmp_path, capsys, error):
     def one_case_and_then(chosen, *_):
         yield made_up(row("limit"), row("flatstep"))
         assert results.read(tmp_path / "results.json").cases
@@ -501,8 +465,10 @@ def test_what_was_measured_is_written_and_shown_whatever_befalls_the_next_case(m
 
 
 def test_extras_that_there_is_no_time_for_are_left_out(monkeypatch, capsys):
-    assert command.bench(True, ["startup", "beside-numpy"], [], 3, 1e-4, None) == 0
-    assert "start-up is left out: no time was left" in capsys.readouterr().out
+    assert command.bench(True, ["startup", "beside"], [], 3, 1e-4, None) == 0
+    told = capsys.readouterr().out
+    assert "start-up is left out: no time was left" in told
+    assert "beside other libraries is left out: no time was left" in told
 
 
 def test_only_the_output_is_said_not_to_be_writable(monkeypatch, tmp_path):
@@ -553,7 +519,7 @@ def test_timings_are_taken_in_turns():
     assert all(turn in (a + b, b + a) for turn in rounds)
 
 
-def test_nobody_always_follows_the_same_one():
+def test_none_always_follows_the_same_one():
     order: list[str] = []
 
     def clock(run, repeats):

@@ -24,7 +24,7 @@ def test_figures(capsys):
         assert len(row.seconds) == 2 and min(row.seconds) > 0
         without = seconds[row.without] if row.without else [0.0, 0.0]
         assert row.beyond == [own - other for own, other in zip(row.seconds, without, strict=True)]
-    startup.show_startup(rows, Console())
+    startup.show_startup(startup.as_json(rows), Console())
     assert "that of import numpy" in capsys.readouterr().out
 
 
