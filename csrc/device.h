@@ -86,12 +86,12 @@ class DeviceQueue {
 };
 
 // What a module lends to the core. Its version and its build have been compared by whoever makes it.
-struct DeviceMaker {
+struct DeviceBackend {
   int32_t type;  // as DLPack numbers them
   std::unique_ptr<DeviceQueue> (*make)(int rule, int index);
   int (*use)(int index);  // that device is current for the thread from here on; returns which was before
 };
 
-constexpr const char* device_maker_name = "flatstep.device_maker";
+constexpr const char* device_backend_name = "flatstep.device_backend";
 
 }  // namespace flatstep

@@ -23,7 +23,7 @@ std::unique_ptr<DeviceQueue> make_queue(int rule, int index) {
 
 int use(int index) { return device::exchange_device(device::cuda_runtime(), index); }
 
-constexpr DeviceMaker maker = {dlpack_cuda, &make_queue, &use};
+constexpr DeviceBackend backend = {dlpack_cuda, &make_queue, &use};
 
 // [(name, (major, minor))]
 nb::list devices() {
@@ -44,6 +44,6 @@ NB_MODULE(_cuda, module) {
   module.attr("version") = FLATSTEP_VERSION;
   module.attr("architectures") = FLATSTEP_CUDA_ARCHITECTURES;
   module.def("devices", &flatstep::devices, nb::sig("def devices() -> list[tuple[str, tuple[int, int]]]"));
-  module.attr("maker") = nb::capsule(&flatstep::maker, flatstep::device_maker_name);
+  module.attr("backend") = nb::capsule(&flatstep::backend, flatstep::device_backend_name);
   if constexpr (FLATSTEP_HAS_XLA) flatstep::add_xla(module);
 }

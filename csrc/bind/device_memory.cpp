@@ -26,19 +26,19 @@ struct HostBytes {
 
 }  // namespace
 
-const DeviceMaker& maker_for(int32_t type, nb::list devices) {
+const DeviceBackend& backend_for(int32_t type, nb::list devices) {
   for (nb::handle capsule : devices) {
-    const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
-    if (!maker) throw nb::python_error();
-    if (static_cast<const DeviceMaker*>(maker)->type == type) return *static_cast<const DeviceMaker*>(maker);
+    const void* const backend = PyCapsule_GetPointer(capsule.ptr(), device_backend_name);
+    if (!backend) throw nb::python_error();
+    if (static_cast<const DeviceBackend*>(backend)->type == type) return *static_cast<const DeviceBackend*>(backend);
   }
   throw nb::type_error("there is no kernel for that device");
 }
 
-DeviceMemory::DeviceMemory(nb::handle object, int64_t stream, const DeviceMaker& maker)
-    : source_(nb::borrow(object)), maker_(&maker), device_(dlpack::device_of(object)) {
+DeviceMemory::DeviceMemory(nb::handle object, int64_t stream, const DeviceBackend& backend)
+    : source_(nb::borrow(object)), backend_(&backend), device_(dlpack::device_of(object)) {
   if (const std::string why = dlpack::hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
-  const OnDevice current(maker, device_.index);
+  const OnDevice current(backend, device_.index);
   const dlpack::Taken taken = dlpack::take(object, stream);
   const dlpack::TensorView& view = taken.view;
   if (dlpack::plain_device(view.device) != device_)
@@ -53,7 +53,7 @@ DeviceMemory::DeviceMemory(nb::handle object, int64_t stream, const DeviceMaker&
 }
 
 DeviceMemory DeviceMemory::again() const {
-  DeviceMemory now(source_, dlpack::no_stream, *maker_);
+  DeviceMemory now(source_, dlpack::no_stream, *backend_);
   now.queue_ = queue_;
   return now;
 }
@@ -66,7 +66,7 @@ bool DeviceMemory::lies_as(const DeviceMemory& other) const {
 DeviceMemory::DeviceMemory(std::shared_ptr<DeviceQueue> queue, const DeviceMemory& source, int64_t bytes)
     : source_(source.source_),
       queue_(std::move(queue)),
-      maker_(source.maker_),
+      backend_(source.backend_),
       device_(source.device_),
       dtype_("uint8"),
       shape_{bytes},
@@ -82,7 +82,7 @@ DeviceMemory DeviceMemory::part(int64_t offset, std::vector<int64_t> shape, std:
   made.source_ = std::move(source);
   made.owner_ = owner_;
   made.queue_ = queue_;
-  made.maker_ = maker_;
+  made.backend_ = backend_;
   made.device_ = device_;
   made.data_ = data_ + offset;
   made.dtype_ = std::move(dtype);
@@ -128,7 +128,7 @@ void DeviceMemory::store(nb::list pairs) {
 }
 
 void* DeviceMemory::stream() const {
-  const OnDevice current(*maker_, device_.index);
+  const OnDevice current(*backend_, device_.index);
   return current_stream(source_, device_).value_or(nullptr);
 }
 
@@ -148,7 +148,7 @@ void bind_device_memory(nb::module_& module) {
   module.def(
       "borrow",
       [](nb::handle object, nb::list devices) {
-        DeviceMemory memory(object, dlpack::no_stream, maker_for(dlpack::device_of(object).type, devices));
+        DeviceMemory memory(object, dlpack::no_stream, backend_for(dlpack::device_of(object).type, devices));
         if (memory.is_copy()) throw nb::type_error("it lends copies, which nobody would see change");
         return memory;
       },

@@ -13,14 +13,14 @@
 
 namespace flatstep {
 
-// The maker for a type of device, of capsules with them. Raises where there is none.
-const DeviceMaker& maker_for(int32_t type, nb::list devices);
+// The backend for a type of device, of capsules with them. Raises where there is none.
+const DeviceBackend& backend_for(int32_t type, nb::list devices);
 
 class DeviceMemory {
  public:
-  // Another library's array on a device of the maker's, after whose pending work a stream goes on, as DLPack numbers
+  // Another library's array on a device of the backend's, after whose pending work a stream goes on, as DLPack numbers
   // them. Raises whatever that library does.
-  DeviceMemory(nb::handle object, int64_t stream, const DeviceMaker& maker);
+  DeviceMemory(nb::handle object, int64_t stream, const DeviceBackend& backend);
 
   // The same object's memory by now, after the work that its library has pending. The same queue copies it.
   DeviceMemory again() const;
@@ -69,7 +69,7 @@ class DeviceMemory {
   nb::object source_;
   std::shared_ptr<void> owner_;  // of the memory
   std::shared_ptr<DeviceQueue> queue_;
-  const DeviceMaker* maker_ = nullptr;
+  const DeviceBackend* backend_ = nullptr;
   Device device_{};
   char* data_ = nullptr;
   std::string dtype_;

@@ -19,19 +19,19 @@ struct Capture {
 
 class DeviceStep {
  public:
-  // Without a maker the processor itself steps.
+  // Without a backend the processor itself steps.
   DeviceStep(const Device& device, int rule, std::vector<std::string> slots, StepOptions options,
-             const DeviceMaker* maker)
+             const DeviceBackend* backend)
       : tensors(rule, std::move(slots), options),
         device_(device),
         rule_(rule),
-        maker_(maker),
-        queue_(maker ? maker->make(rule, device.index) : nullptr) {}
+        backend_(backend),
+        queue_(backend ? backend->make(rule, device.index) : nullptr) {}
 
   const Device& device() const { return device_; }
   int rule() const { return rule_; }
   bool is_processor() const { return !queue_; }
-  const DeviceMaker& maker() const { return *maker_; }
+  const DeviceBackend& backend() const { return *backend_; }
   const std::shared_ptr<DeviceQueue>& queue() const { return queue_; }
 
   // Of the step under way. A parameter's row is its index in `rows` on a device, in `scalars` on the processor.
@@ -53,7 +53,7 @@ class DeviceStep {
  private:
   Device device_;
   int rule_;
-  const DeviceMaker* maker_;
+  const DeviceBackend* backend_;
   std::shared_ptr<DeviceQueue> queue_;  // null for the processor
   const std::vector<Job>* jobs_ = nullptr;
 };

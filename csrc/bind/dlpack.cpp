@@ -205,7 +205,7 @@ namespace flatstep {
 
 OnDevice::~OnDevice() {
   try {
-    maker_.use(before_);
+    backend_.use(before_);
   } catch (...) {  // it was current a moment ago; its next use reports the error
   }
 }

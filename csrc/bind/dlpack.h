@@ -92,13 +92,13 @@ namespace flatstep {
 // other.
 class OnDevice {
  public:
-  OnDevice(const DeviceMaker& maker, int index) : maker_(maker), before_(maker.use(index)) {}
+  OnDevice(const DeviceBackend& backend, int index) : backend_(backend), before_(backend.use(index)) {}
   ~OnDevice();
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  const DeviceMaker& maker_;
+  const DeviceBackend& backend_;
   int before_;
 };
 

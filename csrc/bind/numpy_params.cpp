@@ -13,8 +13,8 @@ constexpr StepOptions options = {false, false, true};
 
 }  // namespace
 
-NumpyParams::NumpyParams(const Device& device, int rule, const DeviceMaker* maker)
-    : DeviceStep(device, rule, slot_names(rule), options, maker), slots_(rules()[size_t(rule)].slots) {}
+NumpyParams::NumpyParams(const Device& device, int rule, const DeviceBackend* backend)
+    : DeviceStep(device, rule, slot_names(rule), options, backend), slots_(rules()[size_t(rule)].slots) {}
 
 void NumpyParams::add(int64_t index, nb::handle object, std::optional<Dtype> first_moment) {
   Known& known = params_.emplace_back();
@@ -149,7 +149,7 @@ void NumpyParams::end() {
 }
 
 std::optional<void*> NumpyParams::stream_of(nb::handle array) {
-  const OnDevice current(maker(), device().index);
+  const OnDevice current(backend(), device().index);
   const std::optional<void*> stream = current_stream(array, device());
   if (!stream) waits_ = true;
   return stream;
@@ -174,7 +174,7 @@ Tensor NumpyParams::take_on_device(nb::handle object, Operand operand, int64_t i
     if (const Device found = dlpack::device_of(object); found != device())
       reject(" on " + name_of(found) + ", expected one on " + name_of(device()) + "; move it there");
     note_stream(object);
-    return held_on_device_.emplace_back(object, number_of(stream), maker()).tensor();
+    return held_on_device_.emplace_back(object, number_of(stream), backend()).tensor();
   } catch (nb::python_error& error) {
     if (!is_rejection(error)) throw;
     reject(std::string(" that cannot be shared by DLPack: ") + text_of(error.value()));

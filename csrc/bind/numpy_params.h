@@ -16,7 +16,7 @@ using RowOfEach = std::optional<std::vector<int64_t>>;  // by parameter; without
 
 class NumpyParams : public DeviceStep {
  public:
-  NumpyParams(const Device& device, int rule, const DeviceMaker* maker);
+  NumpyParams(const Device& device, int rule, const DeviceBackend* backend);
 
   const std::vector<int64_t>& indices() const { return indices_; }  // of the parameters among all
 

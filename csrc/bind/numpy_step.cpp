@@ -16,7 +16,7 @@ namespace {
 
 class Stepper {
  public:
-  // `params` are arrays of NumPy's, or DeviceMemory; `devices` are capsules of DeviceMakers, for the latter.
+  // `params` are arrays of NumPy's, or DeviceMemory; `devices` are capsules of DeviceBackends, for the latter.
   Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name, bool on_openmp,
           nb::list devices)
       : rule_(find_rule(rule)),
@@ -120,7 +120,7 @@ class Stepper {
     for (NumpyParams& group : groups_) {
       if (group.device() == device) return group;
     }
-    return groups_.emplace_back(device, rule_, device.type == cpu_device ? nullptr : &maker_for(device.type, devices_));
+    return groups_.emplace_back(device, rule_, device.type == cpu_device ? nullptr : &backend_for(device.type, devices_));
   }
 
   // Whatever happens, a step leaves no references behind.
@@ -177,7 +177,7 @@ class Stepper {
   nb::list params_, state_;
   nb::object progress_ = nb::none();
   nb::callable name_;
-  nb::list devices_;  // keeps the makers
+  nb::list devices_;  // keeps the backends
   const Target* target_;
   Team team_;
   std::deque<NumpyParams> groups_;  // in the order in which their devices were met

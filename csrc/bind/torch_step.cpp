@@ -43,16 +43,16 @@ struct StateOfRule {
 
 class TorchStepper {
  public:
-  // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceMakers; without one the
+  // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceBackends; without one the
   // processor steps what lies in its memory, and nothing else is stepped.
   TorchStepper(nb::list rules, nb::tuple plain_types, nb::handle exchange_api, nb::list devices)
       : target_(&chosen_target()), reader_(std::move(plain_types), exchange_api), devices_(std::move(devices)) {
     for (nb::handle rule : rules)
       rules_.emplace_back(nb::cast<std::string_view>(rule[0]), nb::cast<std::vector<std::string>>(rule[1]));
     for (nb::handle capsule : devices_) {
-      const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
-      if (!maker) throw nb::python_error();
-      makers_.push_back(static_cast<const DeviceMaker*>(maker));
+      const void* const backend = PyCapsule_GetPointer(capsule.ptr(), device_backend_name);
+      if (!backend) throw nb::python_error();
+      backends_.push_back(static_cast<const DeviceBackend*>(backend));
     }
   }
 
@@ -233,10 +233,10 @@ class TorchStepper {
     for (TorchParams& params : params_) {
       if (params.device() == device && params.rule() == rule_->rule) return &params;
     }
-    const DeviceMaker* maker = nullptr;
-    for (const DeviceMaker* known : makers_) maker = known->type == device.type ? known : maker;
-    if (!maker && device.type != cpu_device) return nullptr;
-    return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, maker);
+    const DeviceBackend* backend = nullptr;
+    for (const DeviceBackend* known : backends_) backend = known->type == device.type ? known : backend;
+    if (!backend && device.type != cpu_device) return nullptr;
+    return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, backend);
   }
 
   // A group's row, in which a tensor may stand for a number that lies on a device.
@@ -315,8 +315,8 @@ class TorchStepper {
   std::vector<StateOfRule> rules_;
   const Target* target_;
   TorchReader reader_;
-  nb::list devices_;  // keeps the makers
-  std::vector<const DeviceMaker*> makers_;
+  nb::list devices_;  // keeps the backends
+  std::vector<const DeviceBackend*> backends_;
   std::deque<TorchParams> params_;  // by device and rule, in the order in which they were met
 
   // Of the step under way.

@@ -40,11 +40,11 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise refused(f"{kind}, expected a NumPy array")
     is_on_device = _device_type(leaf) in _CUDA
-    makers = _devices.makers() if is_on_device else []
+    backends = _devices.backends() if is_on_device else []
     try:
-        taken: Leaf = DeviceArray(_core.borrow(leaf, makers)) if makers else _core.share(leaf, may_be_copy=False)
+        taken: Leaf = DeviceArray(_core.borrow(leaf, backends)) if backends else _core.share(leaf, may_be_copy=False)
     except Exception as error:  # whatever the library at the other end raises
-        if is_on_device and not makers:
+        if is_on_device and not backends:
             why = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
             raise refused(f"{kind} on a CUDA device, but {why}") from None
         raise refused(f"{kind} that cannot be shared by DLPack: {error}{_advice(leaf)}") from error

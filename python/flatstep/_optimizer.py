@@ -87,8 +87,8 @@ class Optimizer:
         self._names = names[: len(names) - len(self._remembered)]
         there = [leaf for leaf in leaves if isinstance(leaf, DeviceArray)]
         arrays = [leaf.memory if isinstance(leaf, DeviceArray) else leaf for leaf in leaves]
-        makers = _devices.makers() if there else []
-        self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
+        backends = _devices.backends() if there else []
+        self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, backends)
         self._state = State(self._rule, leaves, first_moment, self._stepper)
         self._stepper.progress = Progress(0, History([(0, ())] * len(leaves)))
 

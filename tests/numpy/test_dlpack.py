@@ -223,6 +223,6 @@ def test_jax_arrays():
 
 def test_arrays_on_a_device_need_its_target(monkeypatch):
     """CuPy's, say."""
-    monkeypatch.setattr(_devices, "makers", list)
+    monkeypatch.setattr(_devices, "backends", list)
     with pytest.raises(TypeError, match=r"params\['w'\] is a foreign.Array on a CUDA device, but .* no cuda target"):
         flatstep.Adam({"w": foreign.Array(np.ones(3))}, 0.1)

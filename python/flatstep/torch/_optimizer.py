@@ -35,7 +35,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     found_inf: torch.Tensor | None
 
     _unscales: bool | None = None  # where a wrapper has set _step_supports_amp_scaling
-    _makers: list[object]
+    _backends: list[object]
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -260,14 +260,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         return name
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
-        makers = _devices.in_use()
-        if self._made is None or self._makers != makers:
-            self._makers = makers
+        backends = _devices.in_use()
+        if self._made is None or self._backends != backends:
+            self._backends = backends
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = torch.Tensor.__dlpack_c_exchange_api__
             rules = [(rule, ["step", *self._schema.slot_keys(rule)]) for rule in self._schema.rules]
             exclusive = self.__dict__.setdefault("_exclusive", _core.Exclusive())  # one, also for two threads at once
-            self._made = _core.TorchStepper(rules, plain_types, exchange_api, makers), exclusive
+            self._made = _core.TorchStepper(rules, plain_types, exchange_api, backends), exclusive
         return self._made
 
     @staticmethod
