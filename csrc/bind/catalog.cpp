@@ -88,11 +88,10 @@ void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
   const size_t slots = arrays.size() - 2;
   if (arrays.size() < 2 || slots > max_slots)
     throw nb::value_error(("expected param, grad and up to " + std::to_string(max_slots) + " slots").c_str());
-  std::vector<ArrayView> views;
-  for (size_t i = 0; i < arrays.size(); ++i) views.emplace_back(arrays[i], Operand::param, int64_t(i));
+  ArrayReader reader;
   Segment segment{};
-  for (size_t i = 0; i < views.size(); ++i) {
-    const Tensor tensor = views[i].tensor();
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    const Tensor tensor = reader.read(arrays[i], Operand::param, int64_t(i));
     if (i == 0) segment.count = element_count(tensor);
     if (tensor.ndim != 1 || tensor.shape[0] != segment.count || tensor.dtype != Dtype::float32 ||
         !is_contiguous(tensor) || (tensor.read_only && i != 1))
@@ -104,7 +103,7 @@ void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
   const Call call{&segment, 1, nullptr};
   const Job job{-1, chosen_target().limits[slots][prefetch], &call, segment.count};
   const nb::gil_scoped_release unlocked;
-  run(&job, 1, on_openmp ? Team::openmp : Team::own);
+  run({&job, 1}, on_openmp ? Team::openmp : Team::own);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ struct Loan {
   const char* version;
   Build build;
   const Target& (*chosen_target)();
-  void (*run_on)(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule);
+  void (*run_on)(std::span<const Job> jobs, int pool_threads, const Schedule& schedule);
 };
 
 constexpr const char* loan_name = "flatstep._core.loan";

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "call.h"
@@ -22,8 +23,34 @@ std::string full_type_name(nb::handle object);
 // An attribute; None where the object has none, or where it raises an error that is a rejection.
 nb::object attribute_or_none(nb::handle object, const char* name);
 
+// The memory that an object offers by the buffer protocol. Raises where it offers none.
+struct Buffer {
+  Buffer(nb::handle object, int flags) {
+    if (PyObject_GetBuffer(object.ptr(), &view, flags) != 0) throw nb::python_error();
+  }
+  ~Buffer() { PyBuffer_Release(&view); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  Py_buffer view;
+};
+
 // Whether a Python error says that an argument is wrong, rather than that everything must stop.
 bool is_rejection(const nb::python_error& error);
+
+// Calls f. The text of the Python error that it raises, if that is a rejection; other errors pass.
+template <class F>
+std::optional<std::string> rejection_by(const F& f) {
+  try {
+    f();
+    return std::nullopt;
+  } catch (const nb::builtin_exception& error) {
+    return error.what();
+  } catch (nb::python_error& error) {
+    if (!is_rejection(error)) throw;
+    return text_of(error.value());
+  }
+}
 
 // A row of Python numbers: the count, the common scalars without is_initial_step, then the rule's hyperparameters.
 Scalars read_scalars(nb::handle row, size_t hyperparameters);

@@ -28,8 +28,7 @@ struct Scaling {
   std::optional<Tensor> scale, overflow;
 };
 
-class TorchParams : public DeviceStep {
- public:
+struct TorchParams : DeviceStep {
   using DeviceStep::DeviceStep;
 
   bool is_idle() const { return counters_.empty(); }  // in this step
@@ -46,7 +45,7 @@ class TorchParams : public DeviceStep {
   // As Step::add; `count` is the tensor in which torch counts the parameter's updates. Also false if count is not a
   // single number on the device.
   bool add(Parameter& parameter, const Tensor& count, const GroupNumbers& numbers) {
-    if (element_count(count) != 1 || bytes_of(count.dtype) < 4 || count.device != device()) return false;
+    if (element_count(count) != 1 || bytes_of(count.dtype) < 4 || count.device != device) return false;
     const Counter counter{count.data, count.dtype == Dtype::float64, parameter.index};
     parameter.row = is_processor() ? row_on_host(parameter.index, counter.get(), numbers) : int64_t(rows.size());
     if (!tensors.add(parameter)) return false;
@@ -72,15 +71,14 @@ class TorchParams : public DeviceStep {
         traced.push_back({row, grad_scale_number, 1, {scaling.scale->data, kind_of(*scaling.scale)}});
     }
     skip = scaling.overflow ? static_cast<const float*>(scaling.overflow->data) : nullptr;
-    DeviceStep::prepare(
-        target,
-        {is_capturable,
-         "this step would become part of a CUDA graph, but the optimizer has capturable=False: its numbers would stay "
-         "as they are now; make it with capturable=True, and with lr in a tensor on the device if it is to change"});
+    constexpr const char* stays =
+        "this step would become part of a CUDA graph, but the optimizer has capturable=False: its numbers would stay "
+        "as they are now; make it with capturable=True, and with lr in a tensor on the device if it is to change";
+    DeviceStep::prepare(target, is_capturable ? nullptr : stays);
   }
 
-  void launch(Team team, int threads) {
-    DeviceStep::launch(team, threads);
+  // Once the step is launched. Devices count for themselves.
+  void count() const {
     if (!is_processor()) return;
     for (const Counter& counter : counters_) counter.set(counter.get() + 1);
   }
@@ -147,7 +145,7 @@ class TorchParams : public DeviceStep {
     if (!group_begins_) return int64_t(scalars.size()) - 1;
     const auto row = int64_t(scalars.size());
     for (const GroupNumbers::OnDevice& number : numbers.on_device) {
-      if (number.value.device != device()) {
+      if (number.value.device != device) {
         throw ArgumentError{Operand::param, index,
                             "is on another device than a number of its group; pass that as a float"};
       }

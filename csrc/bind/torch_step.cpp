@@ -8,6 +8,7 @@
 #include <stdexcept>
 
 #include "describe.h"
+#include "device_memory.h"
 #include "module.h"
 #include "read_torch.h"
 #include "torch_params.h"
@@ -46,14 +47,9 @@ class TorchStepper {
   // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceBackends; without one the
   // processor steps what lies in its memory, and nothing else is stepped.
   TorchStepper(nb::list rules, nb::tuple plain_types, nb::handle exchange_api, nb::list devices)
-      : target_(&chosen_target()), reader_(std::move(plain_types), exchange_api), devices_(std::move(devices)) {
+      : target_(&chosen_target()), reader_(std::move(plain_types), exchange_api), backends_(std::move(devices)) {
     for (nb::handle rule : rules)
       rules_.emplace_back(nb::cast<std::string_view>(rule[0]), nb::cast<std::vector<std::string>>(rule[1]));
-    for (nb::handle capsule : devices_) {
-      const void* const backend = PyCapsule_GetPointer(capsule.ptr(), device_backend_name);
-      if (!backend) throw nb::python_error();
-      backends_.push_back(static_cast<const DeviceBackend*>(backend));
-    }
   }
 
   TorchStepper(const TorchStepper&) = delete;
@@ -74,13 +70,14 @@ class TorchStepper {
     if (wanting_.size() == 0) {
       std::vector<Scaling> scaling;
       for (TorchParams& params : params_) {
-        scaling.push_back(scaling_on(params.device(), scalings));
-        if (!params.is_processor()) params.stream = reader_.current_stream(params.device());
+        scaling.push_back(scaling_on(params.device, scalings));
+        if (!params.is_processor()) params.stream = reader_.current_stream(params.device);
       }
       unlocked([&] {
         check_captures();
         for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
-        launch_all(params_, Team::openmp, threads);
+        launch(params_, Team::openmp, threads);
+        for (const TorchParams& params : params_) params.count();
       });
       for (nb::handle call : completion) complete(call);
       for (const nb::object& param : stepped_) stepped.append(param);
@@ -134,7 +131,7 @@ class TorchStepper {
   void check_device_of(size_t first) {
     std::vector<TorchParams*> others;
     for (size_t i = 0; i < params_.size(); ++i) {
-      if (i == first || params_[i].device() != params_[first].device()) continue;
+      if (i == first || params_[i].device != params_[first].device) continue;
       if (i < first) return;
       others.push_back(&params_[i]);
     }
@@ -231,10 +228,9 @@ class TorchStepper {
   // Those of that device which the group's rule steps; null where nothing can.
   TorchParams* params_on(const Device& device) {
     for (TorchParams& params : params_) {
-      if (params.device() == device && params.rule() == rule_->rule) return &params;
+      if (params.device == device && params.rule == rule_->rule) return &params;
     }
-    const DeviceBackend* backend = nullptr;
-    for (const DeviceBackend* known : backends_) backend = known->type == device.type ? known : backend;
+    const DeviceBackend* const backend = backends_.find(device.type);
     if (!backend && device.type != cpu_device) return nullptr;
     return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, backend);
   }
@@ -291,10 +287,10 @@ class TorchStepper {
     }
     if (!captured || !other) return;
     throw std::runtime_error(
-        "this step would become part of a CUDA graph on " + name_of(captured->device()) + ", but not what it does on " +
-        name_of(other->device()) + ", which would be done now and never by a replay; " +
+        "this step would become part of a CUDA graph on " + name_of(captured->device) + ", but not what it does on " +
+        name_of(other->device) + ", which would be done now and never by a replay; " +
         (other->is_processor() ? "make an optimizer of their own for the parameters on the CPU"
-                               : "capture the current stream of " + name_of(other->device()) +
+                               : "capture the current stream of " + name_of(other->device) +
                                      " too, or make an optimizer of their own for the parameters there"));
   }
 
@@ -315,8 +311,7 @@ class TorchStepper {
   std::vector<StateOfRule> rules_;
   const Target* target_;
   TorchReader reader_;
-  nb::list devices_;  // keeps the backends
-  std::vector<const DeviceBackend*> backends_;
+  Backends backends_;
   std::deque<TorchParams> params_;  // by device and rule, in the order in which they were met
 
   // Of the step under way.

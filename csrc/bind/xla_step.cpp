@@ -21,8 +21,7 @@ ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRet
   const DefaultFloatingPoint mode;  // XLA's takes a small learning rate for zero
   try {
     XlaStep step({rule, makes_update, numbers, traced}, args, rets, &std::memcpy);
-    const std::vector<Job>& jobs = step.jobs(core->chosen_target());
-    core->run_on(jobs.data(), int64_t(jobs.size()), int(pool.num_threads()),
+    core->run_on(step.jobs(core->chosen_target()), int(pool.num_threads()),
                  [&](std::function<void()> task) { pool.Schedule(std::move(task)); });
     return ffi::Error::Success();
   } catch (const std::exception& error) {

@@ -26,7 +26,8 @@ int use(int index) { return flatstep::device::exchange_device(stand_in(), index)
 
 StandIn::Graph graph;
 
-constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &use}, cuda_backend = {dlpack_cuda, &make_queue, &use};
+constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &use},
+                                  cuda_backend = {dlpack_cuda, &make_queue, &use};
 
 }  // namespace
 
