@@ -28,6 +28,7 @@ class Work {
   // Cuts the work into at most `most_threads` parts. Small work is one part.
   Work(std::span<const Job> jobs, int most_threads) : jobs_(jobs) {
     for (const Job& job : jobs) elements_ += job.elements;
+    whole_.last = elements_;
     threads_ = int(std::clamp<int64_t>(elements_ / elements_worth_a_thread, 1, most_threads));
     if (threads_ == 1) return;
     parts_.reset(new Part[size_t(threads_)]);
@@ -43,13 +44,17 @@ class Work {
   // A thread carries out its own part, then helps with the others. One thread alone carries out everything.
   void carry_out(int thread) {
     const DefaultFloatingPoint mode;
-    if (!parts_) return run_range(0, elements_);
+    const int64_t at_a_time = parts_ ? chunk : elements_;
     for (int offset = 0; offset < threads_; ++offset) {
-      Part& part = parts_[size_t((thread + offset) % threads_)];
-      while (true) {
-        const int64_t first = part.next.fetch_add(chunk, std::memory_order_relaxed);
-        if (first >= part.last) break;
-        run_range(first, std::min(first + chunk, part.last));
+      Part& part = parts_ ? parts_[size_t((thread + offset) % threads_)] : whole_;
+      for (int64_t first; (first = part.next.fetch_add(at_a_time, std::memory_order_relaxed)) < part.last;) {
+        const int64_t last = std::min(first + at_a_time, part.last);
+        int64_t start = 0;  // of the job, where all are laid end to end
+        for (const Job& job : jobs_) {
+          const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job.elements);
+          if (from < to) job.kernel(*job.call, from, to);
+          start += job.elements;
+        }
       }
     }
   }
@@ -59,23 +64,14 @@ class Work {
   // something else then holds up the step by one chunk at most. Each part is the same from step to step, so that its
   // memory stays near its processor.
   struct alignas(cache_line) Part {
-    std::atomic<int64_t> next;
-    int64_t last;
+    std::atomic<int64_t> next{0};
+    int64_t last = 0;
   };
-
-  // The elements first <= i < last of the jobs laid end to end.
-  void run_range(int64_t first, int64_t last) const {
-    int64_t start = 0;
-    for (const Job& job : jobs_) {
-      const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job.elements);
-      if (from < to) job.kernel(*job.call, from, to);
-      start += job.elements;
-    }
-  }
 
   const std::span<const Job> jobs_;
   int64_t elements_ = 0;
-  std::unique_ptr<Part[]> parts_;  // null while there is one
+  Part whole_;
+  std::unique_ptr<Part[]> parts_;  // null where one thread carries out the whole
   int threads_ = 1;
 };
 

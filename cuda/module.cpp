@@ -3,7 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-#include "bind/lending.h"
+#include "bind/core_api.h"
 #include "driver.h"
 #include "queue.h"
 #include "target.h"
@@ -40,7 +40,7 @@ nb::list devices() {
 NB_MODULE(_cuda, module) {
   namespace nb = nanobind;
   module.doc() = "flatstep's steps on CUDA devices. Use flatstep.torch and flatstep.jax.";
-  flatstep::borrow();  // only beside the core that it was built with
+  flatstep::import_core_api();  // only beside the core that it was built with
   module.attr("version") = FLATSTEP_VERSION;
   module.attr("architectures") = FLATSTEP_CUDA_ARCHITECTURES;
   module.def("devices", &flatstep::devices, nb::sig("def devices() -> list[tuple[str, tuple[int, int]]]"));

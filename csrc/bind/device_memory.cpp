@@ -116,7 +116,7 @@ void bind_device_memory(nb::module_& module) {
         const DeviceBackend* const backend = Backends(backends).find(dlpack::device_of(object).type);
         if (!backend) throw nb::type_error("there is no kernel for that device");
         DeviceMemory memory = DeviceMemory::take(object, dlpack::no_stream, *backend);
-        if (memory.array.is_copy) throw nb::type_error("it lends copies, which nobody would see change");
+        if (memory.array.is_copy) throw nb::type_error("it lends copies, whose changes would be lost");
         return memory;
       },
       nb::arg("object"), nb::arg("backends"));

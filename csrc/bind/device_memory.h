@@ -8,7 +8,6 @@
 
 #include "device.h"
 #include "dlpack.h"
-#include "module.h"
 
 namespace flatstep {
 

@@ -5,15 +5,6 @@ namespace flatstep::dlpack {
 
 namespace {
 
-enum Code : uint8_t {
-  signed_integer = 0,
-  unsigned_integer = 1,
-  floating = 2,
-  brain_floating = 4,
-  complex_number = 5,
-  boolean = 6
-};
-
 // Arrays that libraries give each other in a capsule, with a function that gives them back.
 struct Managed {
   TensorView view;
@@ -54,17 +45,12 @@ Dtype dtype_of(const DataType& dtype) {
 }
 
 std::string name_of(const DataType& dtype) {
+  constexpr const char* kinds[] = {"int", "uint", "float", "handle", "bfloat", "complex", "bool"};  // by code
   const std::string bits = std::to_string(dtype.bits);
   if (dtype.lanes != 1) return std::to_string(dtype.lanes) + " lanes";
-  switch (dtype.code) {
-    case signed_integer: return "int" + bits;
-    case unsigned_integer: return "uint" + bits;
-    case floating: return "float" + bits;
-    case brain_floating: return "bfloat" + bits;
-    case complex_number: return "complex" + bits;
-    case boolean: return "bool";
-    default: return "DLPack code " + std::to_string(dtype.code) + " of " + bits + " bits";
-  }
+  if (dtype.code >= std::size(kinds)) return "DLPack code " + std::to_string(dtype.code) + " of " + bits + " bits";
+  const std::string kind = kinds[dtype.code];
+  return kind == "bool" ? kind : kind + bits;
 }
 
 Array array_of(const TensorView& view, std::shared_ptr<void> owner, uint64_t flags) {

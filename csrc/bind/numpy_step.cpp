@@ -11,7 +11,6 @@
 #include "describe.h"
 #include "device_memory.h"
 #include "device_step.h"
-#include "module.h"
 #include "read_array.h"
 
 namespace flatstep {
@@ -131,13 +130,16 @@ class Stepper {
     return places;
   }
 
-  // One step. rows[i] is the row of scalars that parameter i takes; None: all take the first. `progress` becomes the
-  // stepper's with the step itself: no signal can strike between the two.
-  void step(nb::list grads, nb::list scalars, const RowOfEach& rows, nb::object progress) {
-    if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
+  // One step, with rows of numbers. `progress` becomes the stepper's with the step itself: no signal can strike between
+  // the two.
+  void step(nb::list grads, nb::list rows, const RowOfEach& row_of_each, nb::object progress) {
+    if (grads.size() != params_.size() || (row_of_each && row_of_each->size() != params_.size()))
       throw nb::value_error("expected one gradient and one row a parameter");
-    const Forgetting at_the_end{*this};
-    begin(scalars, rows);
+    const AtTheEnd leave_no_references{[this] {
+      reader_.release();
+      for (NumpyDeviceStep& device : devices_) device.end();
+    }};
+    begin(rows, row_of_each);
     with_named_errors([&] {
       for (size_t i = 0; i < params_.size(); ++i) {
         const nb::handle grad = grads[i];
@@ -153,7 +155,7 @@ class Stepper {
       }
       for (Param& param : params_) {
         if (!param.has_grad) continue;
-        param.tensors.row = rows ? (*rows)[size_t(param.tensors.index)] : 0;
+        param.tensors.row = row_of_each ? (*row_of_each)[size_t(param.tensors.index)] : 0;
         param.device->tensors.add(param.tensors);
       }
       for (NumpyDeviceStep& device : devices_) device.tensors.check_overlap();
@@ -278,19 +280,10 @@ class Stepper {
     return buffer;
   }
 
-  // However it ends, a step leaves no references behind.
-  struct Forgetting {
-    Stepper& stepper;
-    ~Forgetting() {
-      stepper.reader_.release();
-      for (NumpyDeviceStep& device : stepper.devices_) device.end();
-    }
-  };
-
-  void begin(const nb::list& scalars, const RowOfEach& rows) {
+  void begin(const nb::list& rows, const RowOfEach& row_of_each) {
     std::vector<Scalars> table;
-    for (nb::handle row : scalars) table.push_back(read_scalars(row, rules()[size_t(rule_)].hyperparameters.size()));
-    for (const int64_t row : rows ? *rows : std::vector<int64_t>{0}) {
+    for (nb::handle row : rows) table.push_back(read_scalars(row, rules()[size_t(rule_)].hyperparameters.size()));
+    for (const int64_t row : row_of_each ? *row_of_each : std::vector<int64_t>{0}) {
       if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
     }
     for (NumpyDeviceStep& device : devices_) {
@@ -343,8 +336,7 @@ class Stepper {
 }  // namespace
 
 void bind_step(nb::module_& module) {
-  module.def("share", &share, nb::arg("object"), nb::arg("may_be_copy"),
-             nb::sig("def share(object: object, may_be_copy: bool) -> typing.Any"));
+  module.def("check_meaning", &dlpack::check_meaning, nb::arg("object"));
   nb::class_<Stepper>(module, "Stepper", nb::type_slots(Collected<Stepper>::slots))
       .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool, nb::list>(),
            nb::sig("def __init__(self, rule: str, arrays: list[typing.Any], first_moment: str, "
@@ -353,8 +345,8 @@ void bind_step(nb::module_& module) {
            nb::sig("def make_state(self, allocate: collections.abc.Callable[[int], typing.Any], /) "
                    "-> list[list[tuple[typing.Any, int]]]"))
       .def("step", &Stepper::step,
-           nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
-                   "rows: collections.abc.Sequence[int] | None, progress: object, /) -> None"))
+           nb::sig("def step(self, grads: list[typing.Any], rows: list[tuple[float, ...]], "
+                   "row_of_each: collections.abc.Sequence[int] | None, progress: object, /) -> None"))
       .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress,
                    nb::for_getter(nb::sig("def progress(self, /) -> typing.Any")),
                    nb::for_setter(nb::arg("value").none()))

@@ -1,4 +1,5 @@
-// What all bindings share: names of types, numbers, errors and the interpreter's lock. For csrc/bind only.
+// What the files of the extension module share: names of types, numbers, errors, the interpreter's lock, and who binds
+// what. For csrc/bind only.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -67,5 +68,36 @@ struct Naming {
 
 // Raises TypeError or ValueError.
 [[noreturn]] void raise(const ArgumentError& error, const Naming& naming);
+
+// Calls a function when it goes, however a scope is left.
+template <class F>
+struct AtTheEnd {
+  F call;
+  ~AtTheEnd() { call(); }
+};
+
+// Type slots for a class that the garbage collector traverses. T::visit visits the objects that T refers to; T::forget
+// releases them.
+template <class T>
+struct Collected {
+  static int traverse(PyObject* self, visitproc visit, void* arg) {
+    Py_VISIT(Py_TYPE(self));
+    return nb::inst_ready(self) ? nb::inst_ptr<T>(self)->visit(visit, arg) : 0;
+  }
+  static int clear(PyObject* self) {
+    nb::inst_ptr<T>(self)->forget();
+    return 0;
+  }
+  static inline PyType_Slot slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(&traverse)},
+                                       {Py_tp_clear, reinterpret_cast<void*>(&clear)},
+                                       {0, nullptr}};
+};
+
+void bind_catalog(nb::module_& module);
+void bind_device_memory(nb::module_& module);
+void bind_exclusive(nb::module_& module);
+void bind_step(nb::module_& module);
+void bind_torch(nb::module_& module);
+void bind_trees(nb::module_& module);
 
 }  // namespace flatstep

@@ -91,13 +91,6 @@ std::string dtype_name(nb::handle object, const Py_buffer& view) {
   return is_swapped ? name + ", whose byte order is not this machine's" : name;
 }
 
-// Whether this NumPy's from_dlpack can ask for the memory itself.
-bool can_refuse_copies(const nb::module_& numpy) {
-  static const bool can =
-      nb::cast<bool>(numpy.attr("lib").attr("NumpyVersion")(numpy.attr("__version__")).attr("__ge__")("2.1.0"));
-  return can;
-}
-
 // Reads torch's tensors. Null before torch has been imported, and where it has no exchange API.
 TorchReader* torch_reader() {
   static TorchReader* reader = nullptr;
@@ -114,13 +107,6 @@ TorchReader* torch_reader() {
 }
 
 }  // namespace
-
-nb::object share(nb::handle object, bool may_be_copy) {
-  dlpack::check_meaning(object);
-  const nb::module_ numpy = nb::module_::import_("numpy");
-  if (may_be_copy || !can_refuse_copies(numpy)) return numpy.attr("from_dlpack")(object);
-  return numpy.attr("from_dlpack")(object, nb::arg("copy") = false);
-}
 
 bool is_still(nb::handle object, const Tensor& known) {
   const NumpyArray* const array = as_numpy_array(object);

@@ -36,8 +36,4 @@ class ArrayReader {
 // Whether an object is a NumPy array that lies, writable, exactly as the tensor says: the common case, and fast.
 bool is_still(nb::handle object, const Tensor& known);
 
-// A NumPy array over another library's memory, by DLPack. Raises TypeError where that memory does not hold the array's
-// numbers. Nothing should be written to what may be a copy.
-nb::object share(nb::handle object, bool may_be_copy);
-
 }  // namespace flatstep

@@ -217,10 +217,10 @@ class FusedOptimizer(torch.optim.Optimizer):
 
         The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
         """
-        wanting, stepped = _step_with(step, {}, modes, completion)
-        if wanting:
+        unready, stepped = _step_with(step, {}, modes, completion)
+        if unready:
             with torch.inference_mode(False), torch.no_grad():
-                stand_ins = self._stand_ins(wanting, groups, modes[2])
+                stand_ins = self._stand_ins(unready, groups, modes[2])
                 try:
                     stand_ins.place_states()
                     _, stepped = _step_with(step, stand_ins.tensors, modes, stand_ins.completion() + completion)
@@ -229,10 +229,10 @@ class FusedOptimizer(torch.optim.Optimizer):
                 stand_ins.count_abstract()
         return stepped  # type: ignore[no-any-return]
 
-    def _stand_ins(self, wanting: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
+    def _stand_ins(self, unready: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
         stand_ins = StandIns(self.state, name, self._schema.needs_count)
         everything = [(param, g) for g, (params, *_) in enumerate(groups) for param in params]
-        for position in wanting:
+        for position in unready:
             param, index = everything[position]
             group = self.param_groups[index]
             stand_ins.add(position, param, self._schema.slots_of(group))
