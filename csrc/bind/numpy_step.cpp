@@ -116,15 +116,9 @@ class Stepper {
   nb::list make_state(nb::callable allocate) {
     nb::list places;
     for (size_t slot = 0; slot < rules()[size_t(rule_)].slots.size(); ++slot) {
-      std::vector<int64_t> offsets(params_.size());
       nb::list of_slot;
       for (size_t i = 0; i < params_.size(); ++i) of_slot.append(nb::none());
-      for (NumpyDeviceStep& device : devices_) {
-        const nb::object buffer = make_buffer(device, slot, allocate, offsets);
-        for (size_t i = 0; i < params_.size(); ++i) {
-          if (params_[i].device == &device) of_slot[i] = nb::make_tuple(buffer, offsets[i]);
-        }
-      }
+      for (NumpyDeviceStep& device : devices_) make_buffer(device, slot, allocate, of_slot);
       places.append(of_slot);
     }
     return places;
@@ -141,10 +135,13 @@ class Stepper {
     }};
     begin(rows, row_of_each);
     with_named_errors([&] {
-      for (size_t i = 0; i < params_.size(); ++i) {
-        const nb::handle grad = grads[i];
-        params_[i].has_grad = !grad.is_none();
-        if (params_[i].has_grad) params_[i].tensors.grad = read(*params_[i].device, grad, Operand::grad, int64_t(i));
+      for (Param& param : params_) {
+        const int64_t index = param.tensors.index;
+        const nb::handle grad = grads[size_t(index)];
+        param.has_grad = !grad.is_none();
+        if (!param.has_grad) continue;
+        param.tensors.grad = param.device->is_processor() ? reader_.read(grad, Operand::grad, index)
+                                                          : param.device->read(grad, Operand::grad, index);
       }
       // Parameters after all gradients, and those on devices first: to read another library's arrays runs its code,
       // which may do anything.
@@ -247,37 +244,37 @@ class Stepper {
     return devices_.emplace_back(device, rule_, slot_names(rule_), options, backend);
   }
 
-  // The buffer of a slot on a device. Sets the offsets of the parameters that lie there, in bytes.
-  nb::object make_buffer(NumpyDeviceStep& device, size_t slot, const nb::callable& allocate,
-                         std::vector<int64_t>& offsets) {
+  // Makes the buffer of a slot on a device, and places in it the state of the parameters there.
+  void make_buffer(NumpyDeviceStep& device, size_t slot, const nb::callable& allocate, nb::list& places) {
+    std::vector<int64_t> offsets;
     int64_t bytes = 0;
-    for (size_t i = 0; i < params_.size(); ++i) {
-      if (params_[i].device != &device) continue;
-      const Tensor& param = params_[i].tensors.param;
-      const int item = bytes_of(params_[i].tensors.state[slot].dtype);
+    for (const Param& param : params_) {
+      if (param.device != &device) continue;
+      const Tensor& tensor = param.tensors.param;
+      const int item = bytes_of(param.tensors.state[slot].dtype);
       // As many elements after a cache line's begin as the parameter, so that kernels meet both at one time.
-      const auto phase = int64_t(reinterpret_cast<uintptr_t>(param.data) % cache_line);
-      offsets[i] = bytes + phase / bytes_of(param.dtype) * item;
-      bytes = (offsets[i] + element_count(param) * item + cache_line - 1) / cache_line * cache_line;
+      const auto phase = int64_t(reinterpret_cast<uintptr_t>(tensor.data) % cache_line);
+      offsets.push_back(bytes + phase / bytes_of(tensor.dtype) * item);
+      bytes = (offsets.back() + element_count(tensor) * item + cache_line - 1) / cache_line * cache_line;
     }
     const nb::object buffer = device.is_processor() ? allocate(bytes) : nb::cast(device.first->allocate(bytes));
     state_.append(buffer);
-    if (bytes == 0) return buffer;
-    char* begin;
-    if (device.is_processor()) {
-      const Py_buffer& view = Buffer(buffer, PyBUF_WRITABLE).view;
-      begin = static_cast<char*>(view.buf);
-      if (view.len < bytes || reinterpret_cast<uintptr_t>(begin) % cache_line != 0)
-        throw std::invalid_argument("a state buffer is too short, or does not begin a cache line");
-    } else {
-      begin = nb::inst_ptr<DeviceMemory>(buffer)->array.data;
-    }
-    for (size_t i = 0; i < params_.size(); ++i) {
-      if (params_[i].device == &device) params_[i].tensors.state[slot].data = begin + offsets[i];
+    char* const begin =
+        device.is_processor() ? begin_of(buffer, bytes) : nb::inst_ptr<DeviceMemory>(buffer)->array.data;
+    for (size_t i = 0, next = 0; i < params_.size(); ++i) {
+      if (params_[i].device != &device) continue;
+      if (bytes > 0) params_[i].tensors.state[slot].data = begin + offsets[next];
+      places[i] = nb::make_tuple(buffer, offsets[next++]);
     }
     const auto address = reinterpret_cast<uintptr_t>(begin);
-    device.tensors.fix_memory({address, address + uintptr_t(bytes), -1, nullptr});
-    return buffer;
+    if (bytes > 0) device.tensors.fix_memory({address, address + uintptr_t(bytes), -1, nullptr});
+  }
+
+  static char* begin_of(nb::handle buffer, int64_t bytes) {
+    const Buffer host(buffer, PyBUF_WRITABLE);
+    if (host.view.len < bytes || (bytes > 0 && reinterpret_cast<uintptr_t>(host.view.buf) % cache_line != 0))
+      throw std::invalid_argument("a state buffer is too short, or does not begin a cache line");
+    return static_cast<char*>(host.view.buf);
   }
 
   void begin(const nb::list& rows, const RowOfEach& row_of_each) {
@@ -295,17 +292,15 @@ class Stepper {
     }
   }
 
-  Tensor read(NumpyDeviceStep& device, nb::handle object, Operand operand, int64_t index) {
-    return device.is_processor() ? reader_.read(object, operand, index) : device.read(object, operand, index);
-  }
-
   void check_unchanged(const Param& param) {
     const Tensor& known = param.tensors.param;
-    if (param.device->is_processor() && is_still(param.object, known)) return;
-    const nb::object object =
-        param.device->is_processor() ? nb::borrow(param.object) : nb::inst_ptr<DeviceMemory>(param.object)->source;
-    const Tensor now = read(*param.device, object, Operand::param, param.tensors.index);
-    const auto reject = [&](const char* why) { throw ArgumentError{Operand::param, param.tensors.index, why}; };
+    const int64_t index = param.tensors.index;
+    NumpyDeviceStep& device = *param.device;
+    if (device.is_processor() && is_still(param.object, known)) return;
+    const Tensor now = device.is_processor()
+                           ? reader_.read(param.object, Operand::param, index)
+                           : device.read(nb::inst_ptr<DeviceMemory>(param.object)->source, Operand::param, index);
+    const auto reject = [&](const char* why) { throw ArgumentError{Operand::param, index, why}; };
     if (now.read_only) reject("has become read-only, but parameters are updated in place");
     if (!is_same_memory(now, known))
       reject("has another shape, dtype or place in memory than when the optimizer was made");

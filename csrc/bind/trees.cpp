@@ -60,11 +60,12 @@ bool has_none(const nb::list& leaves) {
 }  // namespace
 
 void bind_trees(nb::module_& module) {
+  const auto any = nb::arg().none();
   module.def(
-      "match", &match,
+      "match", &match, any, any,
       nb::sig("def match(node: tuple[typing.Any, ...] | None, structure: object, /) -> list[typing.Any] | None"));
   module.def("has_none", &has_none, nb::sig("def has_none(leaves: list[typing.Any], /) -> bool"));
-  module.def("holds", &holds,
+  module.def("holds", &holds, any, any, nb::arg(),
              nb::sig("def holds(node: tuple[typing.Any, ...] | None, structure: object, leaves: list[typing.Any], /) "
                      "-> bool"));
 }
