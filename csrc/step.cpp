@@ -109,8 +109,8 @@ bool Step::add(const Parameter& parameter) {
       add_state(parameter.state[slot], count, parameter.index, slots_[slot].c_str());
   }
   if (!have_same_strides(param, grad)) {
+    overlap_.add_read(extent_of_strided(parameter), grad);  // before products of its strides are taken
     segment.walk = walk_over(param, grad);
-    overlap_.add_read(extent_of_strided(parameter), grad);
   } else if (grad.data != param.data || grad.dtype != param.dtype || !options_.grad_may_be_param) {
     overlap_.add_read(extent_of_dense(grad, count, parameter.index));
   }

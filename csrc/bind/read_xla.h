@@ -55,7 +55,7 @@ class XlaStep {
     Buffer values;
   };
 
-  // Throws std::invalid_argument, or ArgumentError.
+  // Throws std::invalid_argument.
   XlaStep(const XlaAttributes& attributes, xla::ffi::RemainingArgs args, xla::ffi::RemainingRets rets, const Copy& copy,
           bool has_workspace = false);
   XlaStep(const XlaStep&) = delete;
