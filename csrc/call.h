@@ -1,5 +1,5 @@
 // The whole boundary between those who ask for a step and the kernels that carry it out: PODs, no functions.
-// May be included by everyone; includes nobody.
+// All files may include it; it includes none.
 #pragma once
 
 #include <cstdint>

@@ -1,11 +1,20 @@
 // Reads the catalogue's types into data. See describe.h.
 #include "describe.h"
 
+#include <algorithm>
+
 #include "catalog.h"
 
 namespace flatstep {
 
 namespace {
+
+// The index of the first item of which that is true; -1 where there is none.
+template <class Item, class IsWanted>
+int index_of(const std::vector<Item>& items, const IsWanted& is_wanted) {
+  const auto found = std::ranges::find_if(items, is_wanted);
+  return found == items.end() ? -1 : int(found - items.begin());
+}
 
 template <class F>
 Dtype dtype_of() {
@@ -28,34 +37,19 @@ LayoutDescription describe_layout() {
           dtype_of<typename L::template Slot<Role::second_moment>>()};
 }
 
-template <class... R>
-std::vector<RuleDescription> describe_rules(List<R...>) {
-  return {describe_rule<R>(Layouts{})...};
-}
-
-template <class... L>
-std::vector<LayoutDescription> describe_layouts(List<L...>) {
-  return {describe_layout<L>()...};
-}
-
 }  // namespace
 
-Dtype LayoutDescription::slot(Role role) const {
-  switch (role) {
-    case Role::first_moment: return first_moment;
-    case Role::second_moment: return second_moment;
-    case Role::like_param: break;
-  }
-  return param;
-}
-
 const std::vector<RuleDescription>& rules() {
-  static const std::vector<RuleDescription> all = describe_rules(Rules{});
+  static const std::vector<RuleDescription> all = []<class... R>(List<R...>) {
+    return std::vector{describe_rule<R>(Layouts{})...};
+  }(Rules{});
   return all;
 }
 
 const std::vector<LayoutDescription>& layouts() {
-  static const std::vector<LayoutDescription> all = describe_layouts(Layouts{});
+  static const std::vector<LayoutDescription> all = []<class... L>(List<L...>) {
+    return std::vector{describe_layout<L>()...};
+  }(Layouts{});
   return all;
 }
 
@@ -66,33 +60,25 @@ std::vector<std::string> slot_names(int rule) {
 }
 
 int find_rule(std::string_view name) {
-  for (size_t i = 0; i < rules().size(); ++i) {
-    if (rules()[i].name == name) return int(i);
-  }
-  return -1;
+  return index_of(rules(), [=](const RuleDescription& rule) { return rule.name == name; });
 }
 
 bool has_kernel(int rule, int layout) { return rules()[size_t(rule)].has_kernel[size_t(layout)]; }
 
 int find_layout(Dtype param, Dtype grad, Dtype first_moment) {
-  for (size_t i = 0; i < layouts().size(); ++i) {
-    const LayoutDescription& layout = layouts()[i];
-    if (layout.param == param && layout.grad == grad && layout.first_moment == first_moment &&
-        layout.second_moment == param)
-      return int(i);
-  }
-  return -1;
+  return index_of(layouts(), [=](const LayoutDescription& layout) {
+    return layout.param == param && layout.grad == grad && layout.first_moment == first_moment &&
+           layout.second_moment == param;
+  });
 }
 
 int find_kernel(int rule, Dtype param, Dtype grad, const Dtype* state) {
   const std::vector<SlotDescription>& slots = rules()[size_t(rule)].slots;
-  for (size_t i = 0; i < layouts().size(); ++i) {
-    const LayoutDescription& layout = layouts()[i];
-    bool fits = has_kernel(rule, int(i)) && layout.param == param && layout.grad == grad;
+  return index_of(layouts(), [&](const LayoutDescription& layout) {
+    bool fits = has_kernel(rule, int(&layout - layouts().data())) && layout.param == param && layout.grad == grad;
     for (size_t slot = 0; slot < slots.size(); ++slot) fits = fits && layout.slot(slots[slot].role) == state[slot];
-    if (fits) return int(i);
-  }
-  return -1;
+    return fits;
+  });
 }
 
 }  // namespace flatstep

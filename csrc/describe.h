@@ -1,5 +1,5 @@
 // The catalogue as data: names, slots and formats of every rule and layout, in the order in which targets count them.
-// For whoever must talk about kernels without compiling one: checks and bindings.
+// For code that knows kernels without compiling one: checks and bindings.
 #pragma once
 
 #include <string>
@@ -26,7 +26,9 @@ struct RuleDescription {
 struct LayoutDescription {
   Dtype param, grad, first_moment, second_moment;
 
-  Dtype slot(Role role) const;
+  Dtype slot(Role role) const {
+    return role == Role::first_moment ? first_moment : role == Role::second_moment ? second_moment : param;
+  }
 };
 
 const std::vector<RuleDescription>& rules();

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <memory>
-#include <new>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -48,13 +47,8 @@ struct DeviceWork {
 };
 
 // A device has no memory for what it was asked, and nothing has changed.
-class OutOfDeviceMemory : public std::bad_alloc {
- public:
-  explicit OutOfDeviceMemory(const std::string& what) : text_(what) {}
-  const char* what() const noexcept override { return text_.what(); }
-
- private:
-  std::runtime_error text_;  // can be copied without fail, as exceptions should
+struct OutOfDeviceMemory : std::runtime_error {
+  using std::runtime_error::runtime_error;
 };
 
 // The steps of one optimizer on one device, in the order in which they are asked for, and memory for its state. Steps
@@ -73,8 +67,8 @@ class DeviceQueue {
   // What a stream is given from now on comes after all that the queue was given.
   virtual void let_follow(void* stream) = 0;
 
-  // Memory for state, zero at first, in the order of a stream; or throws OutOfDeviceMemory. Whoever releases it is done
-  // with it, but for the queue.
+  // Memory for state, zero at first, in the order of a stream; or throws OutOfDeviceMemory. The one who releases it is
+  // done with it, but for the queue.
   virtual void* allocate(size_t bytes, void* stream) = 0;
   virtual void release(void* memory) noexcept = 0;
 
@@ -85,13 +79,13 @@ class DeviceQueue {
   virtual void copy(void* to, const void* from, size_t bytes, void* stream) = 0;
 };
 
-// What a module lends to the core. Its version and its build have been compared by whoever makes it.
-struct DeviceMaker {
+// What a module offers to the core in a capsule. The module has compared its version and build with the core's.
+struct DeviceBackend {
   int32_t type;  // as DLPack numbers them
   std::unique_ptr<DeviceQueue> (*make)(int rule, int index);
   int (*use)(int index);  // that device is current for the thread from here on; returns which was before
 };
 
-constexpr const char* device_maker_name = "flatstep.device_maker";
+constexpr const char* device_backend_name = "flatstep.device_backend";
 
 }  // namespace flatstep

@@ -10,13 +10,28 @@ namespace flatstep {
 namespace {
 
 constexpr const char* misaligned = "is not aligned to its item size; pass a copy";
-constexpr const char* elsewhere = "is on another device than its parameter; move it there";
+
+[[noreturn]] void reject(const Parameter& parameter, Operand operand, std::string why, bool is_type_error = false) {
+  throw ArgumentError{operand, parameter.index, std::move(why), -1, is_type_error};
+}
 
 std::string strides_of(const Tensor& tensor) { return text_of(tensor.strides, tensor.ndim); }
 
 Extent extent_of_dense(const Tensor& tensor, int64_t count, int64_t index, const char* slot = nullptr) {
   const auto begin = reinterpret_cast<uintptr_t>(tensor.data);
   return {begin, begin + uintptr_t(count * bytes_of(tensor.dtype)), index, slot};
+}
+
+// Of a parameter's gradient.
+Extent extent_of_strided(const Parameter& parameter) {
+  const Tensor& grad = parameter.grad;
+  Extent extent{0, 0, parameter.index, nullptr};
+  if (!find_extent(grad, extent)) {
+    reject(parameter, Operand::grad,
+           "reaches beyond all memory (shape " + shape_of(grad) + ", strides " + strides_of(grad) +
+               " elements); pass an array whose elements exist");
+  }
+  return extent;
 }
 
 // "a, b or c", sorted.
@@ -28,7 +43,7 @@ std::string one_of(std::vector<std::string> names) {
 }
 
 // Why an optimizer cannot have a parameter of this dtype with that first moment.
-ArgumentError without_layout(int rule, int64_t index, const Tensor& param, std::optional<Dtype> first_moment) {
+std::string why_no_layout(int rule, const Tensor& param, std::optional<Dtype> first_moment) {
   std::vector<std::string> params, moments;
   for (size_t i = 0; i < layouts().size(); ++i) {
     const LayoutDescription& layout = layouts()[i];
@@ -37,16 +52,11 @@ ArgumentError without_layout(int rule, int64_t index, const Tensor& param, std::
       params.emplace_back(name_of(layout.param));
     if (layout.param == param.dtype) moments.emplace_back(name_of(layout.first_moment));
   }
-  if (moments.empty() || !first_moment) {
-    return {
-        Operand::param, index,
-        "has dtype " + dtype_of(param) + ", expected " + one_of(params) + "; convert it before making the optimizer",
-        -1, true};
-  }
-  return {Operand::param, index,
-          "has dtype " + dtype_of(param) + ", for which mu_dtype may be " + one_of(moments) + ", not " +
-              std::string(name_of(*first_moment)) + "; choose one of these, or leave mu_dtype out",
-          -1, true};
+  const std::string found = "has dtype " + dtype_of(param);
+  if (moments.empty() || !first_moment)
+    return found + ", expected " + one_of(params) + "; convert it before making the optimizer";
+  return found + ", for which mu_dtype may be " + one_of(moments) + ", not " + std::string(name_of(*first_moment)) +
+         "; choose one of these, or leave mu_dtype out";
 }
 
 }  // namespace
@@ -54,7 +64,7 @@ ArgumentError without_layout(int rule, int64_t index, const Tensor& param, std::
 int check_new_parameter(int rule, int64_t index, const Tensor& param, std::optional<Dtype> first_moment) {
   const auto reject = [&](std::string why) { throw ArgumentError{Operand::param, index, std::move(why)}; };
   const int layout = find_layout(param.dtype, param.dtype, first_moment.value_or(param.dtype));
-  if (layout < 0) throw without_layout(rule, index, param, first_moment);
+  if (layout < 0) throw ArgumentError{Operand::param, index, why_no_layout(rule, param, first_moment), -1, true};
   if (!has_kernel(rule, layout))
     reject("has dtype " + dtype_of(param) + ", in which this rule's state would be rounded");
   if (param.read_only) reject("is read-only, but parameters are updated in place; pass a writable array");
@@ -81,17 +91,29 @@ void Step::begin() {
 }
 
 bool Step::add(const Parameter& parameter) {
-  check_devices(parameter);
+  const Tensor &param = parameter.param, &grad = parameter.grad;
+  check_each(
+      parameter, [&](const Tensor& tensor) { return tensor.device == param.device; },
+      "is on another device than its parameter; move it there");
   const auto [layout, count] = size_of(parameter);
   if (count == 0) return true;
-  check_alignment(parameter);
-  if (!is_dense(parameter.param)) return false;
+  check_each(parameter, is_aligned, misaligned);
+  if (!is_dense(param)) return false;
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    if (!have_same_strides(parameter.param, parameter.state[slot])) return false;
+    if (!have_same_strides(param, parameter.state[slot])) return false;
   }
   Segment& segment = append({layout, count}, parameter);
-  add_gradient(parameter, segment);
-  add_state(parameter, count);
+  if (!options_.has_fixed_memory) {
+    overlap_.add_written(extent_of_dense(param, count, parameter.index));
+    for (size_t slot = 0; slot < slots_.size(); ++slot)
+      add_state(parameter.state[slot], count, parameter.index, slots_[slot].c_str());
+  }
+  if (!have_same_strides(param, grad)) {
+    overlap_.add_read(extent_of_strided(parameter), grad);  // before products of its strides are taken
+    segment.walk = walk_over(param, grad);
+  } else if (grad.data != param.data || grad.dtype != param.dtype || !options_.grad_may_be_param) {
+    overlap_.add_read(extent_of_dense(grad, count, parameter.index));
+  }
   return true;
 }
 
@@ -113,48 +135,35 @@ Step::Size Step::size_of(const Parameter& parameter) {
   return {find_layout(parameter), element_count(parameter.param)};
 }
 
-void Step::check_devices(const Parameter& parameter) const {
-  const auto is_elsewhere = [&](const Tensor& tensor) { return tensor.device != parameter.param.device; };
-  if (is_elsewhere(parameter.grad)) throw ArgumentError{Operand::grad, parameter.index, elsewhere};
+template <class Fits>
+void Step::check_each(const Parameter& parameter, const Fits& fits, const char* why) const {
+  if (!fits(parameter.param)) reject(parameter, Operand::param, why);
+  if (!fits(parameter.grad)) reject(parameter, Operand::grad, why);
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    if (is_elsewhere(parameter.state[slot]))
-      throw ArgumentError{Operand::param, parameter.index, "has a state " + slots_[slot] + " that " + elsewhere};
+    if (!fits(parameter.state[slot])) reject(parameter, Operand::param, "has a state " + slots_[slot] + " that " + why);
   }
 }
 
 void Step::check_shapes(const Parameter& parameter) const {
   const Tensor& param = parameter.param;
   if (!have_same_shape(param, parameter.grad)) {
-    throw ArgumentError{
-        Operand::grad, parameter.index,
-        "has shape " + shape_of(parameter.grad) + ", expected " + shape_of(param) + " like its parameter"};
+    reject(parameter, Operand::grad,
+           "has shape " + shape_of(parameter.grad) + ", expected " + shape_of(param) + " like its parameter");
   }
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (have_same_shape(param, parameter.state[slot])) continue;
-    throw ArgumentError{Operand::param, parameter.index,
-                        "has shape " + shape_of(param) + ", but its " + slots_[slot] + " has " +
-                            shape_of(parameter.state[slot]) + "; load the state that belongs to it"};
-  }
-}
-
-void Step::check_alignment(const Parameter& parameter) const {
-  if (!is_aligned(parameter.param)) throw ArgumentError{Operand::param, parameter.index, misaligned};
-  if (!is_aligned(parameter.grad)) throw ArgumentError{Operand::grad, parameter.index, misaligned};
-  for (size_t slot = 0; slot < slots_.size(); ++slot) {
-    if (!is_aligned(parameter.state[slot]))
-      throw ArgumentError{Operand::param, parameter.index, "has a state " + slots_[slot] + " that " + misaligned};
+    reject(parameter, Operand::param,
+           "has shape " + shape_of(param) + ", but its " + slots_[slot] + " has " + shape_of(parameter.state[slot]) +
+               "; load the state that belongs to it");
   }
 }
 
 int Step::find_layout(const Parameter& parameter) {
-  uint64_t dtypes = uint64_t(parameter.param.dtype) | uint64_t(parameter.grad.dtype) << 8;
-  for (size_t slot = 0; slot < slots_.size(); ++slot)
-    dtypes |= uint64_t(parameter.state[slot].dtype) << (16 + 8 * slot);
-  if (dtypes == last_dtypes_) return last_layout_;
-  Dtype state[max_slots];
-  for (size_t slot = 0; slot < slots_.size(); ++slot) state[slot] = parameter.state[slot].dtype;
-  const bool is_allowed = options_.grad_may_differ_in_dtype || parameter.grad.dtype == parameter.param.dtype;
-  const int layout = is_allowed ? find_kernel(rule_, parameter.param.dtype, parameter.grad.dtype, state) : -1;
+  std::array<Dtype, 2 + max_slots> dtypes{parameter.param.dtype, parameter.grad.dtype};
+  for (size_t slot = 0; slot < slots_.size(); ++slot) dtypes[2 + slot] = parameter.state[slot].dtype;
+  if (last_layout_ >= 0 && dtypes == last_dtypes_) return last_layout_;
+  const bool is_allowed = options_.grad_may_differ_in_dtype || dtypes[0] == dtypes[1];
+  const int layout = is_allowed ? find_kernel(rule_, dtypes[0], dtypes[1], &dtypes[2]) : -1;
   if (layout < 0) reject_dtypes(parameter);
   last_dtypes_ = dtypes;
   return last_layout_ = layout;
@@ -163,43 +172,21 @@ int Step::find_layout(const Parameter& parameter) {
 void Step::reject_dtypes(const Parameter& parameter) const {
   const std::string param = dtype_of(parameter.param), grad = dtype_of(parameter.grad);
   if (!options_.grad_may_differ_in_dtype) {
-    throw ArgumentError{Operand::grad, parameter.index,
-                        "has dtype " + grad + ", expected " + param + " like its parameter; convert it to " + param, -1,
-                        true};
+    reject(parameter, Operand::grad,
+           "has dtype " + grad + ", expected " + param + " like its parameter; convert it to " + param, true);
   }
   std::string found = "has dtype " + param + ", its gradient " + grad;
   for (size_t slot = 0; slot < slots_.size(); ++slot)
     found += ", its " + slots_[slot] + " " + dtype_of(parameter.state[slot]);
-  throw ArgumentError{Operand::param, parameter.index,
-                      found +
-                          ": there is no kernel for these together; the gradient should have its parameter's dtype or "
-                          "float32, and so should the state",
-                      -1, true};
+  reject(parameter, Operand::param,
+         found +
+             ": there is no kernel for these together; the gradient should have its parameter's dtype or float32, "
+             "and so should the state",
+         true);
 }
 
-void Step::add_gradient(const Parameter& parameter, Segment& segment) {
-  const Tensor &param = parameter.param, &grad = parameter.grad;
-  if (!options_.has_fixed_memory) overlap_.add_written(extent_of_dense(param, segment.count, parameter.index));
-  if (have_same_strides(param, grad)) {
-    const bool is_param = grad.data == param.data && grad.dtype == param.dtype;
-    if (!is_param || !options_.grad_may_be_param)
-      overlap_.add_read(extent_of_dense(grad, segment.count, parameter.index));
-    return;
-  }
-  Extent read{0, 0, parameter.index, nullptr};
-  if (!find_extent(grad, read)) {
-    throw ArgumentError{Operand::grad, parameter.index,
-                        "reaches beyond all memory (shape " + shape_of(grad) + ", strides " + strides_of(grad) +
-                            " elements); pass an array whose elements exist"};
-  }
-  segment.walk = walk_over(param, grad);
-  overlap_.add_read(read, grad);
-}
-
-void Step::add_state(const Parameter& parameter, int64_t count) {
-  if (options_.has_fixed_memory) return;
-  for (size_t slot = 0; slot < slots_.size(); ++slot)
-    overlap_.add_state(extent_of_dense(parameter.state[slot], count, parameter.index, slots_[slot].c_str()));
+void Step::add_state(const Tensor& dense, int64_t count, int64_t index, const char* slot) {
+  overlap_.add_state(extent_of_dense(dense, count, index, slot));
 }
 
 // How to visit the gradient in the order in which its parameter lies in memory.

@@ -2,6 +2,7 @@
 // that it passed. Knows no Python.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <optional>
 #include <string>
@@ -47,6 +48,9 @@ class Step {
   // parameter with gaps, or state that does not lie as its parameter does.
   bool add(const Parameter& parameter);
 
+  // Memory that belongs to a parameter's state, and that the caller writes.
+  void add_state(const Tensor& dense, int64_t count, int64_t index, const char* slot);
+
   // Memory of parameters or state that all steps may write. Then `add` does not look for overlaps of them, but only of
   // gradients with all that is fixed.
   void fix_memory(const Extent& extent) { overlap_.add_written(extent); }
@@ -78,19 +82,17 @@ class Step {
     Walk walk;
   };
 
-  void check_devices(const Parameter& parameter) const;
+  template <class Fits>
+  void check_each(const Parameter& parameter, const Fits& fits, const char* why) const;
   void check_shapes(const Parameter& parameter) const;
-  void check_alignment(const Parameter& parameter) const;
   int find_layout(const Parameter& parameter);
   [[noreturn]] void reject_dtypes(const Parameter& parameter) const;
   const Walk* walk_over(const Tensor& param, const Tensor& grad);
-  void add_gradient(const Parameter& parameter, Segment& segment);
-  void add_state(const Parameter& parameter, int64_t count);
 
   int rule_;
   std::vector<std::string> slots_;
   StepOptions options_;
-  uint64_t last_dtypes_ = ~uint64_t{0};  // neighbours often have the same
+  std::array<Dtype, 2 + max_slots> last_dtypes_{};  // neighbours often have the same
   int last_layout_ = -1;
   OverlapCheck overlap_;
   std::vector<std::vector<Segment>> segments_;  // by layout

@@ -17,12 +17,6 @@ const char* forced_name() {
   return name && *name ? name : nullptr;
 }
 
-std::string names(const std::vector<const Target*>& all) {
-  std::string text;
-  for (const Target* target : all) text += (text.empty() ? "" : ", ") + std::string(target->name);
-  return text;
-}
-
 }  // namespace
 
 bool supports_f16c() {
@@ -49,8 +43,10 @@ const Target& chosen_target() {
   const std::vector<const Target*> runnable = targets();
   const char* name = forced_name();
   if (!name) return *runnable.front();
+  std::string names;
   for (const Target* target : runnable) {
     if (target->name == std::string_view(name)) return *target;
+    names += (names.empty() ? "" : ", ") + std::string(target->name);
   }
   std::string why = "it is not part of this build";
   for (const BuiltTarget& built : built_targets()) {
@@ -58,7 +54,7 @@ const Target& chosen_target() {
       why = "it needs " + std::string(built.missing_feature()) + ", which this processor lacks";
   }
   throw std::runtime_error("FLATSTEP_TARGET=" + std::string(name) + " cannot run here: " + why +
-                           "; unset it or name one of: " + names(runnable));
+                           "; unset it or name one of: " + names);
 }
 
 bool target_is_forced() { return forced_name() != nullptr; }

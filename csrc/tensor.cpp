@@ -88,6 +88,11 @@ bool have_same_strides(const Tensor& a, const Tensor& b) {
   return true;
 }
 
+bool is_same_memory(const Tensor& a, const Tensor& b) {
+  return a.data == b.data && a.device == b.device && a.dtype == b.dtype && a.read_only == b.read_only &&
+         have_same_shape(a, b) && std::equal(a.strides, a.strides + a.ndim, b.strides);
+}
+
 std::vector<int> memory_order(const Tensor& tensor) {
   std::vector<int> order;
   for (int axis = 0; axis < tensor.ndim; ++axis) {

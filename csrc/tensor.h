@@ -64,6 +64,8 @@ bool is_aligned(const Tensor& tensor);     // to the item size
 bool have_same_shape(const Tensor& a, const Tensor& b);
 bool have_same_strides(const Tensor& a, const Tensor& b);  // for one shape: on axes longer than 1
 
+bool is_same_memory(const Tensor& a, const Tensor& b);  // of one dtype, lying in the same way
+
 // The axes longer than 1, outermost in memory first.
 std::vector<int> memory_order(const Tensor& tensor);
 

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -27,8 +26,9 @@ constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: who
 class Work {
  public:
   // Cuts the work into at most `most_threads` parts. Small work is one part.
-  Work(const Job* jobs, int64_t count, int most_threads) : jobs_(jobs), job_count_(count) {
-    for (const Job* job = jobs; job != jobs + count; ++job) elements_ += job->elements;
+  Work(std::span<const Job> jobs, int most_threads) : jobs_(jobs) {
+    for (const Job& job : jobs) elements_ += job.elements;
+    whole_.last = elements_;
     threads_ = int(std::clamp<int64_t>(elements_ / elements_worth_a_thread, 1, most_threads));
     if (threads_ == 1) return;
     parts_.reset(new Part[size_t(threads_)]);
@@ -44,13 +44,17 @@ class Work {
   // A thread carries out its own part, then helps with the others. One thread alone carries out everything.
   void carry_out(int thread) {
     const DefaultFloatingPoint mode;
-    if (!parts_) return run_range(0, elements_);
+    const int64_t at_a_time = parts_ ? chunk : elements_;
     for (int offset = 0; offset < threads_; ++offset) {
-      Part& part = parts_[size_t((thread + offset) % threads_)];
-      while (true) {
-        const int64_t first = part.next.fetch_add(chunk, std::memory_order_relaxed);
-        if (first >= part.last) break;
-        run_range(first, std::min(first + chunk, part.last));
+      Part& part = parts_ ? parts_[size_t((thread + offset) % threads_)] : whole_;
+      for (int64_t first; (first = part.next.fetch_add(at_a_time, std::memory_order_relaxed)) < part.last;) {
+        const int64_t last = std::min(first + at_a_time, part.last);
+        int64_t start = 0;  // of the job, where all are laid end to end
+        for (const Job& job : jobs_) {
+          const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job.elements);
+          if (from < to) job.kernel(*job.call, from, to);
+          start += job.elements;
+        }
       }
     }
   }
@@ -60,23 +64,14 @@ class Work {
   // something else then holds up the step by one chunk at most. Each part is the same from step to step, so that its
   // memory stays near its processor.
   struct alignas(cache_line) Part {
-    std::atomic<int64_t> next;
-    int64_t last;
+    std::atomic<int64_t> next{0};
+    int64_t last = 0;
   };
 
-  // The elements first <= i < last of the jobs laid end to end.
-  void run_range(int64_t first, int64_t last) const {
-    int64_t start = 0;
-    for (const Job* job = jobs_; job != jobs_ + job_count_; start += job->elements, ++job) {
-      const int64_t from = std::max(first - start, int64_t{0}), to = std::min(last - start, job->elements);
-      if (from < to) job->kernel(*job->call, from, to);
-    }
-  }
-
-  const Job* jobs_;
-  int64_t job_count_;
+  const std::span<const Job> jobs_;
   int64_t elements_ = 0;
-  std::unique_ptr<Part[]> parts_;  // null while there is one
+  Part whole_;
+  std::unique_ptr<Part[]> parts_;  // null where one thread carries out the whole
   int threads_ = 1;
 };
 
@@ -128,22 +123,6 @@ class Helpers {
   Work* work_ = nullptr;
 };
 
-// Threads started meanwhile get no signals: those are for the threads that the program knows of.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &callers_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &callers_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t callers_;
-};
-
 // Our own threads, which sleep between steps. Where they are busy with another caller's work, the caller works alone.
 class OwnThreads {
  public:
@@ -164,12 +143,15 @@ class OwnThreads {
     alignas(cache_line) std::atomic<uint32_t> calls{0};
   };
 
-  // Starts threads until there are that many, or as many as the system grants.
+  // Starts threads until there are that many, or as many as the system grants. They get no signals: those are for the
+  // threads that the program knows of.
   void grow(size_t count) {
     if (threads_.size() >= count) return;
-    threads_.reserve(count);
-    const SignalsBlocked blocked;
+    sigset_t all, callers;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &callers);
     try {
+      threads_.reserve(count);
       while (threads_.size() < count) {
         auto thread = std::make_unique<Thread>();
         std::thread([this, &calls = thread->calls, number = int(threads_.size()) + 1] {
@@ -180,8 +162,9 @@ class OwnThreads {
         }).detach();
         threads_.push_back(std::move(thread));
       }
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // those that there are do it all
     }
+    pthread_sigmask(SIG_SETMASK, &callers, nullptr);
   }
 
   std::mutex in_use_;
@@ -210,8 +193,8 @@ OwnThreads& get_own_threads() {
 
 }  // namespace
 
-void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team, int default_threads) {
-  Work work(jobs, count, default_threads > 0 && chosen == 0 ? default_threads : num_threads());
+void run(std::span<const Job> jobs, [[maybe_unused]] Team team, int default_threads) {
+  Work work(jobs, default_threads > 0 && chosen == 0 ? default_threads : num_threads());
   if (work.threads() == 1) return work.carry_out(0);
 #ifdef _OPENMP
   if (team == Team::openmp && forked == 0) {
@@ -223,8 +206,8 @@ void run(const Job* jobs, int64_t count, [[maybe_unused]] Team team, int default
   get_own_threads().run(work);
 }
 
-void run_on(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule) {
-  Work work(jobs, count, std::max(1, chosen > 0 ? std::min(int(chosen), pool_threads) : pool_threads));
+void run_on(std::span<const Job> jobs, int pool_threads, const Schedule& schedule) {
+  Work work(jobs, std::max(1, chosen > 0 ? std::min(int(chosen), pool_threads) : pool_threads));
   if (work.threads() == 1) return work.carry_out(0);
   const auto helpers = std::make_shared<Helpers>();
   helpers->run(work, [&] {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <span>
 
 #include "call.h"
 
@@ -28,13 +29,13 @@ enum class Team { own, openmp };
 
 // Carries out all jobs in one parallel region, split by elements; small totals run on the calling thread.
 // `default_threads` is how many to use where the user chose no number; 0: as many as num_threads() says.
-void run(const Job* jobs, int64_t count, Team team, int default_threads = 0);
+void run(std::span<const Job> jobs, Team team, int default_threads = 0);
 
 // The same on the calling thread and on a pool of `pool_threads` threads. `schedule` calls a function on a thread of
 // the pool, now or later. A busy thread costs time but never holds up the step. No thread reads the jobs after the
 // return.
 using Schedule = std::function<void(std::function<void()>)>;
-void run_on(const Job* jobs, int64_t count, int pool_threads, const Schedule& schedule);
+void run_on(std::span<const Job> jobs, int pool_threads, const Schedule& schedule);
 
 bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
 int num_threads();            // how many a large step uses

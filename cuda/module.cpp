@@ -3,7 +3,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
-#include "bind/lending.h"
+#include "bind/core_api.h"
 #include "driver.h"
 #include "queue.h"
 #include "target.h"
@@ -23,7 +23,7 @@ std::unique_ptr<DeviceQueue> make_queue(int rule, int index) {
 
 int use(int index) { return device::exchange_device(device::cuda_runtime(), index); }
 
-constexpr DeviceMaker maker = {dlpack_cuda, &make_queue, &use};
+constexpr DeviceBackend backend = {dlpack_cuda, &make_queue, &use};
 
 // [(name, (major, minor))]
 nb::list devices() {
@@ -40,10 +40,10 @@ nb::list devices() {
 NB_MODULE(_cuda, module) {
   namespace nb = nanobind;
   module.doc() = "flatstep's steps on CUDA devices. Use flatstep.torch and flatstep.jax.";
-  flatstep::borrow();  // only beside the core that it was built with
+  flatstep::import_core_api();  // only beside the core that it was built with
   module.attr("version") = FLATSTEP_VERSION;
   module.attr("architectures") = FLATSTEP_CUDA_ARCHITECTURES;
   module.def("devices", &flatstep::devices, nb::sig("def devices() -> list[tuple[str, tuple[int, int]]]"));
-  module.attr("maker") = nb::capsule(&flatstep::maker, flatstep::device_maker_name);
+  module.attr("backend") = nb::capsule(&flatstep::backend, flatstep::device_backend_name);
   if constexpr (FLATSTEP_HAS_XLA) flatstep::add_xla(module);
 }

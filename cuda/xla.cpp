@@ -18,13 +18,13 @@ namespace {
 namespace ffi = xla::ffi;
 namespace nb = nanobind;
 
-ffi::Error step(void* stream, int32_t index, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule,
-                bool makes_update, ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
+ffi::Error step(void* stream, int32_t index, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                const XlaAttributes& attributes) {
   try {
     const device::Relaxed mode;  // a kernel may be loaded at its first launch, be that captured or not
     const device::XlaDevice device{device::cuda_runtime(), device::cuda_kernels, device::cuda_lay_out, index};
     const auto copy = [&](void* to, const void* from, size_t bytes) { device::copy_there(to, from, bytes, stream); };
-    XlaStep step({rule, makes_update, numbers, traced}, args, rets, copy, true);
+    XlaStep step(attributes, args, rets, copy, true);
     device::carry_out(device, step, stream);
     return ffi::Error::Success();
   } catch (const std::invalid_argument& error) {
@@ -42,10 +42,7 @@ XLA_FFI_DEFINE_HANDLER(handler, step,
                            .Ctx<ffi::DeviceOrdinal>()
                            .RemainingArgs()
                            .RemainingRets()
-                           .Attr<std::string_view>("rule")
-                           .Attr<bool>("makes_update")
-                           .Attr<ffi::Span<const double>>("numbers")
-                           .Attr<ffi::Span<const int32_t>>("traced"),
+                           .Attrs<XlaAttributes>(),
                        {ffi::Traits::kCmdBufferCompatible});
 
 int64_t workspace_bytes(std::string_view rule, std::string_view written, std::string_view grad,

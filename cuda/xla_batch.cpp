@@ -26,41 +26,40 @@ Leaf on_device(const Parameter& parameter, int64_t count) {
   return own;
 }
 
-Batch batch_of(XlaStep& step) {
+Batch batch_of(const XlaStep& step) {
   Batch batch{};
-  const Parameter& first = step.parameters().front();
-  batch.entries = step.entries();
+  const auto& [first, first_size] = step.parameters.front();
+  batch.entries = step.entries;
   batch.makes_update = first.makes_update;
-  batch.scalars = step.fixed();
-  batch.counts = static_cast<const int32_t*>(step.counts().data);
-  if (step.traced().size() > size_t(most_numbers)) reject_xla("a number of a step is given twice");
-  for (const XlaStep::Number& number : step.traced())
+  batch.scalars = step.fixed;
+  batch.counts = static_cast<const int32_t*>(step.counts.data);
+  if (step.traced.size() > size_t(most_numbers)) reject_xla("a number of a step is given twice");
+  for (const XlaStep::Number& number : step.traced)
     batch.columns[batch.column_count++] = {{number.values.data, kind_of(number.values.dtype)}, int32_t(number.index)};
-  set_item_bytes(batch, first, rules()[size_t(step.rule())].slots.size());
-  for (const Parameter& parameter : step.parameters()) {
-    if (step.layout_of(parameter) != step.layout_of(first))
-      reject_xla("the parameters of a step on a device differ in dtypes");
-    add_leaf(batch, on_device(parameter, step.elements(parameter)));
+  set_item_bytes(batch, first, rules()[size_t(step.rule)].slots.size());
+  for (const auto& [parameter, size] : step.parameters) {
+    if (size.layout != first_size.layout) reject_xla("the parameters of a step on a device differ in dtypes");
+    add_leaf(batch, on_device(parameter, size.count));
   }
   return batch;
 }
 
 std::vector<int64_t> counts_of(const XlaStep& step) {
   std::vector<int64_t> counts;
-  for (const Parameter& parameter : step.parameters()) counts.push_back(step.elements(parameter));
+  for (const XlaStep::Sized& parameter : step.parameters) counts.push_back(parameter.size.count);
   return counts;
 }
 
 }  // namespace
 
-void carry_out(const XlaDevice& device, XlaStep& step, void* stream) {
-  if (step.parameters().empty()) return;
+void carry_out(const XlaDevice& device, const XlaStep& step, void* stream) {
+  if (step.parameters.empty()) return;
   const Batch batch = batch_of(step);
-  const int layout = step.layout_of(step.parameters().front());
+  const int layout = step.parameters.front().size.layout;
   const CurrentDevice current(device.runtime, device.index);
-  const Launcher launcher(device.runtime, device.kernels, step.rule(), device.index);
-  const XlaStep::Buffer& memory = step.workspace();
-  if (memory.bytes < workspace_bytes(launcher.kernel(layout), counts_of(step), step.entries()))
+  const Launcher launcher(device.runtime, device.kernels, step.rule, device.index);
+  const XlaStep::Buffer& memory = step.workspace;
+  if (memory.bytes < workspace_bytes(launcher.kernel(layout), counts_of(step), step.entries))
     reject_xla("the workspace of a step is too small");
   step_batch(launcher, device.lay_out, layout, batch, static_cast<char*>(memory.data), stream);
 }

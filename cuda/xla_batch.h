@@ -16,7 +16,7 @@ struct XlaDevice {
 };
 
 // Throws std::invalid_argument before anything is launched.
-void carry_out(const XlaDevice& device, XlaStep& step, void* stream);
+void carry_out(const XlaDevice& device, const XlaStep& step, void* stream);
 
 // How many bytes the last result of such a step has: a step of leaves with so many elements in every entry of a batch,
 // their dtypes given by name. Throws std::invalid_argument where there is no kernel for them.

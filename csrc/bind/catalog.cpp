@@ -2,10 +2,11 @@
 // computed.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include "describe.h"
-#include "module.h"
+#include "python.h"
 #include "read_array.h"
 #include "targets.h"
 #include "work.h"
@@ -14,67 +15,47 @@ namespace flatstep {
 
 namespace {
 
+using Names = std::vector<std::string_view>;
+
 int rule_index(std::string_view name) {
   const int index = find_rule(name);
   if (index < 0) throw nb::key_error(("no rule named " + std::string(name)).c_str());
   return index;
 }
 
-nb::list rule_names() {
-  nb::list names;
-  for (const RuleDescription& rule : rules()) names.append(nb::cast(rule.name));
+const RuleDescription& rule_named(std::string_view name) { return rules()[size_t(rule_index(name))]; }
+
+// The `name` of each item of a range.
+Names names_of(const auto& items) {
+  Names names;
+  for (const auto& item : items) names.push_back(item.name);
   return names;
 }
 
-std::vector<std::string_view> hyperparameters(std::string_view rule) {
-  return rules()[size_t(rule_index(rule))].hyperparameters;
-}
-
-nb::tuple slots(std::string_view rule) {
-  nb::list names;
-  for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots) names.append(nb::cast(slot.name));
-  return nb::tuple(names);
-}
-
 // The dtype of each slot of a rule on the layout of such parameters.
-std::vector<std::string_view> slot_dtypes(std::string_view rule, std::string_view param,
-                                          std::string_view first_moment) {
+Names slot_dtypes(std::string_view rule, std::string_view param, std::string_view first_moment) {
   const Dtype dtype = dtype_named(param);
   const int layout = find_layout(dtype, dtype, first_moment.empty() ? dtype : dtype_named(first_moment));
   if (layout < 0) throw nb::key_error(("no layout for parameters of dtype " + std::string(param)).c_str());
-  std::vector<std::string_view> dtypes;
-  for (const SlotDescription& slot : rules()[size_t(rule_index(rule))].slots)
+  Names dtypes;
+  for (const SlotDescription& slot : rule_named(rule).slots)
     dtypes.push_back(name_of(layouts()[size_t(layout)].slot(slot.role)));
   return dtypes;
 }
 
 // Whether there is a kernel for tensors of these dtypes, one a slot.
-bool has_kernel_for(std::string_view rule, std::string_view param, std::string_view grad,
-                    const std::vector<std::string_view>& state) {
-  if (state.size() != rules()[size_t(rule_index(rule))].slots.size()) return false;
+bool has_kernel_for(std::string_view rule, std::string_view param, std::string_view grad, const Names& state) {
+  if (state.size() != rule_named(rule).slots.size()) return false;
   std::vector<Dtype> dtypes;
   for (const std::string_view name : state) dtypes.push_back(dtype_named(name));
   return find_kernel(rule_index(rule), dtype_named(param), dtype_named(grad), dtypes.data()) >= 0;
 }
 
-// The names of the numbers that all rules have, in the order of common_scalars.
-nb::tuple scalar_names() {
-  nb::list names;
-  for (const CommonScalar& scalar : common_scalars) names.append(scalar.name);
-  return nb::tuple(names);
-}
-
-nb::list target_names() {
-  nb::list names;
-  for (const Target* target : targets()) names.append(target->name);
-  return names;
-}
-
 // [(name, flags, features, the feature that this machine lacks or "")]
-nb::list built() {
-  nb::list rows;
+auto built() {
+  std::vector<std::tuple<std::string_view, std::string_view, std::string_view, std::string_view>> rows;
   for (const BuiltTarget& row : built_targets())
-    rows.append(nb::make_tuple(row.target->name, row.flags, row.features, row.missing_feature()));
+    rows.emplace_back(row.target->name, row.flags, row.features, row.missing_feature());
   return rows;
 }
 
@@ -88,11 +69,10 @@ void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
   const size_t slots = arrays.size() - 2;
   if (arrays.size() < 2 || slots > max_slots)
     throw nb::value_error(("expected param, grad and up to " + std::to_string(max_slots) + " slots").c_str());
-  std::vector<ArrayView> views;
-  for (size_t i = 0; i < arrays.size(); ++i) views.emplace_back(arrays[i], Operand::param, int64_t(i));
+  ArrayReader reader;
   Segment segment{};
-  for (size_t i = 0; i < views.size(); ++i) {
-    const Tensor tensor = views[i].tensor();
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    const Tensor tensor = reader.read(arrays[i], Operand::param, int64_t(i));
     if (i == 0) segment.count = element_count(tensor);
     if (tensor.ndim != 1 || tensor.shape[0] != segment.count || tensor.dtype != Dtype::float32 ||
         !is_contiguous(tensor) || (tensor.read_only && i != 1))
@@ -104,20 +84,28 @@ void move_streams(nb::list arrays, bool prefetch, bool on_openmp) {
   const Call call{&segment, 1, nullptr};
   const Job job{-1, chosen_target().limits[slots][prefetch], &call, segment.count};
   const nb::gil_scoped_release unlocked;
-  run(&job, 1, on_openmp ? Team::openmp : Team::own);
+  run({&job, 1}, on_openmp ? Team::openmp : Team::own);
 }
 
 }  // namespace
 
 void bind_catalog(nb::module_& module) {
-  module.def("rules", &rule_names, nb::sig("def rules() -> list[str]"));
-  module.def("hyperparameters", &hyperparameters, nb::arg("rule"));
-  module.def("slots", &slots, nb::arg("rule"), nb::sig("def slots(rule: str) -> tuple[str, ...]"));
+  using Tuple = nb::typed<nb::tuple, nb::str, nb::ellipsis>;
+  module.def("rules", [] { return names_of(rules()); });
+  module.def(
+      "hyperparameters", [](std::string_view rule) { return rule_named(rule).hyperparameters; }, nb::arg("rule"));
+  module.def(
+      "slots", [](std::string_view rule) { return Tuple(nb::tuple(nb::cast(names_of(rule_named(rule).slots)))); },
+      nb::arg("rule"));
   module.def("slot_dtypes", &slot_dtypes, nb::arg("rule"), nb::arg("param"), nb::arg("first_moment"));
   module.def("has_kernel", &has_kernel_for, nb::arg("rule"), nb::arg("param"), nb::arg("grad"), nb::arg("state"));
-  module.attr("scalars") = scalar_names();
-  module.def("targets", &target_names, nb::sig("def targets() -> list[str]"));
-  module.def("built_targets", &built, nb::sig("def built_targets() -> list[tuple[str, str, str, str]]"));
+  module.attr("scalars") = nb::tuple(nb::cast(names_of(common_scalars)));
+  module.def("targets", [] {
+    Names names;
+    for (const Target* target : targets()) names.push_back(target->name);
+    return names;
+  });
+  module.def("built_targets", &built);
   module.def("chosen_target", [] { return chosen_target().name; });
   module.def("target_is_forced", &target_is_forced);
   module.def("has_openmp", &has_openmp);

@@ -1,6 +1,7 @@
 // See device_memory.h.
 #include "device_memory.h"
 
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -10,97 +11,58 @@
 
 namespace flatstep {
 
-namespace {
-
-// A plain buffer of bytes of the host's.
-struct HostBytes {
-  HostBytes(nb::handle object, int flags) {
-    if (PyObject_GetBuffer(object.ptr(), &view, flags) != 0) throw nb::python_error();
+Backends::Backends(nb::list capsules) : capsules_(std::move(capsules)) {
+  for (nb::handle capsule : capsules_) {
+    const void* const backend = PyCapsule_GetPointer(capsule.ptr(), device_backend_name);
+    if (!backend) throw nb::python_error();
+    all_.push_back(static_cast<const DeviceBackend*>(backend));
   }
-  ~HostBytes() { PyBuffer_Release(&view); }
-  HostBytes(const HostBytes&) = delete;
-  HostBytes& operator=(const HostBytes&) = delete;
-
-  Py_buffer view;
-};
-
-}  // namespace
-
-const DeviceMaker& maker_for(int32_t type, nb::list devices) {
-  for (nb::handle capsule : devices) {
-    const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
-    if (!maker) throw nb::python_error();
-    if (static_cast<const DeviceMaker*>(maker)->type == type) return *static_cast<const DeviceMaker*>(maker);
-  }
-  throw nb::type_error("there is no kernel for that device");
 }
 
-DeviceMemory::DeviceMemory(nb::handle object, int64_t stream, const DeviceMaker& maker)
-    : source_(nb::borrow(object)), maker_(&maker), device_(dlpack::device_of(object)) {
-  if (const std::string why = dlpack::hidden_meaning(object); !why.empty()) throw nb::type_error(why.c_str());
-  const OnDevice current(maker, device_.index);
-  const dlpack::Taken taken = dlpack::take(object, stream);
-  const dlpack::TensorView& view = taken.view;
-  if (dlpack::plain_device(view.device) != device_)
-    throw nb::type_error("its memory is not on the device of which it says it is");
-  owner_ = taken.owner;
-  read_only_ = taken.read_only;
-  is_copy_ = taken.is_copy;
-  data_ = static_cast<char*>(view.data) + view.byte_offset;
-  dtype_ = dlpack::name_of(view.dtype);
-  shape_.assign(view.shape, view.shape + view.ndim);
-  strides_ = dlpack::strides_of(view);
+const DeviceBackend* Backends::find(int32_t type) const {
+  const auto found = std::ranges::find(all_, type, &DeviceBackend::type);
+  return found == all_.end() ? nullptr : *found;
+}
+
+DeviceMemory DeviceMemory::take(nb::handle object, int64_t stream, const DeviceBackend& backend) {
+  const Device device = dlpack::device_of(object);
+  const OnDevice current(backend, device.index);
+  DeviceMemory taken{nb::borrow(object), &backend, dlpack::take(object, stream), nullptr};
+  taken.array.device = dlpack::plain_device(taken.array.device);
+  if (taken.array.device != device) throw nb::type_error("its memory is not on the device of which it says it is");
+  return taken;
 }
 
 DeviceMemory DeviceMemory::again() const {
-  DeviceMemory now(source_, dlpack::no_stream, *maker_);
-  now.queue_ = queue_;
+  DeviceMemory now = take(source, dlpack::no_stream, *backend);
+  now.queue = queue;
   return now;
-}
-
-bool DeviceMemory::lies_as(const DeviceMemory& other) const {
-  return data_ == other.data_ && device_ == other.device_ && shape_ == other.shape_ && strides_ == other.strides_ &&
-         dtype_ == other.dtype_ && read_only_ == other.read_only_;
-}
-
-DeviceMemory::DeviceMemory(std::shared_ptr<DeviceQueue> queue, const DeviceMemory& source, int64_t bytes)
-    : source_(source.source_),
-      queue_(std::move(queue)),
-      maker_(source.maker_),
-      device_(source.device_),
-      dtype_("uint8"),
-      shape_{bytes},
-      strides_{1} {
-  if (bytes == 0) return;
-  data_ = static_cast<char*>(queue_->allocate(size_t(bytes), stream()));
-  owner_ = std::shared_ptr<void>(data_, [queue = queue_](void* memory) { queue->release(memory); });
 }
 
 DeviceMemory DeviceMemory::part(int64_t offset, std::vector<int64_t> shape, std::vector<int64_t> strides,
                                 std::string dtype, nb::object source) const {
-  DeviceMemory made;
-  made.source_ = std::move(source);
-  made.owner_ = owner_;
-  made.queue_ = queue_;
-  made.maker_ = maker_;
-  made.device_ = device_;
-  made.data_ = data_ + offset;
-  made.dtype_ = std::move(dtype);
-  made.shape_ = std::move(shape);
-  made.strides_ = std::move(strides);
+  DeviceMemory made{std::move(source), backend, array, queue};
+  made.array.data += offset;
+  made.array.shape = std::move(shape);
+  made.array.strides = std::move(strides);
+  made.array.dtype = std::move(dtype);
   return made;
 }
 
-Tensor DeviceMemory::tensor() const {
-  return {data_,      shape_.data(), strides_.data(), int32_t(shape_.size()), dtype_named(dtype_),
-          read_only_, device_,       dtype_.c_str()};
+DeviceMemory DeviceMemory::allocate(int64_t bytes) const {
+  DeviceMemory made{source, backend, {}, queue};
+  made.array.device = array.device;
+  if (bytes == 0) return made;
+  made.array.data = static_cast<char*>(queue->allocate(size_t(bytes), stream()));
+  made.array.owner = {made.array.data, [queue = queue](void* memory) { queue->release(memory); }};
+  return made;
 }
 
 void DeviceMemory::fetch(nb::handle into) const {
-  const HostBytes host(into, PyBUF_WRITABLE);
+  const Buffer host(into, PyBUF_WRITABLE);
   if (host.view.len == 0) return;
-  void* const stream = this->stream();
-  unlocked([&] { queue_->copy(host.view.buf, data_, size_t(host.view.len), stream); });
+  void* const on = stream();
+  unlocked([&] { queue->copy(host.view.buf, array.data, size_t(host.view.len), on); });
 }
 
 void DeviceMemory::store(nb::list pairs) {
@@ -109,7 +71,7 @@ void DeviceMemory::store(nb::list pairs) {
     const Py_buffer& from;
     void* stream;
   };
-  std::deque<HostBytes> buffers;
+  std::deque<Buffer> buffers;
   std::vector<Copy> copies;
   for (nb::handle pair : pairs) {
     const auto& to = nb::cast<const DeviceMemory&>(pair[0]);
@@ -118,62 +80,62 @@ void DeviceMemory::store(nb::list pairs) {
   if (copies.empty()) return;
   unlocked([&] {
     for (const Copy& copy : copies) {
-      if (copy.to.queue_->is_capturing(copy.stream))
+      if (copy.to.queue->is_capturing(copy.stream))
         throw std::runtime_error("loading cannot become part of a CUDA graph; do it outside of the capture");
     }
     for (const Copy& copy : copies) {
-      if (copy.from.len > 0) copy.to.queue_->copy(copy.to.data_, copy.from.buf, size_t(copy.from.len), copy.stream);
+      if (copy.from.len > 0) copy.to.queue->copy(copy.to.array.data, copy.from.buf, size_t(copy.from.len), copy.stream);
     }
   });
 }
 
 void* DeviceMemory::stream() const {
-  const OnDevice current(*maker_, device_.index);
-  return current_stream(source_, device_).value_or(nullptr);
+  const OnDevice current(*backend, array.device.index);
+  return current_stream(source, array.device).value_or(nullptr);
 }
 
-nb::object DeviceMemory::lend(int64_t stream, bool is_versioned) const {
-  if (stream != dlpack::no_stream && queue_) queue_->let_follow(reinterpret_cast<void*>(stream));
-  std::vector<int64_t> shape = shape_, strides = strides_;
-  const dlpack::DataType dtype = dlpack::data_type_of(dtype_named(dtype_));
-  return dlpack::capsule_of({data_, device_, int32_t(shape.size()), dtype, shape.data(), strides.data(), 0}, owner_,
-                            is_versioned);
-}
-
-int DeviceMemory::visit(visitproc visit, void* argument) const {
-  return source_.ptr() ? visit(source_.ptr(), argument) : 0;
+nb::object DeviceMemory::lend(int64_t stream) const {
+  if (stream != dlpack::no_stream && queue) queue->let_follow(reinterpret_cast<void*>(stream));
+  const Tensor tensor = array.tensor();
+  nb::dlpack::dtype dtype = nb::dtype<uint8_t>();
+  if (tensor.dtype != Dtype::other)
+    dtype = {known_dtypes[size_t(tensor.dtype)].dlpack_code, uint8_t(8 * bytes_of(tensor.dtype)), 1};
+  const std::vector<size_t> shape(array.shape.begin(), array.shape.end());
+  const nb::capsule owner(new std::shared_ptr<void>(array.owner),
+                          [](void* own) noexcept { delete static_cast<std::shared_ptr<void>*>(own); });
+  return nb::cast(nb::ndarray<nb::array_api>(array.data, shape.size(), shape.data(), owner, tensor.strides, dtype,
+                                             array.device.type, array.device.index));
 }
 
 void bind_device_memory(nb::module_& module) {
+  using Pair = nb::typed<nb::tuple, int, int>;
+  using Numbers = nb::typed<nb::tuple, int, nb::ellipsis>;
   module.def(
       "borrow",
-      [](nb::handle object, nb::list devices) {
-        DeviceMemory memory(object, dlpack::no_stream, maker_for(dlpack::device_of(object).type, devices));
-        if (memory.is_copy()) throw nb::type_error("it lends copies, which nobody would see change");
+      [](nb::handle object, nb::list backends) {
+        const DeviceBackend* const backend = Backends(backends).find(dlpack::device_of(object).type);
+        if (!backend) throw nb::type_error("there is no kernel for that device");
+        DeviceMemory memory = DeviceMemory::take(object, dlpack::no_stream, *backend);
+        if (memory.array.is_copy) throw nb::type_error("it lends copies, whose changes would be lost");
         return memory;
       },
-      nb::arg("object"), nb::arg("devices"),
-      nb::sig("def borrow(object: object, devices: list[object]) -> DeviceMemory"));
-  module.def("store", &DeviceMemory::store, nb::arg("pairs"),
-             nb::sig("def store(pairs: list[tuple[DeviceMemory, typing.Any]]) -> None"));
+      nb::arg("object"), nb::arg("backends"));
+  module.def("store", &DeviceMemory::store,
+             nb::sig("def store(pairs: list[tuple[DeviceMemory, typing.Any]], /) -> None"));
   nb::class_<DeviceMemory>(module, "DeviceMemory", nb::type_slots(Collected<DeviceMemory>::slots))
       .def("part", &DeviceMemory::part, nb::arg("offset"), nb::arg("shape"), nb::arg("strides"), nb::arg("dtype"),
            nb::arg("source"))
       .def("fetch", &DeviceMemory::fetch, nb::arg("into"))
       .def("again", &DeviceMemory::again)
       .def("lies_as", &DeviceMemory::lies_as, nb::arg("other"))
-      .def("lend", &DeviceMemory::lend, nb::arg("stream"), nb::arg("is_versioned"))
+      .def("lend", &DeviceMemory::lend, nb::sig("def lend(self, stream: int, /) -> typing.Any"))
+      .def_prop_ro("shape", [](const DeviceMemory& own) { return Numbers(nb::tuple(nb::cast(own.array.shape))); })
+      .def_prop_ro("strides", [](const DeviceMemory& own) { return Numbers(nb::tuple(nb::cast(own.array.strides))); })
+      .def_prop_ro("dtype", [](const DeviceMemory& own) { return own.array.dtype; })
       .def_prop_ro(
-          "shape", [](const DeviceMemory& own) { return nb::tuple(nb::cast(own.shape())); },
-          nb::for_getter(nb::sig("def shape(self, /) -> tuple[int, ...]")))
-      .def_prop_ro(
-          "strides", [](const DeviceMemory& own) { return nb::tuple(nb::cast(own.strides())); },
-          nb::for_getter(nb::sig("def strides(self, /) -> tuple[int, ...]")))
-      .def_prop_ro("dtype", &DeviceMemory::dtype)
-      .def_prop_ro(
-          "device", [](const DeviceMemory& own) { return nb::make_tuple(own.device().type, own.device().index); },
-          nb::for_getter(nb::sig("def device(self, /) -> tuple[int, int]")))
-      .def_prop_ro("source", &DeviceMemory::source);
+          "device",
+          [](const DeviceMemory& own) { return Pair(nb::make_tuple(own.array.device.type, own.array.device.index)); })
+      .def_ro("source", &DeviceMemory::source);
 }
 
 }  // namespace flatstep

@@ -4,77 +4,61 @@
 
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "device.h"
 #include "dlpack.h"
-#include "module.h"
 
 namespace flatstep {
 
-// The maker for a type of device, of capsules with them. Raises where there is none.
-const DeviceMaker& maker_for(int32_t type, nb::list devices);
-
-class DeviceMemory {
+// The capsules of backends that Python passes.
+class Backends {
  public:
-  // Another library's array on a device of the maker's, after whose pending work a stream goes on, as DLPack numbers
-  // them. Raises whatever that library does.
-  DeviceMemory(nb::handle object, int64_t stream, const DeviceMaker& maker);
+  explicit Backends(nb::list capsules);           // raises for other objects
+  const DeviceBackend* find(int32_t type) const;  // null where there is none for that type of device
 
-  // The same object's memory by now, after the work that its library has pending. The same queue copies it.
+ private:
+  nb::list capsules_;  // keep the backends
+  std::vector<const DeviceBackend*> all_;
+};
+
+struct DeviceMemory {
+  nb::object source;  // the other library's array, or the parameter whose state this is
+  const DeviceBackend* backend;
+  dlpack::Array array;
+  std::shared_ptr<DeviceQueue> queue;  // who copies: the one who steps the array
+
+  // Another library's array, after whose pending work a stream goes on, as DLPack numbers them. Raises whatever that
+  // library does.
+  static DeviceMemory take(nb::handle object, int64_t stream, const DeviceBackend& backend);
+
+  // The same object's memory by now, after the work that its library has pending.
   DeviceMemory again() const;
-  bool lies_as(const DeviceMemory& other) const;
-
-  // So many bytes of state on the device of a queue, zero at first, for parameters like `source`.
-  DeviceMemory(std::shared_ptr<DeviceQueue> queue, const DeviceMemory& source, int64_t bytes);
+  bool lies_as(const DeviceMemory& other) const { return is_same_memory(array.tensor(), other.array.tensor()); }
 
   // A part of this memory, as an array of its own, for the parameter `source`. Strides are in elements.
   DeviceMemory part(int64_t offset, std::vector<int64_t> shape, std::vector<int64_t> strides, std::string dtype,
                     nb::object source) const;
 
-  Tensor tensor() const;
-  const Device& device() const { return device_; }
-  void* data() const { return data_; }
-  const std::vector<int64_t>& shape() const { return shape_; }
-  const std::vector<int64_t>& strides() const { return strides_; }
-  const std::string& dtype() const { return dtype_; }
-  nb::object source() const { return source_; }
-  bool is_copy() const { return is_copy_; }  // that its library made of the array, to lend it
+  // So many bytes of state on the queue's device, zero at first, for parameters like this one.
+  DeviceMemory allocate(int64_t bytes) const;
 
   // The bytes from the first on, as many as a buffer has, to the host. After what is pending on the stream of the
   // source's library; returns when it is done.
   void fetch(nb::handle into) const;
 
-  // Likewise, from the host: pairs of DeviceMemory and a buffer. Until the first copy, whatever raises changes nothing.
+  // The same from the host: pairs of DeviceMemory and a buffer. Until the first copy, whatever raises changes nothing.
   static void store(nb::list pairs);
 
-  // Who copies; the one who steps the array.
-  void set_queue(std::shared_ptr<DeviceQueue> queue) { queue_ = std::move(queue); }
+  // An array for other libraries, which offers the memory by DLPack. After pending work, `stream` goes on.
+  nb::object lend(int64_t stream) const;
 
-  // Keeps the object alone, not what it lent, through which no garbage collector sees; its memory may go from here on.
-  void let_go() { owner_.reset(); }
-
-  // For another library: a capsule with the memory, after whose pending work `stream` goes on.
-  nb::object lend(int64_t stream, bool is_versioned) const;
-
-  // For the garbage collector.
-  int visit(visitproc visit, void* argument) const;
-  void forget() { source_.reset(); }
+  // For the garbage collector, which does not see through `array.owner`.
+  int visit(visitproc visit, void* argument) const { return source.ptr() ? visit(source.ptr(), argument) : 0; }
+  void forget() { source.reset(); }
 
  private:
-  DeviceMemory() = default;
-  void* stream() const;
-
-  nb::object source_;
-  std::shared_ptr<void> owner_;  // of the memory
-  std::shared_ptr<DeviceQueue> queue_;
-  const DeviceMaker* maker_ = nullptr;
-  Device device_{};
-  char* data_ = nullptr;
-  std::string dtype_;
-  std::vector<int64_t> shape_, strides_;  // in elements
-  bool read_only_ = false, is_copy_ = false;
+  void* stream() const;  // of the source's library
 };
 
 }  // namespace flatstep

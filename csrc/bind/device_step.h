@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -11,28 +12,20 @@
 
 namespace flatstep {
 
-// Whether a step may be recorded into a CUDA graph.
-struct Capture {
-  bool is_allowed;
-  const char* error;  // where it is not
-};
-
-class DeviceStep {
- public:
-  // Without a maker the processor itself steps.
+struct DeviceStep {
+  // Without a backend the processor itself steps.
   DeviceStep(const Device& device, int rule, std::vector<std::string> slots, StepOptions options,
-             const DeviceMaker* maker)
-      : tensors(rule, std::move(slots), options),
-        device_(device),
-        rule_(rule),
-        maker_(maker),
-        queue_(maker ? maker->make(rule, device.index) : nullptr) {}
+             const DeviceBackend* backend)
+      : device(device),
+        rule(rule),
+        backend(backend),
+        queue(backend ? backend->make(rule, device.index) : nullptr),
+        tensors(rule, std::move(slots), options) {}
 
-  const Device& device() const { return device_; }
-  int rule() const { return rule_; }
-  bool is_processor() const { return !queue_; }
-  const DeviceMaker& maker() const { return *maker_; }
-  const std::shared_ptr<DeviceQueue>& queue() const { return queue_; }
+  const Device device;
+  const int rule;
+  const DeviceBackend* const backend;
+  const std::shared_ptr<DeviceQueue> queue;  // null for the processor
 
   // Of the step under way. A parameter's row is its index in `rows` on a device, in `scalars` on the processor.
   Step tensors;
@@ -41,30 +34,38 @@ class DeviceStep {
   std::vector<Traced> traced;
   const float* skip = nullptr;
   void* stream = nullptr;
+  const std::vector<Job>* jobs = nullptr;
 
-  void begin();
-  bool is_capturing(void* other) const { return queue_ && queue_->is_capturing(other); }
+  bool is_processor() const { return !queue; }
+  bool is_capturing(void* other) const { return queue && queue->is_capturing(other); }
 
-  // `prepare` does all that can fail, `launch` the rest. `threads` is how many threads of the processor a large step
-  // uses where the user chose no number; 0: num_threads().
-  void prepare(const Target& target, const Capture& capture);
-  void launch(Team team, int threads);
+  void begin() {
+    tensors.begin();
+    scalars.clear();
+    rows.clear();
+    traced.clear();
+    skip = nullptr;
+  }
 
- private:
-  Device device_;
-  int rule_;
-  const DeviceMaker* maker_;
-  std::shared_ptr<DeviceQueue> queue_;  // null for the processor
-  const std::vector<Job>* jobs_ = nullptr;
+  // All that can fail before the launch. `no_capture` says why the step must not be recorded into a CUDA graph; null
+  // where it may.
+  void prepare(const Target& target, const char* no_capture) {
+    jobs = &tensors.jobs(scalars, target);
+    if (!queue) return;
+    if (no_capture && queue->is_capturing(stream)) throw std::runtime_error(no_capture);
+    queue->prepare({*jobs, rows, scalars, traced, skip, stream});
+  }
 };
 
 // Launches the prepared parts of a step: those of devices first, for they may fail, and run beside the processor's.
+// `threads` as in `run`.
 template <class Parts>
-void launch_all(Parts& parts, Team team, int threads = 0) {
-  for (const bool on_processor : {false, true}) {
-    for (auto& part : parts) {
-      if (part.is_processor() == on_processor) part.launch(team, threads);
-    }
+void launch(const Parts& parts, Team team, int threads = 0) {
+  for (const DeviceStep& part : parts) {
+    if (!part.is_processor()) part.queue->launch();
+  }
+  for (const DeviceStep& part : parts) {
+    if (part.is_processor()) run(*part.jobs, team, threads);
   }
 }
 

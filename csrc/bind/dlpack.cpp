@@ -5,15 +5,6 @@ namespace flatstep::dlpack {
 
 namespace {
 
-enum Code : uint8_t {
-  signed_integer = 0,
-  unsigned_integer = 1,
-  floating = 2,
-  brain_floating = 4,
-  complex_number = 5,
-  boolean = 6
-};
-
 // Arrays that libraries give each other in a capsule, with a function that gives them back.
 struct Managed {
   TensorView view;
@@ -36,42 +27,6 @@ struct VersionedManaged {
 
 constexpr uint64_t read_only_flag = 1, copy_flag = 2;
 
-// The content of a capsule of ours: the memory, and what describes it.
-template <class M>
-struct Offered {
-  M managed{};
-  std::shared_ptr<void> owner;
-  std::vector<int64_t> shape, strides;
-};
-
-template <class M>
-void release_offered(M* managed) {
-  delete static_cast<Offered<M>*>(managed->context);
-}
-
-// Of a capsule whose content was never taken.
-template <class M>
-void release_capsule(PyObject* capsule) {
-  if (PyCapsule_IsValid(capsule, M::name)) release_offered(static_cast<M*>(PyCapsule_GetPointer(capsule, M::name)));
-}
-
-template <class M>
-nb::object make_capsule(const TensorView& view, std::shared_ptr<void> owner) {
-  auto offered = std::make_unique<Offered<M>>();
-  offered->owner = std::move(owner);
-  offered->shape.assign(view.shape, view.shape + view.ndim);
-  offered->strides.assign(view.strides, view.strides + view.ndim);
-  offered->managed.view = view;
-  offered->managed.view.shape = offered->shape.data();
-  offered->managed.view.strides = offered->strides.data();
-  offered->managed.context = offered.get();
-  offered->managed.release = &release_offered<M>;
-  nb::object capsule = nb::steal(PyCapsule_New(&offered->managed, M::name, &release_capsule<M>));
-  if (!capsule.is_valid()) throw nb::python_error();
-  offered.release();
-  return capsule;
-}
-
 // The content of a capsule of this kind, which from here on is ours; null where it is of another kind.
 template <class M>
 std::shared_ptr<M> take_content(nb::handle capsule) {
@@ -81,6 +36,41 @@ std::shared_ptr<M> take_content(nb::handle capsule) {
   return {managed, [](M* own) {
             if (own->release) own->release(own);
           }};
+}
+
+Dtype dtype_of(const DataType& dtype) {
+  return find_dtype([&](const DtypeNames& known) {
+    return known.dlpack_code == dtype.code && known.bytes * 8 == dtype.bits && dtype.lanes == 1;
+  });
+}
+
+std::string name_of(const DataType& dtype) {
+  constexpr const char* kinds[] = {"int", "uint", "float", "handle", "bfloat", "complex", "bool"};  // by code
+  const std::string bits = std::to_string(dtype.bits);
+  if (dtype.lanes != 1) return std::to_string(dtype.lanes) + " lanes";
+  if (dtype.code >= std::size(kinds)) return "DLPack code " + std::to_string(dtype.code) + " of " + bits + " bits";
+  const std::string kind = kinds[dtype.code];
+  return kind == "bool" ? kind : kind + bits;
+}
+
+Array array_of(const TensorView& view, std::shared_ptr<void> owner, uint64_t flags) {
+  if (view.ndim < 0) throw nb::value_error("its DLPack capsule has a negative number of axes");
+  Array array{std::move(owner),
+              static_cast<char*>(view.data) + view.byte_offset,
+              view.device,
+              name_of(view.dtype),
+              {view.shape, view.shape + view.ndim},
+              std::vector<int64_t>(size_t(view.ndim)),
+              (flags & read_only_flag) != 0,
+              (flags & copy_flag) != 0};
+  int64_t dense = 1;
+  for (size_t axis = array.shape.size(); axis-- > 0;) {
+    array.strides[axis] = view.strides ? view.strides[axis] : dense;
+    // An absurd tensor's product may be anything; its count of elements is checked later.
+    if (__builtin_mul_overflow(dense, view.shape[axis], &dense)) dense = 0;
+  }
+  if (!view.data && element_count(array.tensor()) != 0) throw nb::type_error("it has no memory");
+  return array;
 }
 
 // Producers from before DLPack 1.0 do not know `max_version`.
@@ -100,22 +90,9 @@ nb::object ask_for_capsule(nb::handle object, std::optional<int64_t> stream) {
 
 }  // namespace
 
-const ExchangeAPI* exchange_api_in(nb::handle capsule) {
-  const void* const table = PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api");
-  if (!table) throw nb::python_error();
-  const auto* header = static_cast<const Header*>(table);
-  while (header && header->major != known_major_version) header = header->previous;
-  return reinterpret_cast<const ExchangeAPI*>(header);
-}
-
-const ExchangeAPI* exchange_api_of(nb::handle type) {
-  const nb::object capsule = attribute_or_none(type, "__dlpack_c_exchange_api__");
-  return capsule.is_none() ? nullptr : exchange_api_in(capsule);
-}
-
-bool describe(const ExchangeAPI& api, nb::handle object, Tensor& out) {
+bool ExchangeAPI::describe(nb::handle object, Tensor& out) const {
   TensorView view;
-  if (api.describe(object.ptr(), &view) != 0) {
+  if (describe_raw(object.ptr(), &view) != 0) {
     PyErr_Clear();
     return false;
   }
@@ -124,29 +101,18 @@ bool describe(const ExchangeAPI& api, nb::handle object, Tensor& out) {
   return out.dtype != Dtype::other && (view.data || element_count(out) == 0);
 }
 
-Dtype dtype_of(const DataType& dtype) {
-  return find_dtype([&](const DtypeNames& known) {
-    return known.dlpack_code == dtype.code && known.bytes * 8 == dtype.bits && dtype.lanes == 1;
-  });
+void* ExchangeAPI::current_stream(const Device& device) const {
+  void* stream = nullptr;
+  if (current_stream_raw(device.type, device.index, &stream) != 0) throw nb::python_error();
+  return stream;
 }
 
-std::string name_of(const DataType& dtype) {
-  const std::string bits = std::to_string(dtype.bits);
-  if (dtype.lanes != 1) return std::to_string(dtype.lanes) + " lanes";
-  switch (dtype.code) {
-    case signed_integer: return "int" + bits;
-    case unsigned_integer: return "uint" + bits;
-    case floating: return "float" + bits;
-    case brain_floating: return "bfloat" + bits;
-    case complex_number: return "complex" + bits;
-    case boolean: return "bool";
-    default: return "DLPack code " + std::to_string(dtype.code) + " of " + bits + " bits";
-  }
-}
-
-DataType data_type_of(Dtype dtype) {
-  if (dtype == Dtype::other) return {unsigned_integer, 8, 1};
-  return {known_dtypes[size_t(dtype)].dlpack_code, uint8_t(8 * bytes_of(dtype)), 1};
+const ExchangeAPI* exchange_api_in(nb::handle capsule) {
+  if (capsule.is_none()) return nullptr;
+  const auto* header = static_cast<const Header*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+  if (!header) throw nb::python_error();
+  while (header && header->major != known_major_version) header = header->previous;
+  return reinterpret_cast<const ExchangeAPI*>(header);
 }
 
 bool is_host(const Device& device) {
@@ -167,48 +133,34 @@ Device device_of(nb::handle object) {
   }
 }
 
-Taken take(nb::handle object, std::optional<int64_t> stream) {
+Tensor Array::tensor() const {
+  return {data,      shape.data(), strides.data(), int32_t(shape.size()), dtype_named(dtype),
+          read_only, device,       dtype.c_str()};
+}
+
+Array take(nb::handle object, std::optional<int64_t> stream) {
+  check_meaning(object);
   const nb::object capsule = ask_for_capsule(object, stream);
   if (const auto versioned = take_content<VersionedManaged>(capsule)) {
     if (versioned->major != known_major_version) throw nb::value_error("it is of a DLPack after version 1");
-    return {versioned, versioned->view, (versioned->flags & read_only_flag) != 0, (versioned->flags & copy_flag) != 0};
+    return array_of(versioned->view, versioned, versioned->flags);
   }
-  if (const auto managed = take_content<Managed>(capsule)) return {managed, managed->view, false, false};
+  if (const auto managed = take_content<Managed>(capsule)) return array_of(managed->view, managed, 0);
   throw nb::type_error("its __dlpack__ did not give a DLPack capsule");
 }
 
-std::vector<int64_t> strides_of(const TensorView& view) {
-  if (view.strides) return {view.strides, view.strides + view.ndim};
-  std::vector<int64_t> strides(size_t(view.ndim));
-  uint64_t dense = 1;  // an empty or absurd tensor's may wrap, and mean nothing
-  for (size_t axis = strides.size(); axis-- > 0; dense *= uint64_t(view.shape[axis])) strides[axis] = int64_t(dense);
-  return strides;
-}
-
-nb::object capsule_of(const TensorView& view, std::shared_ptr<void> owner, bool is_versioned) {
-  return is_versioned ? make_capsule<VersionedManaged>(view, std::move(owner))
-                      : make_capsule<Managed>(view, std::move(owner));
-}
-
-std::string hidden_meaning(nb::handle object) {
-  if (!nb::hasattr(object, "__torch_function__")) return {};
+void check_meaning(nb::handle object) {
+  if (!nb::hasattr(object, "__torch_function__")) return;
   const std::string name = full_type_name(object);
   if (!name.starts_with("torch.Tensor of") && !name.starts_with("torch.nn.parameter.Parameter of"))
-    return "its class may keep its numbers elsewhere";
-  if (nb::cast<bool>(object.attr("is_neg")())) return "its numbers are negated when read; pass x.resolve_neg()";
-  return {};
+    throw nb::type_error("its class may keep its numbers elsewhere");
+  if (nb::cast<bool>(object.attr("is_neg")()))
+    throw nb::type_error("its numbers are negated when read; pass x.resolve_neg()");
 }
 
 }  // namespace flatstep::dlpack
 
 namespace flatstep {
-
-OnDevice::~OnDevice() {
-  try {
-    maker_.use(before_);
-  } catch (...) {  // it was current a moment ago; its next use reports the error
-  }
-}
 
 std::string name_of(const Device& device) {
   if (device.type == cpu_device) return "the CPU";
@@ -217,12 +169,9 @@ std::string name_of(const Device& device) {
 }
 
 std::optional<void*> current_stream(nb::handle array, const Device& device) {
-  const dlpack::ExchangeAPI* const api = dlpack::exchange_api_of(array.type());
-  if (api && api->current_stream) {
-    void* stream = nullptr;
-    if (api->current_stream(device.type, device.index, &stream) != 0) throw nb::python_error();
-    return stream;
-  }
+  const dlpack::ExchangeAPI* const api =
+      dlpack::exchange_api_in(attribute_or_none(array.type(), "__dlpack_c_exchange_api__"));
+  if (api && api->current_stream_raw) return api->current_stream(device);
   const nb::object interface = attribute_or_none(array, "__cuda_array_interface__");
   nb::object stream = nb::none();
   if (PyDict_Check(interface.ptr())) stream = interface.attr("get")("stream");

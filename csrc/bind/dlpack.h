@@ -41,48 +41,44 @@ struct Header {
 // no reference.
 struct ExchangeAPI {
   Header header;
-  void (*unused[3])();                             // these make and take owning tensors
-  int (*describe)(void* object, TensorView* out);  // 0, or a Python error is set
-  int (*current_stream)(int32_t device_type, int32_t device, void** out);
+  void (*unused[3])();                                 // these make and take owning tensors
+  int (*describe_raw)(void* object, TensorView* out);  // 0, or a Python error is set
+  int (*current_stream_raw)(int32_t device_type, int32_t device, void** out);
+
+  // The tensor where it lies now, as its framework describes it; shape and strides belong to the object. False where
+  // the framework cannot describe it (a sparse tensor), where no kernel knows the dtype, and where numbers have no
+  // memory.
+  bool describe(nb::handle object, Tensor& out) const;
+  void* current_stream(const Device& device) const;
 };
 
-// The table in a capsule, in the version that we know; null where it has none. Raises for other objects.
+// The table in the capsule that a type offers as __dlpack_c_exchange_api__, in the version that we know; null for None
+// and where it has none. Raises for other objects.
 const ExchangeAPI* exchange_api_in(nb::handle capsule);
 
-// That of an object's type; null where it offers none.
-const ExchangeAPI* exchange_api_of(nb::handle type);
-
-// The tensor where it lies now, as its framework describes it; shape and strides belong to the object. False where the
-// framework cannot describe it (a sparse tensor), where no kernel knows the dtype, and where numbers have no memory.
-bool describe(const ExchangeAPI& api, nb::handle object, Tensor& out);
-
-Dtype dtype_of(const DataType& dtype);       // Dtype::other for what kernels do not know
-std::string name_of(const DataType& dtype);  // as NumPy has it, or the nearest, for messages
-DataType data_type_of(Dtype dtype);
 bool is_host(const Device& device);         // memory that the processor may read: its own, pinned, managed
 Device plain_device(const Device& device);  // CUDA's two kinds are one
 Device device_of(nb::handle object);        // as the object says; raises where it does not
 
-// The memory in a capsule, with what keeps it alive.
-struct Taken {
+// An array in memory, with what keeps the memory alive.
+struct Array {
   std::shared_ptr<void> owner;
-  TensorView view{};
+  char* data = nullptr;
+  Device device{};
+  std::string dtype;                    // as NumPy names it; the nearest name where NumPy has none
+  std::vector<int64_t> shape, strides;  // in elements
   bool read_only = false;
-  bool is_copy = false;  // that the other library made
+  bool is_copy = false;  // that another library made to share it
+
+  Tensor tensor() const;  // points into this
 };
 
 // Takes the memory from an object's __dlpack__. With a stream, later work on the stream waits for the object's pending
-// work. Passes on the errors of the object's library.
-Taken take(nb::handle object, std::optional<int64_t> stream = std::nullopt);
+// work. Passes on the errors of the object's library; raises where the memory does not hold the object's numbers.
+Array take(nb::handle object, std::optional<int64_t> stream = std::nullopt);
 
-// In elements, also where the view leaves them out.
-std::vector<int64_t> strides_of(const TensorView& view);
-
-// A capsule for another library.
-nb::object capsule_of(const TensorView& view, std::shared_ptr<void> owner, bool is_versioned);
-
-// Why a torch tensor's memory does not hold the tensor's numbers; empty where it does, and for other objects.
-std::string hidden_meaning(nb::handle object);
+// Raises TypeError where the object is a torch tensor whose memory does not hold the tensor's numbers.
+void check_meaning(nb::handle object);
 
 }  // namespace flatstep::dlpack
 
@@ -92,13 +88,18 @@ namespace flatstep {
 // other.
 class OnDevice {
  public:
-  OnDevice(const DeviceMaker& maker, int index) : maker_(maker), before_(maker.use(index)) {}
-  ~OnDevice();
+  OnDevice(const DeviceBackend& backend, int index) : backend_(backend), before_(backend.use(index)) {}
+  ~OnDevice() {
+    try {
+      backend_.use(before_);
+    } catch (...) {  // it was current a moment ago; its next use reports the error
+    }
+  }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
-  const DeviceMaker& maker_;
+  const DeviceBackend& backend_;
   int before_;
 };
 

@@ -1,7 +1,7 @@
 // Lets one caller at a time use an optimizer. Python calls the steps of numpy_step.cpp and torch_step.cpp within `run`.
 #include <atomic>
 
-#include "module.h"
+#include "python.h"
 #include "work.h"
 
 namespace flatstep {

@@ -1,20 +1,20 @@
 // The extension module flatstep._core.
-#include "module.h"
+#include "core_api.h"
 #include "device.h"
-#include "lending.h"
+#include "python.h"
 #include "work.h"
 
 namespace {
 
-const flatstep::Loan loan = {FLATSTEP_VERSION, flatstep::this_build(), &flatstep::chosen_target, &flatstep::run_on};
+const flatstep::CoreAPI api = {&flatstep::chosen_target, &flatstep::run_on};
 
 }  // namespace
 
 NB_MODULE(_core, module) {
   module.doc() = "flatstep's compiled core: kernels, checks and threads. Use the flatstep package.";
   module.attr("version") = FLATSTEP_VERSION;
-  module.attr("_loan") = flatstep::nb::capsule(&loan, flatstep::loan_name);
-  // Whoever is alive when the interpreter ends is held by somebody else: a hook of torch, say.
+  module.attr("_api") = flatstep::nb::capsule(&api, flatstep::core_api_name());
+  // What is alive when the interpreter ends is held by others: a hook of torch, say.
   flatstep::nb::set_leak_warnings(false);
   flatstep::nb::exception<flatstep::OutOfDeviceMemory>(module, "OutOfDeviceMemory", PyExc_MemoryError);
   flatstep::bind_catalog(module);

@@ -4,38 +4,108 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <deque>
+#include <stdexcept>
 
 #include "describe.h"
-#include "module.h"
-#include "numpy_params.h"
+#include "device_memory.h"
+#include "device_step.h"
+#include "read_array.h"
 
 namespace flatstep {
 
 namespace {
 
+// NumPy's gradients are like their parameters and apart from them, which stay where they are.
+constexpr StepOptions options = {false, false, true};
+
+constexpr const char* not_counted =
+    "this step would become part of a CUDA graph, whose replays would not be counted; use flatstep.torch with "
+    "capturable=True, or step outside of the capture";
+
+using RowOfEach = std::optional<std::vector<int64_t>>;  // by parameter; without it, all take the first
+
+// A device's part of a step, and what its arrays' libraries are to see of it.
+struct NumpyDeviceStep : DeviceStep {
+  using DeviceStep::DeviceStep;
+
+  std::vector<void*> other_streams;  // of libraries, other than `stream`, that are to continue after the step
+  bool waits = false;                // some libraries do not say on which stream they work
+  nb::handle last_type;              // of the array read last
+  DeviceMemory* first = nullptr;     // of the parameters
+  std::deque<DeviceMemory> held;     // of the step under way
+
+  std::optional<void*> stream_of(nb::handle array) {
+    const OnDevice current(*backend, device.index);
+    const std::optional<void*> found = current_stream(array, device);
+    waits = waits || !found;
+    return found;
+  }
+
+  // An array of another library on this device, until the end of the step.
+  Tensor read(nb::handle object, Operand operand, int64_t index) {
+    const auto reject = [&](const std::string& why) {
+      throw ArgumentError{operand, index, "is a " + full_type_name(object) + why, -1, true};
+    };
+    if (!nb::hasattr(object, "__dlpack_device__")) reject(", expected an array on a device that offers DLPack");
+    const auto why = rejection_by([&] {
+      if (const Device found = dlpack::device_of(object); found != device)
+        reject(" on " + name_of(found) + ", expected one on " + name_of(device) + "; move it there");
+      note_stream(object);
+      held.push_back(DeviceMemory::take(object, number_of(stream), *backend));
+    });
+    if (why) reject(" that cannot be shared by DLPack: " + *why);
+    return held.back().array.tensor();
+  }
+
+  void note_stream(nb::handle array) {
+    if (array.type().is(last_type)) return;
+    last_type = array.type();
+    const std::optional<void*> other = stream_of(array);
+    if (other && *other != stream && std::ranges::find(other_streams, *other) == other_streams.end())
+      other_streams.push_back(*other);
+  }
+
+  void prepare(const Target& target) {
+    for (void* const other : other_streams) {
+      if (is_capturing(other)) throw std::runtime_error(not_counted);
+    }
+    DeviceStep::prepare(target, not_counted);
+  }
+
+  void continue_others() {
+    for (void* const other : other_streams) queue->let_follow(other);
+    if (waits) queue->wait();
+  }
+
+  void end() {
+    held.clear();
+    other_streams.clear();
+    waits = false;
+    last_type = nb::handle();
+  }
+};
+
 class Stepper {
  public:
-  // `params` are arrays of NumPy's, or DeviceMemory; `devices` are capsules of DeviceMakers, for the latter.
-  Stepper(std::string_view rule, nb::list params, std::string_view first_moment, nb::callable name, bool on_openmp,
+  // `arrays` are NumPy's, or DeviceMemory; `devices` are capsules of DeviceBackends, for the latter.
+  Stepper(std::string_view rule, nb::list arrays, std::string_view first_moment, nb::callable name, bool on_openmp,
           nb::list devices)
       : rule_(find_rule(rule)),
-        params_(std::move(params)),
+        arrays_(std::move(arrays)),
         name_(std::move(name)),
-        devices_(std::move(devices)),
+        backends_(std::move(devices)),
         target_(&chosen_target()),
         team_(on_openmp ? Team::openmp : Team::own) {
     if (rule_ < 0) throw nb::key_error("no such rule");
     std::optional<Dtype> of_moment;
     if (!first_moment.empty()) of_moment = dtype_named(first_moment);
     with_named_errors([&] {
-      for (size_t i = 0; i < params_.size(); ++i) {
-        const DeviceMemory* memory = nullptr;
-        nb::try_cast(params_[i], memory);
-        group_on(memory ? memory->device() : Device{cpu_device, 0}).add(int64_t(i), params_[i], of_moment);
-      }
-      for (NumpyParams& group : groups_) group.check_new();
+      for (nb::handle array : arrays_) add(array, of_moment);
+      for (NumpyDeviceStep& device : devices_) device.tensors.check_overlap();
     });
+    reader_.release();
   }
 
   Stepper(const Stepper&) = delete;
@@ -48,119 +118,192 @@ class Stepper {
     for (size_t slot = 0; slot < rules()[size_t(rule_)].slots.size(); ++slot) {
       nb::list of_slot;
       for (size_t i = 0; i < params_.size(); ++i) of_slot.append(nb::none());
-      for (NumpyParams& group : groups_) {
-        const NumpyParams::StateLayout placed = group.state_layout(slot);
-        const nb::object buffer =
-            group.is_processor() ? allocate(placed.bytes) : nb::cast(group.allocate(placed.bytes));
-        group.place_state(slot, buffer, placed);
-        state_.append(buffer);
-        for (size_t i = 0; i < group.indices().size(); ++i)
-          of_slot[size_t(group.indices()[i])] = nb::make_tuple(buffer, placed.offsets[i]);
-      }
+      for (NumpyDeviceStep& device : devices_) make_buffer(device, slot, allocate, of_slot);
       places.append(of_slot);
     }
     return places;
   }
 
-  // One step. rows[i] is the row of scalars that leaf i takes; None: all take the first. `progress` becomes the
-  // stepper's with the step itself: no signal can strike between the two.
-  void step(nb::list grads, nb::list scalars, const RowOfEach& rows, nb::object progress) {
-    read_and_run(grads, scalars, rows, [this] {
-      for (NumpyParams& group : groups_) group.prepare(*target_);
-      launch_all(groups_, team_);
+  // One step, with rows of numbers. `progress` becomes the stepper's with the step itself: no signal can strike between
+  // the two.
+  void step(nb::list grads, nb::list rows, const RowOfEach& row_of_each, nb::object progress) {
+    if (grads.size() != params_.size() || (row_of_each && row_of_each->size() != params_.size()))
+      throw nb::value_error("expected one gradient and one row a parameter");
+    const AtTheEnd leave_no_references{[this] {
+      reader_.release();
+      for (NumpyDeviceStep& device : devices_) device.end();
+    }};
+    begin(rows, row_of_each);
+    with_named_errors([&] {
+      for (Param& param : params_) {
+        const int64_t index = param.tensors.index;
+        const nb::handle grad = grads[size_t(index)];
+        param.has_grad = !grad.is_none();
+        if (!param.has_grad) continue;
+        param.tensors.grad = param.device->is_processor() ? reader_.read(grad, Operand::grad, index)
+                                                          : param.device->read(grad, Operand::grad, index);
+      }
+      // Parameters after all gradients, and those on devices first: to read another library's arrays runs its code,
+      // which may do anything.
+      for (const bool on_device : {true, false}) {
+        for (const Param& param : params_) {
+          if (param.has_grad && param.device->is_processor() != on_device) check_unchanged(param);
+        }
+      }
+      for (Param& param : params_) {
+        if (!param.has_grad) continue;
+        param.tensors.row = row_of_each ? (*row_of_each)[size_t(param.tensors.index)] : 0;
+        param.device->tensors.add(param.tensors);
+      }
+      for (NumpyDeviceStep& device : devices_) device.tensors.check_overlap();
+    });
+    unlocked([this] {
+      for (NumpyDeviceStep& device : devices_) device.prepare(*target_);
+      launch(devices_, team_);
+      for (NumpyDeviceStep& device : devices_) device.continue_others();
     });
     progress_ = std::move(progress);
   }
 
-  // Whatever the caller counts with; goes on with each step.
+  // What the caller counts with; goes on with each step.
   nb::object progress() const { return progress_; }
   void set_progress(nb::object progress) { progress_ = std::move(progress); }
-
-  // The part of a step that falls to the elements first <= i < last of each job of the processor's. For tests of what
-  // kernels do far out, where a whole step would touch more memory than a machine has.
-  void step_range(nb::list grads, nb::list scalars, const RowOfEach& rows, int64_t first, int64_t last) {
-    read_and_run(grads, scalars, rows, [=, this] {
-      for (NumpyParams& group : groups_) {
-        for (const Job& job : group.tensors.jobs(group.scalars, *target_)) {
-          if (first < 0 || last > job.elements || !group.is_processor())
-            throw std::out_of_range("elements outside of the step");
-          job.kernel(*job.call, first, last);
-        }
-      }
-    });
-  }
 
   // Who carries out the steps: the processor's target, the devices, or both.
   std::string target() const {
     std::string names;
-    for (const NumpyParams& group : groups_) {
-      const std::string_view name = group.is_processor() ? target_->name : "cuda";
+    for (const NumpyDeviceStep& device : devices_) {
+      const std::string_view name = device.is_processor() ? target_->name : "cuda";
       if (names.find(name) == std::string::npos) names += (names.empty() ? "" : ", ") + std::string(name);
     }
     return names.empty() ? target_->name : names;
   }
 
-  // For the garbage collector: whatever here may lead back to the optimizer.
+  // For the garbage collector: what here may lead back to the optimizer.
   int visit(visitproc visit, void* argument) {
-    for (nb::object* held : {static_cast<nb::object*>(&params_), static_cast<nb::object*>(&state_), &progress_,
-                             static_cast<nb::object*>(&name_)})
-      if (const int stop = held->ptr() ? visit(held->ptr(), argument) : 0) return stop;
+    for (const nb::handle held : std::initializer_list<nb::handle>{arrays_, state_, progress_, name_})
+      if (const int stop = held.is_valid() ? visit(held.ptr(), argument) : 0) return stop;
     return 0;
   }
   void forget() {
-    groups_.clear();
-    params_.reset();
+    devices_.clear();
+    params_.clear();
+    arrays_.reset();
     state_.reset();
     progress_.reset();
     name_.reset();
   }
 
  private:
-  NumpyParams& group_on(const Device& device) {
-    for (NumpyParams& group : groups_) {
-      if (group.device() == device) return group;
-    }
-    return groups_.emplace_back(device, rule_, device.type == cpu_device ? nullptr : &maker_for(device.type, devices_));
-  }
-
-  // Whatever happens, a step leaves no references behind.
-  struct Forgetting {
-    Stepper& stepper;
-    ~Forgetting() {
-      for (NumpyParams& group : stepper.groups_) group.end();
-    }
+  // A parameter as it was when the optimizer was made, and has to stay; its gradient and row are those of a step.
+  struct Param {
+    nb::handle object;  // arrays_ keeps it
+    NumpyDeviceStep* device;
+    Parameter tensors{};
+    std::vector<int64_t> numbers{};  // shape and strides, to which the parameter and its state point
+    bool has_grad = false;
   };
 
-  // Reads and checks the tensors of a step; then carries it out with the interpreter unlocked.
-  template <class F>
-  void read_and_run(const nb::list& grads, const nb::list& scalars, const RowOfEach& rows, F&& carry_out) {
-    if (grads.size() != params_.size() || (rows && rows->size() != params_.size()))
-      throw nb::value_error("expected one gradient and one row a parameter");
-    std::vector<Scalars> table;
-    for (nb::handle row : scalars) table.push_back(read_scalars(row, rules()[size_t(rule_)].hyperparameters.size()));
-    for (const int64_t row : rows ? *rows : std::vector<int64_t>{0}) {
-      if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
+  // Throws ArgumentError, and so does every function that reads arrays.
+  void add(nb::handle object, std::optional<Dtype> first_moment) {
+    const auto index = int64_t(params_.size());
+    DeviceMemory* memory = nullptr;
+    nb::try_cast(object, memory);
+    NumpyDeviceStep& device = step_on(memory ? memory->array.device : Device{cpu_device, 0});
+    Param& param = params_.emplace_back(Param{object, &device});
+    Tensor& tensor = param.tensors.param;
+    if (memory) {
+      memory->queue = device.queue;
+      memory->array.owner.reset();  // what the library lent, through which no garbage collector sees
+      if (!device.first) device.first = memory;
+      tensor = memory->array.tensor();
+    } else {
+      tensor = reader_.read(object, Operand::param, index);
     }
-    const Forgetting at_the_end{*this};
-    with_named_errors([&] {
-      for (NumpyParams& group : groups_) take_grads(group, grads, table);
-      // Parameters after all gradients, and those on devices first: to read another library's arrays runs its code,
-      // which may do anything.
-      for (const bool on_device : {true, false}) {
-        for (NumpyParams& group : groups_) {
-          if (group.is_processor() != on_device) group.add_params(rows);
-        }
-      }
-      unlocked(carry_out);
-    });
+    const LayoutDescription& layout = layouts()[size_t(check_new_parameter(rule_, index, tensor, first_moment))];
+    param.numbers.assign(tensor.shape, tensor.shape + tensor.ndim);
+    param.numbers.insert(param.numbers.end(), tensor.strides, tensor.strides + tensor.ndim);
+    tensor.shape = param.numbers.data();
+    tensor.strides = tensor.shape + tensor.ndim;
+    param.tensors.index = index;
+    const std::vector<SlotDescription>& slots = rules()[size_t(rule_)].slots;
+    for (size_t slot = 0; slot < slots.size(); ++slot) {
+      param.tensors.state[slot] = tensor;
+      param.tensors.state[slot].dtype = layout.slot(slots[slot].role);
+    }
+    Extent extent{0, 0, index, nullptr};
+    if (element_count(tensor) > 0 && find_extent(tensor, extent)) device.tensors.fix_memory(extent);
   }
 
-  static void take_grads(NumpyParams& group, const nb::list& grads, const std::vector<Scalars>& table) {
-    group.begin(table);
-    for (size_t position = 0; position < group.indices().size(); ++position) {
-      const nb::handle grad = grads[size_t(group.indices()[position])];
-      if (!grad.is_none()) group.take_grad(position, grad);
+  NumpyDeviceStep& step_on(const Device& device) {
+    for (NumpyDeviceStep& known : devices_) {
+      if (known.device == device) return known;
     }
+    const DeviceBackend* const backend = device.type == cpu_device ? nullptr : backends_.find(device.type);
+    if (!backend && device.type != cpu_device) throw nb::type_error("there is no kernel for that device");
+    return devices_.emplace_back(device, rule_, slot_names(rule_), options, backend);
+  }
+
+  // Makes the buffer of a slot on a device, and places in it the state of the parameters there.
+  void make_buffer(NumpyDeviceStep& device, size_t slot, const nb::callable& allocate, nb::list& places) {
+    std::vector<int64_t> offsets;
+    int64_t bytes = 0;
+    for (const Param& param : params_) {
+      if (param.device != &device) continue;
+      const Tensor& tensor = param.tensors.param;
+      const int item = bytes_of(param.tensors.state[slot].dtype);
+      // As many elements after a cache line's begin as the parameter, so that kernels meet both at one time.
+      const auto phase = int64_t(reinterpret_cast<uintptr_t>(tensor.data) % cache_line);
+      offsets.push_back(bytes + phase / bytes_of(tensor.dtype) * item);
+      bytes = (offsets.back() + element_count(tensor) * item + cache_line - 1) / cache_line * cache_line;
+    }
+    const nb::object buffer = device.is_processor() ? allocate(bytes) : nb::cast(device.first->allocate(bytes));
+    state_.append(buffer);
+    char* const begin =
+        device.is_processor() ? begin_of(buffer, bytes) : nb::inst_ptr<DeviceMemory>(buffer)->array.data;
+    for (size_t i = 0, next = 0; i < params_.size(); ++i) {
+      if (params_[i].device != &device) continue;
+      if (bytes > 0) params_[i].tensors.state[slot].data = begin + offsets[next];
+      places[i] = nb::make_tuple(buffer, offsets[next++]);
+    }
+    const auto address = reinterpret_cast<uintptr_t>(begin);
+    if (bytes > 0) device.tensors.fix_memory({address, address + uintptr_t(bytes), -1, nullptr});
+  }
+
+  static char* begin_of(nb::handle buffer, int64_t bytes) {
+    const Buffer host(buffer, PyBUF_WRITABLE);
+    if (host.view.len < bytes || (bytes > 0 && reinterpret_cast<uintptr_t>(host.view.buf) % cache_line != 0))
+      throw std::invalid_argument("a state buffer is too short, or does not begin a cache line");
+    return static_cast<char*>(host.view.buf);
+  }
+
+  void begin(const nb::list& rows, const RowOfEach& row_of_each) {
+    std::vector<Scalars> table;
+    for (nb::handle row : rows) table.push_back(read_scalars(row, rules()[size_t(rule_)].hyperparameters.size()));
+    for (const int64_t row : row_of_each ? *row_of_each : std::vector<int64_t>{0}) {
+      if (row < 0 || row >= int64_t(table.size())) throw nb::index_error("no such row of scalars");
+    }
+    for (NumpyDeviceStep& device : devices_) {
+      device.begin();
+      device.scalars = table;
+      if (device.is_processor()) continue;
+      for (size_t i = 0; i < table.size(); ++i) device.rows.push_back({int64_t(i), {}});
+      device.stream = device.stream_of(device.first->source).value_or(nullptr);
+    }
+  }
+
+  void check_unchanged(const Param& param) {
+    const Tensor& known = param.tensors.param;
+    const int64_t index = param.tensors.index;
+    NumpyDeviceStep& device = *param.device;
+    if (device.is_processor() && is_still(param.object, known)) return;
+    const Tensor now = device.is_processor()
+                           ? reader_.read(param.object, Operand::param, index)
+                           : device.read(nb::inst_ptr<DeviceMemory>(param.object)->source, Operand::param, index);
+    const auto reject = [&](const char* why) { throw ArgumentError{Operand::param, index, why}; };
+    if (now.read_only) reject("has become read-only, but parameters are updated in place");
+    if (!is_same_memory(now, known))
+      reject("has another shape, dtype or place in memory than when the optimizer was made");
   }
 
   // Carries out f; an ArgumentError becomes a Python error that names the parameter.
@@ -174,36 +317,31 @@ class Stepper {
   }
 
   int rule_;
-  nb::list params_, state_;
+  nb::list arrays_, state_;
   nb::object progress_ = nb::none();
   nb::callable name_;
-  nb::list devices_;  // keeps the makers
+  Backends backends_;
   const Target* target_;
   Team team_;
-  std::deque<NumpyParams> groups_;  // in the order in which their devices were met
+  ArrayReader reader_;                   // of the processor's arrays
+  std::deque<NumpyDeviceStep> devices_;  // in the order in which they were met; Param points to them
+  std::deque<Param> params_;
 };
 
 }  // namespace
 
 void bind_step(nb::module_& module) {
-  module.def("share", &share, nb::arg("object"), nb::arg("may_be_copy"),
-             nb::sig("def share(object: object, may_be_copy: bool) -> typing.Any"));
+  module.def("check_meaning", &dlpack::check_meaning, nb::arg("object"));
   nb::class_<Stepper>(module, "Stepper", nb::type_slots(Collected<Stepper>::slots))
-      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool, nb::list>(), nb::arg("rule"),
-           nb::arg("params"), nb::arg("first_moment"), nb::arg("name"), nb::arg("on_openmp"), nb::arg("devices"),
-           nb::sig("def __init__(self, rule: str, params: list[typing.Any], first_moment: str, "
-                   "name: collections.abc.Callable[[int], str], on_openmp: bool, devices: list[object]) -> None"))
-      .def("make_state", &Stepper::make_state, nb::arg("allocate"),
-           nb::sig("def make_state(self, allocate: collections.abc.Callable[[int], typing.Any]) "
+      .def(nb::init<std::string_view, nb::list, std::string_view, nb::callable, bool, nb::list>(),
+           nb::sig("def __init__(self, rule: str, arrays: list[typing.Any], first_moment: str, "
+                   "name: collections.abc.Callable[[int], str], on_openmp: bool, backends: list[object], /) -> None"))
+      .def("make_state", &Stepper::make_state,
+           nb::sig("def make_state(self, allocate: collections.abc.Callable[[int], typing.Any], /) "
                    "-> list[list[tuple[typing.Any, int]]]"))
-      .def("step", &Stepper::step, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
-           nb::arg("progress").none(),
-           nb::sig("def step(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
-                   "rows: collections.abc.Sequence[int] | None, progress: object) -> None"))
-      .def("step_range", &Stepper::step_range, nb::arg("grads"), nb::arg("scalars"), nb::arg("rows").none(),
-           nb::arg("first"), nb::arg("last"),
-           nb::sig("def step_range(self, grads: list[typing.Any], scalars: list[tuple[float, ...]], "
-                   "rows: collections.abc.Sequence[int] | None, first: int, last: int) -> None"))
+      .def("step", &Stepper::step,
+           nb::sig("def step(self, grads: list[typing.Any], rows: list[tuple[float, ...]], "
+                   "row_of_each: collections.abc.Sequence[int] | None, progress: object, /) -> None"))
       .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress,
                    nb::for_getter(nb::sig("def progress(self, /) -> typing.Any")),
                    nb::for_setter(nb::arg("value").none()))

@@ -1,4 +1,4 @@
-// torch tensors -> Tensors. For torch_step.cpp.
+// torch tensors -> Tensors. For torch_step.cpp and read_array.cpp.
 #pragma once
 
 #include "dlpack.h"
@@ -14,24 +14,17 @@ class TorchReader {
   }
 
   // The stream on which torch launches its work on a device now.
-  void* current_stream(const Device& device) const {
-    void* stream = nullptr;
-    if (api_->current_stream(device.type, device.index, &stream) != 0) throw nb::python_error();
-    return stream;
-  }
+  void* current_stream(const Device& device) const { return api_->current_stream(device); }
 
   // False where the tensor is none of those, or where its numbers are the negatives of what its memory holds (what
   // torch calls its neg bit, of which the exchange API knows nothing).
-  bool read(nb::handle object, Tensor& out) { return read_memory(object, out) && !is_negated(object); }
-
- private:
-  bool read_memory(nb::handle object, Tensor& out) const {
+  bool read(nb::handle object, Tensor& out) {
     bool is_plain = false;
     for (nb::handle type : plain_types_) is_plain = is_plain || object.type().is(type);
-    if (!is_plain) return false;
-    return dlpack::describe(*api_, object, out);
+    return is_plain && api_->describe(object, out) && !is_negated(object);
   }
 
+ private:
   // torch's own method is called as the C function that it is: by name it would take twice as long.
   bool is_negated(nb::handle tensor) {
     static PyObject* const name = PyUnicode_InternFromString("is_neg");

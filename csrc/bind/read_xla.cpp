@@ -34,17 +34,6 @@ int known_rule(std::string_view name) {
   return rule;
 }
 
-// Calls f; what Step rejects becomes an error of XLA's.
-template <class F>
-auto rejecting(const F& f) {
-  try {
-    return f();
-  } catch (const ArgumentError& error) {
-    reject_xla((error.operand == Operand::param ? "parameter " : "gradient ") + std::to_string(error.index) + " " +
-               error.text);
-  }
-}
-
 }  // namespace
 
 double& number_at(Scalars& scalars, size_t index) {
@@ -55,21 +44,21 @@ void reject_xla(const std::string& text) { throw std::invalid_argument("flatstep
 
 XlaStep::XlaStep(const XlaAttributes& attributes, ffi::RemainingArgs args, ffi::RemainingRets rets, const Copy& copy,
                  bool has_workspace)
-    : attributes_(attributes),
+    : rule(known_rule(attributes.rule)),
+      attributes_(attributes),
       args_(args),
       rets_(rets),
-      rule_(known_rule(attributes.rule)),
-      slots_(rules()[size_t(rule_)].slots.size()),
-      step_(rule_, slot_names(rule_), {}) {
+      slots_(rules()[size_t(rule)].slots.size()),
+      step_(rule, slot_names(rule), {}) {
   const size_t written = slots_ + 1;  // for each parameter: its state, and the parameter or its update
-  const size_t results = rets.size() - (has_workspace && rets.size() > 0), parameters = results / written;
+  const size_t results = rets.size() - (has_workspace && rets.size() > 0), count = results / written;
   const size_t numbers = 1 + attributes.traced.size(), read = attributes.makes_update ? written : written + 1;
-  if (results != parameters * written || args.size() != numbers + parameters * read ||
-      attributes.numbers.size() != scalar_count + rules()[size_t(rule_)].hyperparameters.size())
+  if (results != count * written || args.size() != numbers + count * read ||
+      attributes.numbers.size() != scalar_count + rules()[size_t(rule)].hyperparameters.size())
     reject_xla("a step has too many or too few operands");
-  if (has_workspace) workspace_ = result(results);
+  if (has_workspace) workspace = result(results);
   read_numbers();
-  for (size_t index = 0; index < parameters; ++index) read_parameter(index, parameters, copy);
+  for (size_t index = 0; index < count; ++index) read_parameter(index, count, copy);
 }
 
 XlaStep::Buffer XlaStep::operand(size_t index) const {
@@ -93,56 +82,60 @@ XlaStep::Buffer XlaStep::result(size_t index, size_t operand_index, const Copy& 
 }
 
 Tensor XlaStep::tensor_of(const Buffer& buffer) {
-  shapes_.push_back(counts_.count > 0 ? buffer.count / counts_.count : 0);
+  shapes_.push_back(entries > 0 ? buffer.count / entries : 0);
   return {buffer.data, &shapes_.back(), &dense, 1, dtype_of(buffer.dtype), false, {}, nullptr};
 }
 
 void XlaStep::read_numbers() {
-  for (size_t i = 0; i < attributes_.numbers.size(); ++i) number_at(fixed_, i) = attributes_.numbers[i];
-  counts_ = operand(0);
-  if (counts_.dtype != ffi::DataType::S32) reject_xla("the count of a step is not int32");
+  for (size_t i = 0; i < attributes_.numbers.size(); ++i) number_at(fixed, i) = attributes_.numbers[i];
+  counts = operand(0);
+  entries = counts.count;
+  if (counts.dtype != ffi::DataType::S32) reject_xla("the count of a step is not int32");
   for (size_t k = 0; k < attributes_.traced.size(); ++k) {
     const Number number{size_t(attributes_.traced[k]), operand(1 + k)};
-    if (number.values.count != counts_.count || number.index >= attributes_.numbers.size())
+    if (number.values.count != entries || number.index >= attributes_.numbers.size())
       reject_xla("a number has another shape");
     if (number.values.dtype != ffi::DataType::F32 && number.values.dtype != ffi::DataType::F64)
       reject_xla("a number of a step is neither float32 nor float64");
-    traced_.push_back(number);
+    traced.push_back(number);
   }
 }
 
-void XlaStep::read_parameter(size_t index, size_t parameters, const Copy& copy) {
+void XlaStep::read_parameter(size_t index, size_t count, const Copy& copy) {
   const bool update = attributes_.makes_update;
-  const size_t begin = 1 + attributes_.traced.size(), grads = begin + parameters * (update ? slots_ : slots_ + 1);
+  const size_t begin = 1 + attributes_.traced.size(), grads = begin + count * (update ? slots_ : slots_ + 1);
   const Buffer written = result(index, update ? grads + index : begin + index, copy);
-  const ffi::AnyBuffer::Dimensions batch = counts_.shape;
+  const ffi::AnyBuffer::Dimensions batch = counts.shape;
   if (written.shape.size() < batch.size() || !std::equal(batch.begin(), batch.end(), written.shape.begin()))
     reject_xla("a parameter is of another batch than the numbers");
   Parameter parameter{int64_t(index), tensor_of(written), tensor_of(operand(grads + index)), {}, 0, update};
   for (size_t slot = 0; slot < slots_; ++slot) {
-    const size_t from = begin + (update ? slot : slot + 1) * parameters + index;
-    parameter.state[slot] = tensor_of(result((slot + 1) * parameters + index, from, copy));
+    const size_t from = begin + (update ? slot : slot + 1) * count + index;
+    parameter.state[slot] = tensor_of(result((slot + 1) * count + index, from, copy));
   }
-  if (rejecting([&] { return step_.size_of(parameter).count; }) > 0) parameters_.push_back(parameter);
+  try {
+    if (const Step::Size size = step_.size_of(parameter); size.count > 0) parameters.push_back({parameter, size});
+  } catch (const ArgumentError& error) {
+    reject_xla((error.operand == Operand::param ? "parameter " : "gradient ") + std::to_string(error.index) + " " +
+               error.text);
+  }
 }
 
 const std::vector<Job>& XlaStep::jobs(const Target& target) {
-  for (int64_t entry = 0; entry < entries(); ++entry) {
-    Scalars& scalars = scalars_.emplace_back(fixed_);
-    scalars.count = static_cast<const int32_t*>(counts_.data)[entry];
-    for (const Number& number : traced_) {
-      const void* const values = number.values.data;
-      number_at(scalars, number.index) = number.values.dtype == ffi::DataType::F64
-                                             ? static_cast<const double*>(values)[entry]
-                                             : double(static_cast<const float*>(values)[entry]);
+  for (int64_t entry = 0; entry < entries; ++entry) {
+    Scalars& scalars = scalars_.emplace_back(fixed);
+    scalars.count = static_cast<const int32_t*>(counts.data)[entry];
+    for (const auto& [index, values] : traced) {
+      number_at(scalars, index) = values.dtype == ffi::DataType::F64
+                                      ? static_cast<const double*>(values.data)[entry]
+                                      : double(static_cast<const float*>(values.data)[entry]);
     }
   }
   const auto advance = [](Tensor& tensor) {
     tensor.data = static_cast<char*>(tensor.data) + *tensor.shape * bytes_of(tensor.dtype);
   };
-  for (Parameter parameter : parameters_) {
-    const Step::Size size = rejecting([&] { return step_.size_of(parameter); });
-    for (; parameter.row < entries(); ++parameter.row) {
+  for (auto [parameter, size] : parameters) {
+    for (; parameter.row < entries; ++parameter.row) {
       step_.append(size, parameter);  // what XLA passes is dense and aligned, and overlaps nowhere
       advance(parameter.param);
       advance(parameter.grad);

@@ -21,6 +21,15 @@ struct XlaAttributes {
   xla::ffi::Span<const int32_t> traced;  // which of them come as operands instead
 };
 
+}  // namespace flatstep
+
+XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(flatstep::XlaAttributes, xla::ffi::StructMember<std::string_view>("rule"),
+                                      xla::ffi::StructMember<bool>("makes_update"),
+                                      xla::ffi::StructMember<xla::ffi::Span<const double>>("numbers"),
+                                      xla::ffi::StructMember<xla::ffi::Span<const int32_t>>("traced"));
+
+namespace flatstep {
+
 double& number_at(Scalars& scalars, size_t index);  // in the order of XlaAttributes::numbers
 
 [[noreturn]] void reject_xla(const std::string& text);  // std::invalid_argument
@@ -46,23 +55,25 @@ class XlaStep {
     Buffer values;
   };
 
-  // Throws std::invalid_argument, or ArgumentError.
+  // Throws std::invalid_argument.
   XlaStep(const XlaAttributes& attributes, xla::ffi::RemainingArgs args, xla::ffi::RemainingRets rets, const Copy& copy,
           bool has_workspace = false);
   XlaStep(const XlaStep&) = delete;
   XlaStep& operator=(const XlaStep&) = delete;
 
-  int rule() const { return rule_; }
-  int64_t entries() const { return counts_.count; }  // of the batch
-  const Scalars& fixed() const { return fixed_; }    // the numbers that are not traced
-  const Buffer& counts() const { return counts_; }   // int32, one an entry
-  const std::vector<Number>& traced() const { return traced_; }
-  const Buffer& workspace() const { return workspace_; }
+  // A parameter that is not empty, as one-dimensional tensors: what lies in the first entry; the others follow it.
+  struct Sized {
+    Parameter tensors;
+    Step::Size size;  // of an entry
+  };
 
-  // Those that are not empty, as one-dimensional tensors: what lies in the first entry; the others follow it.
-  const std::vector<Parameter>& parameters() const { return parameters_; }
-  int64_t elements(const Parameter& parameter) const { return *parameter.param.shape; }  // of an entry
-  int layout_of(const Parameter& parameter) { return step_.size_of(parameter).layout; }
+  int rule;
+  int64_t entries = 0;  // of the batch
+  Scalars fixed{};      // the numbers that are not traced
+  Buffer counts{};      // int32, one an entry
+  std::vector<Number> traced;
+  std::vector<Sized> parameters;
+  Buffer workspace{};
 
   // The step's work for the processor, which reads the numbers.
   const std::vector<Job>& jobs(const Target& target);
@@ -73,18 +84,13 @@ class XlaStep {
   Buffer result(size_t index, size_t operand_index, const Copy& copy) const;
   Tensor tensor_of(const Buffer& buffer);
   void read_numbers();
-  void read_parameter(size_t index, size_t parameters, const Copy& copy);
+  void read_parameter(size_t index, size_t count, const Copy& copy);
 
   XlaAttributes attributes_;
   xla::ffi::RemainingArgs args_;
   xla::ffi::RemainingRets rets_;
-  int rule_;
   size_t slots_;
-  Scalars fixed_{};
-  Buffer counts_{}, workspace_{};
-  std::vector<Number> traced_;
-  std::deque<int64_t> shapes_;  // to which tensors point
-  std::vector<Parameter> parameters_;
+  std::deque<int64_t> shapes_;    // to which tensors point
   std::vector<Scalars> scalars_;  // one an entry
   Step step_;
 };

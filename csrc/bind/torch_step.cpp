@@ -4,11 +4,12 @@
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <deque>
 #include <stdexcept>
 
 #include "describe.h"
-#include "module.h"
+#include "device_memory.h"
 #include "read_torch.h"
 #include "torch_params.h"
 
@@ -21,10 +22,14 @@ struct Repeated : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// What stands for one parameter in a step: itself, its gradient and its state, or what the caller made for them.
+// One parameter in a step, and what stands for it: itself, its gradient, its count and its slots, or what the caller
+// made for them.
 struct Parts {
-  nb::object param, grad, step;
-  nb::object state[max_slots];
+  static constexpr size_t grad = 1, count = 2;  // where these are
+
+  int64_t position;
+  nb::object param;
+  nb::object tensors[count + 1 + max_slots];
 };
 
 // A rule that groups may choose, and the keys of its state: for the count of updates, then for each slot.
@@ -43,17 +48,12 @@ struct StateOfRule {
 
 class TorchStepper {
  public:
-  // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceMakers; without one the
+  // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceBackends; without one the
   // processor steps what lies in its memory, and nothing else is stepped.
   TorchStepper(nb::list rules, nb::tuple plain_types, nb::handle exchange_api, nb::list devices)
-      : target_(&chosen_target()), reader_(std::move(plain_types), exchange_api), devices_(std::move(devices)) {
+      : target_(&chosen_target()), reader_(std::move(plain_types), exchange_api), backends_(std::move(devices)) {
     for (nb::handle rule : rules)
       rules_.emplace_back(nb::cast<std::string_view>(rule[0]), nb::cast<std::vector<std::string>>(rule[1]));
-    for (nb::handle capsule : devices_) {
-      const void* const maker = PyCapsule_GetPointer(capsule.ptr(), device_maker_name);
-      if (!maker) throw nb::python_error();
-      makers_.push_back(static_cast<const DeviceMaker*>(maker));
-    }
   }
 
   TorchStepper(const TorchStepper&) = delete;
@@ -61,58 +61,42 @@ class TorchStepper {
 
   // One step over groups of (parameters, row of scalars without count, index of the rule). Returns the positions,
   // counted over all groups, of parameters that cannot be taken as they are, and then nothing was done; and those that
-  // were stepped. `stand_ins` has by position what to take instead: (param, grad, step, *slots), or None to leave the
+  // were stepped. `stand_ins` has by position what to take instead: (param, grad, count, *slots), or None to leave the
   // parameter out. `scalings` are a loss's scale and overflow flag, either may be None, for each device on which they
-  // lie. `completion` are calls (function, *arguments) that belong to the step: they are made after it, and as long as
+  // lie. `completion` are functions that belong to the step: they are called after it, and as long as
   // they run no Python code no signal handler can raise in between. Raises RuntimeError where a step would become part
   // of a graph, but is not `capturable`.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
                  nb::callable name, int threads, nb::list completion) {
-    const Forgetting at_the_end{*this};
-    gather(groups, state, stand_ins, name);
+    const AtTheEnd leave_no_references{[this] {
+      for (TorchParams& params : params_) params.begin();
+      held_.clear();
+      unready_ = nb::list();
+    }};
+    read_groups(groups, state, stand_ins, name);
     nb::list stepped;
-    if (wanting_.size() == 0) {
+    if (unready_.size() == 0) {
       std::vector<Scaling> scaling;
       for (TorchParams& params : params_) {
-        scaling.push_back(scaling_on(params.device(), scalings));
-        if (!params.is_processor()) params.stream = reader_.current_stream(params.device());
+        scaling.push_back(scaling_on(params.device, scalings));
+        if (!params.is_processor()) params.stream = reader_.current_stream(params.device);
       }
       unlocked([&] {
         check_captures();
         for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
-        launch_all(params_, Team::openmp, threads);
+        launch(params_, Team::openmp, threads);
+        for (const TorchParams& params : params_) params.count();
       });
-      for (nb::handle call : completion) complete(call);
-      for (const nb::object& param : stepped_) stepped.append(param);
+      for (nb::handle call : completion) call();
+      for (const Parts& parts : held_) stepped.append(parts.param);
     }
-    return nb::make_tuple(wanting_, stepped);
+    return nb::make_tuple(unready_, stepped);
   }
 
   std::string_view target() const { return target_->name; }
 
  private:
-  void forget() {
-    for (TorchParams& params : params_) params.begin();
-    held_.clear();
-    stepped_.clear();
-    positions_of_.clear();
-    wanting_ = nb::list();
-  }
-
-  // Whatever happens, a step leaves no references behind.
-  struct Forgetting {
-    TorchStepper& stepper;
-    ~Forgetting() { stepper.forget(); }
-  };
-
-  static void complete(nb::handle call) {
-    const nb::tuple arguments = nb::borrow<nb::tuple>(call);
-    const nb::object rest = nb::steal(PyTuple_GetSlice(arguments.ptr(), 1, Py_ssize_t(arguments.size())));
-    if (!nb::steal(PyObject_CallObject(nb::handle(arguments[0]).ptr(), rest.ptr())).is_valid())
-      throw nb::python_error();
-  }
-
-  void gather(const nb::list& groups, const nb::dict& state, const nb::dict& stand_ins, const nb::callable& name) {
+  void read_groups(const nb::list& groups, const nb::dict& state, const nb::dict& stand_ins, const nb::callable& name) {
     next_state_ = 0;
     try {
       int64_t position = 0;
@@ -123,7 +107,7 @@ class TorchStepper {
         for (TorchParams& params : params_) params.begin_group();
         for (nb::handle param : nb::borrow<nb::list>(parts[0])) take(position++, param, state, stand_ins);
       }
-      if (wanting_.size() > 0) return;
+      if (unready_.size() > 0) return;
       for (size_t i = 0; i < params_.size(); ++i) check_device_of(i);
     } catch (const ArgumentError& error) {
       raise_for(error, name);
@@ -132,76 +116,49 @@ class TorchStepper {
 
   // The parameters of one device are checked together: their rules differ, but they may share memory.
   void check_device_of(size_t first) {
-    std::vector<TorchParams*> others;
     for (size_t i = 0; i < params_.size(); ++i) {
-      if (i == first || params_[i].device() != params_[first].device()) continue;
+      if (i == first || params_[i].device != params_[first].device) continue;
       if (i < first) return;
-      others.push_back(&params_[i]);
+      params_[first].tensors.merge_overlap(params_[i].tensors);
     }
-    params_[first].check(others);
+    params_[first].tensors.check_overlap();
   }
 
   void take(int64_t position, nb::handle param, const nb::dict& state, const nb::dict& stand_ins) {
     static PyObject* const grad_name = PyUnicode_InternFromString("grad");
-    nb::object grad = param.attr(grad_name);
-    if (grad.is_none()) {
-      pass_by(state, param);
-      return;
-    }
-    Parts parts{nb::borrow(param), std::move(grad), {}, {}};
+    Parts parts{position, nb::borrow(param), {nb::borrow(param), param.attr(grad_name)}};
     const bool is_stand_in = stand_ins.size() > 0 && stand_ins.contains(position);
-    if (is_stand_in) {
-      const nb::object stand_in = stand_ins[nb::int_(position)];
-      if (stand_in.is_none()) {
-        pass_by(state, param);
-        return;
-      }
-      replace(parts, nb::borrow<nb::tuple>(stand_in));
-    } else if (!find_state(parts, state)) {
-      wanting_.append(position);
+    const nb::object stand_in = is_stand_in ? nb::object(stand_ins[nb::int_(position)]) : nb::none();
+    if (parts.tensors[Parts::grad].is_none() || (is_stand_in && stand_in.is_none())) {
+      next_state(state, param);
       return;
     }
-    if (!add(position, parts)) {
-      if (is_stand_in)
-        throw ArgumentError{Operand::param, position, "is of a kind that cannot be stepped; use torch.optim for it"};
-      wanting_.append(position);
-      return;
+    for (size_t i = 0; is_stand_in && i < nb::len(stand_in); ++i) parts.tensors[i] = stand_in[i];
+    if ((is_stand_in || find_state(parts, state)) && add(parts)) {
+      held_.push_back(std::move(parts));
+    } else if (is_stand_in) {
+      throw ArgumentError{Operand::param, position, "is of a kind that cannot be stepped; use torch.optim for it"};
+    } else {
+      unready_.append(position);
     }
-    stepped_.push_back(nb::borrow(param));
-    positions_of_.push_back(position);
-    held_.push_back(std::move(parts));
-  }
-
-  static void replace(Parts& parts, const nb::tuple& stand_in) {
-    parts.param = stand_in[0];
-    parts.grad = stand_in[1];
-    parts.step = stand_in[2];
-    for (size_t slot = 0; slot + 3 < stand_in.size(); ++slot) parts.state[slot] = stand_in[slot + 3];
   }
 
   // False where there is none yet, or not all of it.
   bool find_state(Parts& parts, const nb::dict& state) {
-    const nb::object own = find_next(state, parts.param);
+    nb::object own = next_state(state, parts.param);
+    if (!own.is_valid()) own = find(state, parts.param);
     if (!own.is_valid() || !PyDict_Check(own.ptr())) return false;
-    const std::vector<nb::object>& keys = rule_->keys;
-    parts.step = find(own, keys[0]);
-    bool is_complete = parts.step.is_valid();
-    for (size_t slot = 0; slot + 1 < keys.size(); ++slot) {
-      parts.state[slot] = find(own, keys[slot + 1]);
-      is_complete = is_complete && parts.state[slot].is_valid();
+    bool is_complete = true;
+    for (size_t i = 0; i < rule_->keys.size(); ++i) {
+      parts.tensors[Parts::count + i] = find(own, rule_->keys[i]);
+      is_complete = is_complete && parts.tensors[Parts::count + i].is_valid();
     }
     return is_complete;
   }
 
-  // The state of a parameter. State is made in the order of parameters, so that the next entry is it, as a rule, and
-  // saves a look-up, for which torch computes hashes in Python.
-  nb::object find_next(const nb::dict& state, nb::handle param) {
-    const nb::object next = pass_by(state, param);
-    return next.is_valid() ? next : find(state, param);
-  }
-
-  // The next entry of the state, if it is the parameter's.
-  nb::object pass_by(const nb::dict& state, nb::handle param) {
+  // The next entry of the state, if it is the parameter's. State is made in the order of parameters, so that it mostly
+  // is, and saves a look-up, for which torch computes hashes in Python.
+  nb::object next_state(const nb::dict& state, nb::handle param) {
     Py_ssize_t at = next_state_;
     PyObject *key, *value;
     if (!PyDict_Next(state.ptr(), &at, &key, &value) || !param.is(key)) return {};
@@ -215,28 +172,25 @@ class TorchStepper {
     return found;
   }
 
-  bool add(int64_t position, const Parts& parts) {
-    Parameter parameter{position, {}, {}, {}, 0};
-    Tensor count;
-    if (!reader_.read(parts.param, parameter.param) || !reader_.read(parts.grad, parameter.grad) ||
-        !reader_.read(parts.step, count))
-      return false;
-    for (size_t slot = 0; slot < rule_->slots.size(); ++slot) {
-      if (!reader_.read(parts.state[slot], parameter.state[slot])) return false;
+  bool add(const Parts& parts) {
+    Tensor read[Parts::count + 1 + max_slots];
+    for (size_t i = 0; i < Parts::count + rule_->keys.size(); ++i) {
+      if (!reader_.read(parts.tensors[i], read[i])) return false;
     }
+    Parameter parameter{parts.position, read[0], read[Parts::grad], {}, 0};
+    std::copy_n(read + Parts::count + 1, rule_->slots.size(), parameter.state);
     TorchParams* const params = params_on(parameter.param.device);
-    return params && params->add(parameter, count, numbers_);
+    return params && params->add(parameter, read[Parts::count], numbers_);
   }
 
   // Those of that device which the group's rule steps; null where nothing can.
   TorchParams* params_on(const Device& device) {
     for (TorchParams& params : params_) {
-      if (params.device() == device && params.rule() == rule_->rule) return &params;
+      if (params.device == device && params.rule == rule_->rule) return &params;
     }
-    const DeviceMaker* maker = nullptr;
-    for (const DeviceMaker* known : makers_) maker = known->type == device.type ? known : maker;
-    if (!maker && device.type != cpu_device) return nullptr;
-    return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, maker);
+    const DeviceBackend* const backend = backends_.find(device.type);
+    if (!backend && device.type != cpu_device) return nullptr;
+    return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, backend);
   }
 
   // A group's row, in which a tensor may stand for a number that lies on a device.
@@ -291,20 +245,18 @@ class TorchStepper {
     }
     if (!captured || !other) return;
     throw std::runtime_error(
-        "this step would become part of a CUDA graph on " + name_of(captured->device()) + ", but not what it does on " +
-        name_of(other->device()) + ", which would be done now and never by a replay; " +
+        "this step would become part of a CUDA graph on " + name_of(captured->device) + ", but not what it does on " +
+        name_of(other->device) + ", which would be done now and never by a replay; " +
         (other->is_processor() ? "make an optimizer of their own for the parameters on the CPU"
-                               : "capture the current stream of " + name_of(other->device()) +
+                               : "capture the current stream of " + name_of(other->device) +
                                      " too, or make an optimizer of their own for the parameters there"));
   }
 
   // Raises a Python error that names the parameter.
   [[noreturn]] void raise_for(const ArgumentError& error, const nb::callable& name) {
     const auto object_at = [&](int64_t position) -> nb::handle {
-      for (size_t i = 0; i < stepped_.size(); ++i) {
-        if (positions_of_[i] == position) return stepped_[i];
-      }
-      return {};
+      const auto found = std::ranges::find(held_, position, &Parts::position);
+      return found == held_.end() ? nb::handle() : found->param;
     };
     if (error.other >= 0 && error.other != error.index && error.operand == Operand::param &&
         object_at(error.index).is(object_at(error.other)))
@@ -315,8 +267,7 @@ class TorchStepper {
   std::vector<StateOfRule> rules_;
   const Target* target_;
   TorchReader reader_;
-  nb::list devices_;  // keeps the makers
-  std::vector<const DeviceMaker*> makers_;
+  Backends backends_;
   std::deque<TorchParams> params_;  // by device and rule, in the order in which they were met
 
   // Of the step under way.
@@ -324,9 +275,7 @@ class TorchStepper {
   GroupNumbers numbers_;
   Py_ssize_t next_state_;    // where PyDict_Next goes on
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
-  std::vector<nb::object> stepped_;
-  std::vector<int64_t> positions_of_;
-  nb::list wanting_;
+  nb::list unready_;         // positions of parameters that cannot be taken as they are
 };
 
 }  // namespace
@@ -334,17 +283,15 @@ class TorchStepper {
 void bind_torch(nb::module_& module) {
   nb::exception<Repeated>(module, "Repeated", PyExc_ValueError);
   nb::class_<TorchStepper>(module, "TorchStepper")
-      .def(nb::init<nb::list, nb::tuple, nb::handle, nb::list>(), nb::arg("rules"), nb::arg("plain_types"),
-           nb::arg("exchange_api"), nb::arg("devices"),
+      .def(nb::init<nb::list, nb::tuple, nb::handle, nb::list>(),
            nb::sig("def __init__(self, rules: list[tuple[str, list[str]]], plain_types: tuple[type, ...], "
-                   "exchange_api: object, devices: list[object]) -> None"))
-      .def("step", &TorchStepper::step, nb::arg("groups"), nb::arg("state"), nb::arg("stand_ins"), nb::arg("scalings"),
-           nb::arg("capturable"), nb::arg("name"), nb::arg("threads"), nb::arg("completion"),
+                   "exchange_api: object, backends: list[object], /) -> None"))
+      .def("step", &TorchStepper::step,
            nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "
                    "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...] | None], "
                    "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
                    "name: collections.abc.Callable[[int], str], threads: int, "
-                   "completion: list[tuple[typing.Any, ...]]) -> tuple[list[int], list[typing.Any]]"))
+                   "completion: list[collections.abc.Callable[[], object]], /) -> tuple[list[int], list[typing.Any]]"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

@@ -1,6 +1,6 @@
 // Walks nested lists, tuples and dicts along the nodes of a Tree (_trees.py), as every step does with its parameters
 // and its gradients. Takes plain ones that fit; what to think of others is _trees.py's to say.
-#include "module.h"
+#include "python.h"
 
 namespace flatstep {
 
@@ -60,11 +60,13 @@ bool has_none(const nb::list& leaves) {
 }  // namespace
 
 void bind_trees(nb::module_& module) {
-  module.def("match", &match, nb::arg("node").none(), nb::arg("structure").none(),
-             nb::sig("def match(node: tuple[typing.Any, ...] | None, structure: object) -> list[typing.Any] | None"));
-  module.def("has_none", &has_none, nb::arg("leaves"), nb::sig("def has_none(leaves: list[typing.Any]) -> bool"));
-  module.def("holds", &holds, nb::arg("node").none(), nb::arg("structure").none(), nb::arg("leaves"),
-             nb::sig("def holds(node: tuple[typing.Any, ...] | None, structure: object, leaves: list[typing.Any]) "
+  const auto any = nb::arg().none();
+  module.def(
+      "match", &match, any, any,
+      nb::sig("def match(node: tuple[typing.Any, ...] | None, structure: object, /) -> list[typing.Any] | None"));
+  module.def("has_none", &has_none, nb::sig("def has_none(leaves: list[typing.Any], /) -> bool"));
+  module.def("holds", &holds, any, any, nb::arg(),
+             nb::sig("def holds(node: tuple[typing.Any, ...] | None, structure: object, leaves: list[typing.Any], /) "
                      "-> bool"));
 }
 

@@ -3,7 +3,7 @@
 #include <exception>
 #include <utility>
 
-#include "lending.h"
+#include "core_api.h"
 #include "read_xla.h"
 #include "work.h"
 
@@ -14,15 +14,14 @@ namespace {
 namespace ffi = xla::ffi;
 namespace nb = nanobind;
 
-const Loan* core;
+const CoreAPI* core;
 
-ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule,
-                bool makes_update, ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
+ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRets rets,
+                const XlaAttributes& attributes) {
   const DefaultFloatingPoint mode;  // XLA's takes a small learning rate for zero
   try {
-    XlaStep step({rule, makes_update, numbers, traced}, args, rets, &std::memcpy);
-    const std::vector<Job>& jobs = step.jobs(core->chosen_target());
-    core->run_on(jobs.data(), int64_t(jobs.size()), int(pool.num_threads()),
+    XlaStep step(attributes, args, rets, &std::memcpy);
+    core->run_on(step.jobs(core->chosen_target()), int(pool.num_threads()),
                  [&](std::function<void()> task) { pool.Schedule(std::move(task)); });
     return ffi::Error::Success();
   } catch (const std::exception& error) {
@@ -31,14 +30,7 @@ ffi::Error step(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::RemainingRet
 }
 
 XLA_FFI_DEFINE_HANDLER(handler, step,
-                       ffi::Ffi::Bind()
-                           .Ctx<ffi::ThreadPool>()
-                           .RemainingArgs()
-                           .RemainingRets()
-                           .Attr<std::string_view>("rule")
-                           .Attr<bool>("makes_update")
-                           .Attr<ffi::Span<const double>>("numbers")
-                           .Attr<ffi::Span<const int32_t>>("traced"));
+                       ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().RemainingArgs().RemainingRets().Attrs<XlaAttributes>());
 
 }  // namespace
 
@@ -47,7 +39,7 @@ XLA_FFI_DEFINE_HANDLER(handler, step,
 NB_MODULE(_xla, module) {
   namespace nb = nanobind;
   module.doc() = "flatstep's step for XLA. Use flatstep.jax.";
-  flatstep::core = &flatstep::borrow();
+  flatstep::core = &flatstep::import_core_api();
   module.attr("version") = FLATSTEP_VERSION;
   // The interface that this was built for: (major, minor).
   module.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 version: str
 architectures: str
-maker: object
+backend: object
 
 def devices() -> list[tuple[str, tuple[int, int]]]: ...
 

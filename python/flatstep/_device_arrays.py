@@ -10,7 +10,6 @@ import numpy as np
 from . import _core
 from ._arrays import Array, dtype_of, view
 
-_VERSIONED = (1, 0)  # the DLPack from which on capsules say their version
 _LEGACY_STREAM = 1  # in DLPack's numbering
 
 
@@ -75,4 +74,4 @@ class DeviceArray:
         if stream == 0:
             raise ValueError("stream 0 has two meanings in DLPack; pass 1 for the default stream")
         number = _LEGACY_STREAM if stream is None else stream
-        return self.memory.lend(number, max_version is not None and tuple(max_version) >= _VERSIONED)
+        return self.memory.lend(number).__dlpack__(max_version=max_version)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 
 
 @cache
-def makers() -> list[object]:
+def backends() -> list[object]:
     """What the core steps on such devices with; empty where this build has none.
 
     Raises RuntimeError where there is no driver, or too old a one.
@@ -17,4 +17,4 @@ def makers() -> list[object]:
     from . import _cuda
 
     _cuda.devices()  # a driver that will not do says so here
-    return [_cuda.maker]
+    return [_cuda.backend]

@@ -13,6 +13,7 @@ from ._device_arrays import DeviceArray
 from ._trees import Tree
 
 _CUDA = (2, 13)  # in DLPack's numbering of devices: their own memory, and what they share with the processor
+_NO_COPY: dict[str, Any] = {"copy": False} if np.lib.NumpyVersion(np.__version__) >= "2.1.0" else {}
 Leaf = Array | DeviceArray
 
 
@@ -40,15 +41,21 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
     if not hasattr(leaf, "__dlpack__") or isinstance(leaf, np.generic):
         raise unfit(f"{kind}, expected a NumPy array")
     is_on_device = _device_type(leaf) in _CUDA
-    makers = _devices.makers() if is_on_device else []
+    backends = _devices.backends() if is_on_device else []
     try:
-        taken: Leaf = DeviceArray(_core.borrow(leaf, makers)) if makers else _core.share(leaf, may_be_copy=False)
+        taken: Leaf = DeviceArray(_core.borrow(leaf, backends)) if backends else _share(leaf)
     except Exception as error:  # whatever the library at the other end raises
-        if is_on_device and not makers:
+        if is_on_device and not backends:
             why = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
             raise unfit(f"{kind} on a CUDA device, but {why}") from None
         raise unfit(f"{kind} that cannot be shared by DLPack: {error}{_advice(leaf)}") from error
     return taken
+
+
+def _share(leaf: Any) -> Array:
+    """An array over another library's memory, by DLPack. TypeError where that does not hold the leaf's numbers."""
+    _core.check_meaning(leaf)
+    return np.from_dlpack(leaf, **_NO_COPY)
 
 
 def _advice(leaf: Any) -> str:

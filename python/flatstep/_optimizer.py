@@ -87,8 +87,8 @@ class Optimizer:
         self._names = names[: len(names) - len(self._remembered)]
         there = [leaf for leaf in leaves if isinstance(leaf, DeviceArray)]
         arrays = [leaf.memory if isinstance(leaf, DeviceArray) else leaf for leaf in leaves]
-        makers = _devices.makers() if there else []
-        self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, makers)
+        backends = _devices.backends() if there else []
+        self._stepper = _core.Stepper(self._rule, arrays, first_moment, self._tree.path, self._on_openmp, backends)
         self._state = State(self._rule, leaves, first_moment, self._stepper)
         for slot, name in self._declaration.initial.items():
             self._fill(slot, name)
@@ -141,10 +141,10 @@ class Optimizer:
         numbers = self._numbers.at(count)
         self._check_same_leaves()  # after schedules, which may do anything
         settled = self._settle(numbers)
-        rows, index = self._rows(history, settled, scale)
+        rows, row_of_each = self._rows(history, settled, scale)
         updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
         after = Progress(count + 1, history.advanced(updated, settled.remembered))
-        self._stepper.step(leaves, rows, index, after)
+        self._stepper.step(leaves, rows, row_of_each, after)
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
@@ -182,18 +182,18 @@ class Optimizer:
         """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
         _, rate, decay, common, remembered = settled
         keys: list[tuple[Any, ...]]
-        index: list[int] | None
+        row_of_each: list[int] | None
         if isinstance(rate, tuple) or isinstance(decay, tuple):
             each = history.each()
             columns = [column if isinstance(column, tuple) else repeat(column, len(each)) for column in (rate, decay)]
-            keys, index = number_off(zip(each, *columns, strict=True))
+            keys, row_of_each = number_off(zip(each, *columns, strict=True))
         else:
-            pasts, index = history.groups()
-            keys = [(pasts[0], rate, decay)] if index is None else [(past, rate, decay) for past in pasts]
+            pasts, row_of_each = history.groups()
+            keys = [(pasts[0], rate, decay)] if row_of_each is None else [(past, rate, decay) for past in pasts]
         rows: list[tuple[float, ...]] = []
         for (count, previous), rate, decay in keys:
             rows.append((count + 1, rate, grad_scale, decay, *common, *(previous or remembered)))
-        return rows, index
+        return rows, row_of_each
 
     def _set(self, name: str, value: Any) -> None:
         """Rejects slips, like ``opt.lr = 0.1``. A class derived by a user may add any name."""

@@ -28,7 +28,7 @@ def device(monkeypatch):
     step = flatstep.Optimizer.step
 
     def take(tree):
-        return [DeviceArray(_core.borrow(Array(leaf), _devices.makers())) for leaf in tree.leaves]
+        return [DeviceArray(_core.borrow(Array(leaf), _devices.backends())) for leaf in tree.leaves]
 
     def step_there(self, grads, **more):
         own = self._tree.match(grads, "grads")

@@ -81,12 +81,12 @@ class Model:
             param.grad = Tensor(numbers(rng, (200,), np.float32), device)
             slots = {key: Tensor(np.zeros(200, np.float32), device) for key in KEYS[1:]}
             self.state[param] = {"step": Tensor(np.zeros((), np.float32), device), **slots}
-        self.stepper = _core.TorchStepper([("adam", KEYS)], (Tensor,), exchange_api(), [stand_in.cuda_maker()])
+        self.stepper = _core.TorchStepper([("adam", KEYS)], (Tensor,), exchange_api(), [stand_in.cuda_backend()])
 
     def step(self, capturable: bool = True) -> None:
         row = 0, 0.1, 1.0, 0.0, 0.0, 0.0, *[{"b1": 0.9, "b2": 0.99}.get(name, 0.0) for name in HYPERPARAMETERS]
-        wanting, stepped = self.stepper.step([(self.params, row, 0)], self.state, {}, [], capturable, str, 1, [])
-        assert not wanting
+        unready, stepped = self.stepper.step([(self.params, row, 0)], self.state, {}, [], capturable, str, 1, [])
+        assert not unready
         assert stepped == self.params
 
     def values(self) -> list[np.ndarray]:

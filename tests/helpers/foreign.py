@@ -67,7 +67,9 @@ def from_dlpack(lender: Any) -> Array:
     return Array(taken.view("bfloat16") if is_brain else taken, device)
 
 
-def relabel(capsule: object, device: tuple[int, int], *, flags: int = 0, hides_bfloat16: bool = False) -> bool:
+def relabel(
+    capsule: object, device: tuple[int, int], *, flags: int = 0, hides_bfloat16: bool = False, ndim: int | None = None
+) -> bool:
     """Says that the memory in a DLPack capsule is of another device. Whether it was of bfloat16, unknown to NumPy."""
     is_versioned = bool(_is_valid(capsule, b"dltensor_versioned"))
     begin = _pointer(capsule, b"dltensor_versioned" if is_versioned else b"dltensor")
@@ -75,6 +77,8 @@ def relabel(capsule: object, device: tuple[int, int], *, flags: int = 0, hides_b
     ctypes.c_int32.from_address(view + 8).value, ctypes.c_int32.from_address(view + 12).value = device
     if is_versioned:
         ctypes.c_uint64.from_address(begin + 24).value |= flags
+    if ndim is not None:
+        ctypes.c_int32.from_address(view + 16).value = ndim
     code = ctypes.c_uint8.from_address(view + 20)
     is_brain = code.value == 4
     if is_brain and hides_bfloat16:

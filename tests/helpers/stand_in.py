@@ -38,20 +38,20 @@ def functions() -> ctypes.CDLL:
     """The emulated device for flatstep.torch."""
     loaded = built("flatstep_stand_in_library")
     loaded.stand_in_make_stream.restype = loaded.stand_in_last_stream.restype = ctypes.c_void_p
-    loaded.stand_in_maker.restype = loaded.stand_in_cuda_maker.restype = ctypes.c_void_p
+    loaded.stand_in_backend.restype = loaded.stand_in_cuda_backend.restype = ctypes.c_void_p
     return loaded
 
 
 @cache
-def maker() -> object:
+def backend() -> object:
     """The capsule that the core takes a device by."""
-    return _capsule(functions().stand_in_maker(), b"flatstep.device_maker")
+    return _capsule(functions().stand_in_backend(), b"flatstep.device_backend")
 
 
 @cache
-def cuda_maker() -> object:
+def cuda_backend() -> object:
     """The same for arrays that say that they are on a CUDA device."""
-    return _capsule(functions().stand_in_cuda_maker(), b"flatstep.device_maker")
+    return _capsule(functions().stand_in_cuda_backend(), b"flatstep.device_backend")
 
 
 def use_for_arrays(monkeypatch) -> None:
@@ -59,7 +59,7 @@ def use_for_arrays(monkeypatch) -> None:
     import foreign
     from flatstep import _devices
 
-    monkeypatch.setattr(_devices, "makers", lambda: [cuda_maker()])
+    monkeypatch.setattr(_devices, "backends", lambda: [cuda_backend()])
     is_current = staticmethod(lambda index: index == functions().stand_in_current_device())
     monkeypatch.setattr(foreign.Array, "is_current", is_current)
 
@@ -76,8 +76,8 @@ def use_for_torch(monkeypatch) -> None:
 
     from flatstep.torch import _devices
 
-    monkeypatch.setattr(_devices, "makers", lambda: [maker()])
-    monkeypatch.setattr(_devices, "in_use", lambda: [maker()])
+    monkeypatch.setattr(_devices, "backends", lambda: [backend()])
+    monkeypatch.setattr(_devices, "in_use", lambda: [backend()])
     monkeypatch.setattr(_devices, "is_apart", lambda device: device.type == "cpu")
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: bool(functions().stand_in_is_capturing()))
 

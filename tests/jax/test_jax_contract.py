@@ -465,12 +465,11 @@ IMPORTS = {
         "import ctypes, flatstep._core as core\n"
         "capsule = ctypes.pythonapi.PyCapsule_New\n"
         "capsule.restype, capsule.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]\n"
-        "text, name = ctypes.c_char_p(b'9.9.9'), b'flatstep._core.loan'\n"
-        "loan = (ctypes.c_void_p * 16)(ctypes.cast(text, ctypes.c_void_p))\n"
-        "core._loan = capsule(ctypes.addressof(loan), name, None)",
-        "is of version .*, its core of version 9.9.9 or of another build; install flatstep anew",
+        "name = b'version 9.9.9, build 1.2.3.4'\n"
+        "core._api = capsule(ctypes.addressof((ctypes.c_void_p * 16)()), name, None)",
+        "part of flatstep is version .*, its core version 9.9.9, build 1.2.3.4; reinstall flatstep",
     ),
-    "another object": ("import flatstep._core as core; core._loan = 1", "install flatstep anew"),
+    "another object": ("import flatstep._core as core; core._api = 1", "of an unknown version; reinstall flatstep"),
 }
 SCRIPT = """
 import re, sys

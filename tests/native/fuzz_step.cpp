@@ -156,7 +156,7 @@ class Life {
     }
     check(good, "bad gradients were taken");
     for (const auto& grad : grads) tally_.around += grad && is_around_written(*grad);
-    run(made->data(), int64_t(made->size()), Team::own);
+    run(*made, Team::own);
     for (const Job& job : *made) {
       for (int64_t i = 0; i < job.call->segment_count; ++i) tally_.walks += job.call->segments[i].walk != nullptr;
     }

@@ -26,14 +26,15 @@ int use(int index) { return flatstep::device::exchange_device(stand_in(), index)
 
 StandIn::Graph graph;
 
-constexpr flatstep::DeviceMaker maker = {dlpack_cpu, &make_queue, &use}, cuda_maker = {dlpack_cuda, &make_queue, &use};
+constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &use},
+                                  cuda_backend = {dlpack_cuda, &make_queue, &use};
 
 }  // namespace
 
 #define FLATSTEP_EXPORT extern "C" __attribute__((visibility("default")))
 
-FLATSTEP_EXPORT const void* stand_in_maker() { return &maker; }
-FLATSTEP_EXPORT const void* stand_in_cuda_maker() { return &cuda_maker; }
+FLATSTEP_EXPORT const void* stand_in_backend() { return &backend; }
+FLATSTEP_EXPORT const void* stand_in_cuda_backend() { return &cuda_backend; }
 FLATSTEP_EXPORT void stand_in_use(int device, void* stream) { stand_in().use(device, stream); }
 FLATSTEP_EXPORT int stand_in_current_device() { return stand_in().current_device(); }
 FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }

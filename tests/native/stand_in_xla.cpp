@@ -20,13 +20,12 @@ StandIn& stand_in() {
 
 std::mutex one_at_a_time;
 
-ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_view rule, bool makes_update,
-                ffi::Span<const double> numbers, ffi::Span<const int32_t> traced) {
+ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets rets, const flatstep::XlaAttributes& attributes) {
   const std::lock_guard lock(one_at_a_time);
   const flatstep::DefaultFloatingPoint mode;  // a device has no other
   try {
     const flatstep::device::XlaDevice device{stand_in(), StandIn::kernels, StandIn::lay_out, 0};
-    flatstep::XlaStep step({rule, makes_update, numbers, traced}, args, rets, &std::memcpy, true);
+    flatstep::XlaStep step(attributes, args, rets, &std::memcpy, true);
     flatstep::device::carry_out(device, step, nullptr);
     return ffi::Error::Success();
   } catch (const std::exception& error) {
@@ -35,13 +34,7 @@ ffi::Error step(ffi::RemainingArgs args, ffi::RemainingRets rets, std::string_vi
 }
 
 XLA_FFI_DEFINE_HANDLER(handler, step,
-                       ffi::Ffi::Bind()
-                           .RemainingArgs()
-                           .RemainingRets()
-                           .Attr<std::string_view>("rule")
-                           .Attr<bool>("makes_update")
-                           .Attr<ffi::Span<const double>>("numbers")
-                           .Attr<ffi::Span<const int32_t>>("traced"));
+                       ffi::Ffi::Bind().RemainingArgs().RemainingRets().Attrs<flatstep::XlaAttributes>());
 
 }  // namespace
 

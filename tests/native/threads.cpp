@@ -54,7 +54,7 @@ void own_threads_carry_out_all_work() {
       const Call call{&segment, 1, nullptr};
       const Job job{0, &count_tiles, &call, int64_t(times.size()) * tile};
       set_num_threads(int(random.between(1, 16)));
-      run(&job, 1, Team::own);
+      run({&job, 1}, Team::own);
       for (const int each : times) check(each == 1, "each tile is worked on once");
     }
   });
@@ -79,8 +79,7 @@ void steps_equal_serial_ones(Team team) {
       const auto alone = Model::make(rule, layout, lengths, uint64_t(caller) + 1);
       if (!shared) return;
       for (int step = 0; step < steps; ++step) {
-        const std::vector<Job>& jobs = shared->jobs(target);
-        run(jobs.data(), int64_t(jobs.size()), team);
+        run(shared->jobs(target), team);
         for (const Job& job : alone->jobs(target)) job.kernel(*job.call, 0, job.elements);
         check(shared->images() == alone->images(), "any threads give the bits of one");
       }
@@ -147,7 +146,7 @@ void late_pools_leave_nothing_behind() {
       const std::vector<Job>& jobs = shared->jobs(target);
       int willing = int(random.below(8));
       set_num_threads(int(random.between(1, 8)));
-      run_on(jobs.data(), int64_t(jobs.size()), 8, [&](std::function<void()> task) {
+      run_on(jobs, 8, [&](std::function<void()> task) {
         if (willing-- == 0) throw std::bad_alloc();
         pool.schedule(std::move(task));
       });

@@ -170,10 +170,18 @@ def on_device():
     return capsule
 
 
+def negative():
+    """A capsule that says it has -1 axes."""
+    capsule = np.ones(2, np.float32).__dlpack__()
+    foreign.relabel(capsule, (foreign.CPU, 0), ndim=-1)
+    return capsule
+
+
 STRANGE = {
     "another device than it names": (Strange(on_device), "it is not in the processor's memory"),
     "an error that UTF-8 cannot hold": (Strange(reject("file \udc80 gone")), r"file .udc80 gone"),
     "no capsule": (Strange(lambda: 3), "did not give a DLPack capsule"),
+    "a negative number of axes": (Strange(negative), "its DLPack capsule has a negative number of axes"),
 }
 
 
@@ -223,6 +231,6 @@ def test_jax_arrays():
 
 def test_arrays_on_a_device_need_its_target(monkeypatch):
     """CuPy's, say."""
-    monkeypatch.setattr(_devices, "makers", list)
+    monkeypatch.setattr(_devices, "backends", list)
     with pytest.raises(TypeError, match=r"params\['w'\] is a foreign.Array on a CUDA device, but .* no cuda target"):
         flatstep.Adam({"w": foreign.Array(np.ones(3))}, 0.1)

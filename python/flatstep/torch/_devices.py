@@ -11,19 +11,19 @@ from .. import _devices
 CPU = torch.device("cpu")
 
 
-def makers() -> list[object]:
+def backends() -> list[object]:
     """What the core steps on such devices with; empty where there are none."""
-    return [] if torch.version.cuda is None else _devices.makers()
+    return [] if torch.version.cuda is None else _devices.backends()
 
 
 def is_apart(device: torch.device) -> bool:
     """Whether it steps on memory of its own, so that the host need not know the numbers that lie there."""
-    return device.type == "cuda" and bool(makers())
+    return device.type == "cuda" and bool(backends())
 
 
 def in_use() -> list[object]:
     """What steps on such devices, once there can be tensors on them: who has none need not have it work."""
-    return makers() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return backends() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def is_capturing(device: torch.device) -> bool:

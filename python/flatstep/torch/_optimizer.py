@@ -40,8 +40,8 @@ class FusedOptimizer(torch.optim.Optimizer):
     found_inf: torch.Tensor | None
 
     _unscales: bool | None = None  # where a wrapper has set _step_supports_amp_scaling
-    _makers: list[object]
-    _rows: Rows | None = None  # likewise
+    _backends: list[object]
+    _rows: Rows | None = None
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -227,10 +227,10 @@ class FusedOptimizer(torch.optim.Optimizer):
 
         The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
         """
-        wanting, stepped = _step_with(step, {}, modes, completion)
-        if wanting:
+        unready, stepped = _step_with(step, {}, modes, completion)
+        if unready:
             with torch.inference_mode(False), torch.no_grad():
-                stand_ins = self._stand_ins(wanting, groups, modes[2])
+                stand_ins = self._stand_ins(unready, groups, modes[2])
                 try:
                     stand_ins.place_states()
                     _, stepped = _step_with(step, stand_ins.tensors, modes, stand_ins.completion() + completion)
@@ -239,10 +239,10 @@ class FusedOptimizer(torch.optim.Optimizer):
                 stand_ins.count_abstract()
         return stepped  # type: ignore[no-any-return]
 
-    def _stand_ins(self, wanting: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
+    def _stand_ins(self, unready: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
         stand_ins = StandIns(self.state, name, self._schema.needs_count)
         everything = [(param, g) for g, (params, *_) in enumerate(groups) for param in params]
-        for position in wanting:
+        for position in unready:
             param, index = everything[position]
             group = self.param_groups[index]
             stand_ins.add(position, param, self._schema.slots_of(group))
@@ -255,14 +255,14 @@ class FusedOptimizer(torch.optim.Optimizer):
         return schema.row(group, grad_scale), schema.rules.index(schema.rule_of(group))
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
-        makers = _devices.in_use()
-        if self._made is None or self._makers != makers:
-            self._makers = makers
+        backends = _devices.in_use()
+        if self._made is None or self._backends != backends:
+            self._backends = backends
             plain_types = (torch.Tensor, torch.nn.Parameter, FlatParameter)
             exchange_api = torch.Tensor.__dlpack_c_exchange_api__
             rules = [(rule, ["step", *self._schema.slot_keys(rule)]) for rule in self._schema.rules]
             exclusive = self.__dict__.setdefault("_exclusive", _core.Exclusive())  # one, also for two threads at once
-            self._made = _core.TorchStepper(rules, plain_types, exchange_api, makers), exclusive
+            self._made = _core.TorchStepper(rules, plain_types, exchange_api, backends), exclusive
         return self._made
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -65,4 +66,4 @@ def write_back(grads: Mapping[int, torch.Tensor], factors: Factors, name: Callab
                 "clone it, or pass fused=False"
             )
         by_device.setdefault(own.device, []).append(in_memory(own))
-    return [(torch._foreach_mul_, own, factors(device)) for device, own in by_device.items()]
+    return [partial(torch._foreach_mul_, own, factors(device)) for device, own in by_device.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,8 @@ from ._overlap import first_overlap
 from ._plain import count, is_abstract, is_distributed, plain, real, resolved
 
 State = dict[str, Any]
-Call = tuple[Any, ...]
-"""A function and its arguments."""
+Call = Callable[[], object]
+"""A C function and its arguments, as ``partial`` puts them together."""
 
 
 Slots = Mapping[str, torch.dtype | None]
@@ -127,9 +128,9 @@ class StandIns:
     def completion(self) -> list[Call]:
         """What follows the step: copies are written back, the last made first, and new states are filled in."""
         return [
-            *((tensor.copy_, copy) for tensor, copy in reversed(self._copies)),
-            *((step.add_, 1) for step in self._counted if not is_abstract(step)),
-            *((self._states[param].update, state) for param, state in self._new_states.items()),
+            *(partial(tensor.copy_, copy) for tensor, copy in reversed(self._copies)),
+            *(partial(step.add_, 1) for step in self._counted if not is_abstract(step)),
+            *(partial(self._states[param].update, state) for param, state in self._new_states.items()),
         ]
 
     def count_abstract(self) -> None:
