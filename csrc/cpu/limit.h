@@ -5,6 +5,13 @@
 #include "../call.h"
 #include "../host_device.h"
 
+// Stands before a loop whose iterations touch different elements, which the compiler cannot see through the pointers.
+#if defined(__clang__)
+#define FLATSTEP_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(disable)")
+#else
+#define FLATSTEP_INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
 // Reads param, grad and `slots` state streams of 4-byte words, and writes all of them but grad. Each word written is

@@ -1,10 +1,10 @@
-// One pass over memory: tile by tile, load -> update -> store. Included by cpu/rule.cpp.in and cpu/target.cpp.
+// One pass over memory: vector by vector, load -> update -> store. Included by cpu/rule.cpp.in and cpu/target.cpp.
 #pragma once
 
 #include <utility>  // std::index_sequence, a type: it leaves no symbol behind
 
 #include "../formats/format.h"
-#include "opened.h"
+#include "streams.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
@@ -27,7 +27,7 @@ FLATSTEP_FN void prefetch(const void* memory, int64_t element, bool will_write) 
 // Copies `count` numbers of a strided gradient, from the element `first` on in the parameter's order: run by run along
 // the innermost axis.
 template <class Storage>
-void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
+__attribute__((noinline)) void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
   const int inner = walk.axes - 1;
   for (int done = 0; done < count;) {
     int64_t rest = (first + done) / walk.shape[inner];
@@ -55,21 +55,51 @@ FLATSTEP_FN void begin_update(const Segment& segment, int64_t first, int count, 
   for (int k = 0; k < count; ++k) update.store(k, typename L::Compute(-0.0));
 }
 
-template <class R, class T, class Param, class Grad, class... Slots>
-FLATSTEP_FN void update_tile(const typename R::template Coefficients<T>& coefficients, int count, Param&& param,
-                             Grad&& grad, Slots&&... slots) {
-  FLATSTEP_INDEPENDENT
-  for (int k = 0; k < count; ++k) {
-    T p = param.load(k);
-    T state[] = {slots.load(k)...};
-    R::update(p, grad.load(k), state, coefficients);
-    param.store(k, p);
-    const T* made = state;
-    (slots.store(k, *made++), ...);
+template <class R, class L, class Slots = std::make_integer_sequence<int, slot_count<R>>>
+struct Streams;
+
+// The streams of rule R on layout L, from one element on.
+template <class R, class L, int... slot>
+struct Streams<R, L, std::integer_sequence<int, slot...>> {
+  using Param = typename L::Param;
+  using Grad = typename L::Grad;
+  template <int index>
+  using State = typename L::template Slot<R::slots[index].role>;
+
+  static constexpr bool all_alike = std::is_same_v<Param, Grad> && (std::is_same_v<Param, State<slot>> && ...);
+  template <class Format>
+  using Block = BlockOf<Format, all_alike>;
+  static constexpr int vectors = Block<Param>::vectors;
+  static constexpr int block_size = Block<Param>::V::size * vectors;
+
+  char* param;
+  const char* grad;
+  char* state[slot_count<R>];
+
+  // Of blocks, so many that `count` elements are among theirs.
+  template <class Coefficients>
+  FLATSTEP_FN void update(const Coefficients& c, int count) const {
+    using V = typename Block<Param>::V;
+    for (int k = 0; k < count; k += block_size) {
+      V p[vectors], g[vectors], s[slot_count<R>][vectors];
+      Block<Param>::load(at<Param>(param, k), p);
+      Block<Grad>::load(at<Grad>(grad, k), g);
+      (Block<State<slot>>::load(at<State<slot>>(state[slot], k), s[slot]), ...);
+      for (int v = 0; v < vectors; ++v) {
+        V one[] = {s[slot][v]...};
+        R::update(p[v], g[v], one, c);
+        ((s[slot][v] = one[slot]), ...);
+      }
+      Block<Param>::store(at<Param>(param, k), p);
+      (Block<State<slot>>::store(at<State<slot>>(state[slot], k), s[slot]), ...);
+    }
   }
-  param.close(count);
-  (slots.close(count), ...);
-}
+
+  template <class Format, class Char>
+  static FLATSTEP_FN Char* at(Char* stream, int64_t element) {
+    return stream + element * int64_t(sizeof(typename Format::Storage));
+  }
+};
 
 // The elements first <= i < last of one segment, counted from the segment's start.
 template <Rule R, class L>
@@ -79,7 +109,11 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
   // (NumpyParams::state_layout), and so do most gradients. Then no vector lies in two lines.
   using ParamStorage = typename L::Param::Storage;
   const int64_t phase = int64_t(reinterpret_cast<uintptr_t>(segment.param) % cache_line / sizeof(ParamStorage));
-  [&]<std::size_t... I>(std::index_sequence<I...>) __attribute__((always_inline)) {
+  auto without_decay = c;
+  without_decay.gradient.weight_decay = without_decay.descent.weight_decay = 0;
+  const bool decays = c.gradient.weight_decay != 0 || c.descent.weight_decay != 0;
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    using S = Streams<R, L>;
     int count = 0;
     for (int64_t i = first; i < last; i += count) {
       count = tile_size - int((i + phase) % tile_size);
@@ -89,31 +123,45 @@ FLATSTEP_FN void sweep_segment(const Segment& segment, const typename R::templat
         if (!segment.walk) prefetch<typename L::Grad>(segment.grad, i + prefetch_ahead, false);
         (prefetch<typename L::template Slot<R::slots[I].role>>(segment.state[I], i + prefetch_ahead, true), ...);
       }
-      typename L::Grad::Storage gathered[tile_size];
-      void* grad = const_cast<void*>(segment.grad);
-      int64_t grad_first = i;
+      const bool is_rest = count < S::block_size;
+      if (!is_rest) count -= count % S::block_size;
+      alignas(cache_line) typename L::Grad::Storage gathered[tile_size];
+      S streams = {S::template at<typename L::Param>(static_cast<char*>(segment.param), i),
+                   S::template at<typename L::Grad>(static_cast<const char*>(segment.grad), i),
+                   {S::template at<typename S::template State<I>>(static_cast<char*>(segment.state[I]), i)...}};
       if (segment.walk) {
         gather(segment.grad, *segment.walk, i, count, gathered);
-        grad = gathered;
-        grad_first = 0;
+        streams.grad = reinterpret_cast<char*>(gathered);
       } else if (segment.makes_update) {
         begin_update<L>(segment, i, count, gathered);
-        grad = gathered;
-        grad_first = 0;
+        streams.grad = reinterpret_cast<char*>(gathered);
       }
-      const auto update = [&](int n) __attribute__((always_inline)) {
-        update_tile<R, typename L::Compute>(
-            c, n, Opened<typename L::Param>(segment.param, i, n), Opened<typename L::Grad>(grad, grad_first, n),
-            Opened<typename L::template Slot<R::slots[I].role>>(segment.state[I], i, n)...);
-      };
-      // The same loop twice: with a fixed count the compiler needs no remainder.
-      if (count == tile_size) {
-        update(tile_size);
+      struct Rest {
+        typename L::Param::Storage param[S::block_size];
+        typename L::Grad::Storage grad[S::block_size];
+        char state[slot_count<R>][S::block_size * 8];
+      } rest;
+      S target = streams;
+      if (is_rest) {
+        rest = Rest{};
+        __builtin_memcpy(rest.param, streams.param, count * sizeof rest.param[0]);
+        __builtin_memcpy(rest.grad, streams.grad, count * sizeof rest.grad[0]);
+        (__builtin_memcpy(rest.state[I], streams.state[I], count * sizeof(typename S::template State<I>::Storage)),
+         ...);
+        target = {reinterpret_cast<char*>(rest.param), reinterpret_cast<char*>(rest.grad), {rest.state[I]...}};
+      }
+      if (decays) {
+        target.update(c, count);
       } else {
-        update(count);
+        target.update(without_decay, count);
+      }
+      if (is_rest) {
+        __builtin_memcpy(streams.param, rest.param, count * sizeof rest.param[0]);
+        (__builtin_memcpy(streams.state[I], rest.state[I], count * sizeof(typename S::template State<I>::Storage)),
+         ...);
       }
     }
-  }(std::make_index_sequence<slot_count<R>>());
+  }(std::make_integer_sequence<int, slot_count<R>>());
 }
 
 // The segment that holds an element of the call.

@@ -10,20 +10,20 @@ struct BF16 {
   using Compute = float;
   using Storage = uint16_t;
 
-  struct Tile {
-    uint16_t* numbers;
+  template <class Bits>
+  static FLATSTEP_FN auto decode(Bits upper) {
+    return bits_to_float(upper);
+  }
 
-    FLATSTEP_FN Tile(void* memory, int64_t first) : numbers(static_cast<uint16_t*>(memory) + first) {}
+  template <class V>
+  static FLATSTEP_FN auto encode(V value) {
+    const auto bits = float_to_bits(value);
+    using Bits = decltype(float_to_bits(value));
+    const Bits nearest = bits + 0x7fffu + (bits >> 16 & 1u);
+    return select(value == value, nearest, Bits(0x7fc00000u));  // rounding up could carry a NaN out of the NaNs
+  }
 
-    FLATSTEP_FN float load(int k) const { return bits_to_float(uint32_t(numbers[k]) << 16); }
-
-    FLATSTEP_FN void store(int k, float value) const {
-      const uint32_t bits = float_to_bits(value);
-      const uint32_t nearest = bits + 0x7fff + (bits >> 16 & 1);
-      const uint32_t if_nan = value == value ? 0 : 0x7fc00000;  // rounding up may have carried it out of the NaNs
-      numbers[k] = uint16_t((nearest | if_nan) >> 16);
-    }
-  };
+  using Tile = HalfTile<BF16>;
 };
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -34,6 +34,19 @@ struct Plain {
   };
 };
 
+// Numbers of 16 bits, which a format widens from the upper half of 32 and narrows to there, one or a vector of them:
+//
+//   decode(bits) -> value     of the lower half's zeros
+//   encode(value) -> bits     the lower half is left over
+template <class Format>
+struct HalfTile {
+  uint16_t* numbers;
+
+  FLATSTEP_FN HalfTile(void* memory, int64_t first) : numbers(static_cast<uint16_t*>(memory) + first) {}
+  FLATSTEP_FN float load(int k) const { return Format::decode(uint32_t(numbers[k]) << 16); }
+  FLATSTEP_FN void store(int k, float value) const { numbers[k] = uint16_t(Format::encode(value) >> 16); }
+};
+
 // The formats of one kernel's streams.
 template <class ParamFormat, class GradFormat, class FirstMoment, class SecondMoment>
 struct Layout {
