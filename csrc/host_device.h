@@ -21,8 +21,6 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
-constexpr int tile_size = 64;  // elements that a CPU sweep handles at a time, and prefetches at a time
-
 FLATSTEP_FN float square_root(float x) { return ::sqrtf(x); }
 FLATSTEP_FN double square_root(double x) { return ::sqrt(x); }
 
@@ -60,10 +58,16 @@ FLATSTEP_FN T select(bool condition, T a, T b) {
   return condition ? a : b;
 }
 
-// The larger of two, NaN if either is: a comparison with NaN is false, so only a needs care.
+// NaN where the condition holds, else x.
+template <class T>
+FLATSTEP_FN T nan_if(bool condition, T x) {
+  return condition ? T(__builtin_nanf("")) : x;
+}
+
+// The larger of two, NaN if either is. A comparison with NaN is false, so only a needs care.
 template <class V>
 FLATSTEP_FN V maximum(V a, V b) {
-  return select(a == a, select(a > b, a, b), V(__builtin_nanf("")));
+  return nan_if(a != a, select(a > b, a, b));
 }
 
 // A moment too small to be a normal number is zero: denormals would linger for ever and cost 7 times the time.

@@ -5,6 +5,14 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
+// In the upper half of the result; the lower one is left over. Rounding up would carry some NaNs out of the NaNs.
+template <class V>
+FLATSTEP_FN auto round_to_bf16(V value) {
+  const auto bits = float_to_bits(value);
+  using Bits = decltype(float_to_bits(value));
+  return select(value != value, Bits(~0u), bits + 0x7fffu + (bits >> 16 & 1u));
+}
+
 struct BF16 {
   static constexpr const char* name = "bfloat16";
   using Compute = float;
@@ -17,10 +25,7 @@ struct BF16 {
 
   template <class V>
   static FLATSTEP_FN auto encode(V value) {
-    const auto bits = float_to_bits(value);
-    using Bits = decltype(float_to_bits(value));
-    const Bits nearest = bits + 0x7fffu + (bits >> 16 & 1u);
-    return select(value == value, nearest, Bits(0x7fc00000u));  // rounding up could carry a NaN out of the NaNs
+    return round_to_bf16(value);
   }
 
   using Tile = HalfTile<BF16>;

@@ -10,7 +10,7 @@
 //   name       the dtype's name in Python
 //   Compute    the type in which a rule works on it
 //   Storage    the type of one stored number
-//   Tile       up to tile_size numbers of a stream, opened at (memory, index of the first):
+//   Tile       numbers of a stream, opened at (memory, index of the first):
 //              load(k) -> Compute, store(k, Compute)
 //
 // A tile is opened once for its numbers, so a format may hold there what they share (the scale of a block, say). A
