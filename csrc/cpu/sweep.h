@@ -38,13 +38,6 @@ __attribute__((noinline)) void begin_update(const Segment& segment, int64_t firs
   for (int k = 0; k < count; ++k) update.store(k, typename L::Compute(-0.0));
 }
 
-// The same coefficients, of which the compiler knows that no weight decays: most steps, without two operations each.
-template <class Coefficients>
-FLATSTEP_FN Coefficients without_weight_decay(Coefficients c) {
-  c.gradient.weight_decay = c.descent.weight_decay = 0;
-  return c;
-}
-
 // Elements of a segment, first <= i < last, counted from its start.
 template <Rule R, class L>
 struct SegmentSweep {
@@ -85,13 +78,23 @@ struct SegmentSweep {
     const bool is_partial = count < S::block_size;
     typename S::Partial partial;
     const S at = is_partial ? partial.load(streams, count) : streams;
-    const bool decays = coefficients.gradient.weight_decay != 0 || coefficients.descent.weight_decay != 0;
-    if (decays) {
-      at.update(coefficients, count);
-    } else {
-      at.update(without_weight_decay(coefficients), count);
-    }
+    update_whole(at, count);
     if (is_partial) partial.store(streams, count);
+  }
+
+  // One loop for each way of weight decay, so that none selects it: of the two terms at most one decays (terms.h).
+  FLATSTEP_FN void update_whole(const S& streams, int count) const {
+    Coefficients c = coefficients;
+    if (c.gradient.weight_decay != 0) {
+      c.descent.weight_decay = 0;
+      streams.update(c, count);
+    } else if (c.descent.weight_decay != 0) {
+      c.gradient.weight_decay = 0;
+      streams.update(c, count);
+    } else {
+      c.gradient.weight_decay = c.descent.weight_decay = 0;
+      streams.update(c, count);
+    }
   }
 };
 
