@@ -108,8 +108,8 @@ FLATSTEP_FN int64_t find_segment(const Call& call, int64_t element) {
   return low;
 }
 
-// The Kernel of rule R on layout L.
-template <Rule R, class L>
+// The Kernel of rule R on layout L. Its name has no concept in it: not all tools can read those of later compilers.
+template <class R, class L>
 void sweep(const Call& call, int64_t first, int64_t last) noexcept {
   using T = typename L::Compute;
   while (first < last) {
