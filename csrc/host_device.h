@@ -19,21 +19,10 @@
 #define FLATSTEP_FN inline __attribute__((always_inline))
 #endif
 
-// Stands before a loop whose iterations touch different elements, which the compiler cannot see through the pointers.
-#if defined(__clang__)
-#define FLATSTEP_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(disable)")
-#else
-#define FLATSTEP_INDEPENDENT _Pragma("GCC ivdep")
-#endif
-
 namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-constexpr int tile_size = 64;  // elements that a CPU sweep handles at a time, and prefetches at a time
 
 FLATSTEP_FN float square_root(float x) { return ::sqrtf(x); }
 FLATSTEP_FN double square_root(double x) { return ::sqrt(x); }
-FLATSTEP_FN float absolute(float x) { return ::fabsf(x); }
-FLATSTEP_FN double absolute(double x) { return ::fabs(x); }
 
 template <class T>
 constexpr T smallest_normal = sizeof(T) == sizeof(float) ? T(FLT_MIN) : T(DBL_MIN);
@@ -50,16 +39,41 @@ FLATSTEP_FN float bits_to_float(uint32_t bits) {
   return x;
 }
 
-// The larger of two, NaN if either is.
+FLATSTEP_FN int32_t as_signed(uint32_t x) { return int32_t(x); }
+FLATSTEP_FN uint32_t as_unsigned(int32_t x) { return uint32_t(x); }
+FLATSTEP_FN float to_float(int32_t x) { return float(x); }
+
+// Whether the exponent's bits are all zero: of zeros and of numbers too small to be normal.
+FLATSTEP_FN bool is_below_normal(float x) { return (float_to_bits(x) & 0x7f800000) == 0; }
+FLATSTEP_FN bool is_below_normal(double x) {
+  uint64_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return (bits & 0x7ff0000000000000) == 0;
+}
+
+// a where the condition holds, else b. Rules and formats choose with it, since `?:` cannot choose in a vector number
+// by number.
 template <class T>
-FLATSTEP_FN T maximum(T a, T b) {
-  return ((a > b) | (a != a)) ? a : b;
+FLATSTEP_FN T select(bool condition, T a, T b) {
+  return condition ? a : b;
+}
+
+// NaN where the condition holds, else x.
+template <class T>
+FLATSTEP_FN T nan_if(bool condition, T x) {
+  return condition ? T(__builtin_nanf("")) : x;
+}
+
+// The larger of two, NaN if either is. A comparison with NaN is false, so only a needs care.
+template <class V>
+FLATSTEP_FN V maximum(V a, V b) {
+  return nan_if(a != a, select(a > b, a, b));
 }
 
 // A moment too small to be a normal number is zero: denormals would linger for ever and cost 7 times the time.
-template <class T>
-FLATSTEP_FN T flush(T x) {
-  return absolute(x) < smallest_normal<T> ? T(0) : x;
+template <class V>
+FLATSTEP_FN V flush(V x) {
+  return select(is_below_normal(x), V(0), x);
 }
 
 // Rounds a term that guards a division: one that is positive stays positive.

@@ -2,8 +2,14 @@
 // cpu/target.cpp alone.
 #pragma once
 
-#include "../call.h"
-#include "../host_device.h"
+#include "tile.h"
+
+// Stands before a loop whose iterations touch different elements, which the compiler cannot see through the pointers.
+#if defined(__clang__)
+#define FLATSTEP_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(disable)")
+#else
+#define FLATSTEP_INDEPENDENT _Pragma("GCC ivdep")
+#endif
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
@@ -17,12 +23,15 @@ void move_streams(const Call& call, int64_t first, int64_t last) noexcept {
   const auto* const grad = static_cast<const uint32_t*>(segment.grad);
   uint32_t* state[slots + 1];
   for (int slot = 0; slot < slots; ++slot) state[slot] = static_cast<uint32_t*>(segment.state[slot]);
-  for (int64_t i = first; i < last; i += tile_size) {
-    const int count = last - i < tile_size ? int(last - i) : tile_size;
-    for (int k = 0; ahead && k < tile_size; k += 16) {
-      __builtin_prefetch(param + i + ahead + k, 1);
-      __builtin_prefetch(grad + i + ahead + k, 0);
-      for (int slot = 0; slot < slots; ++slot) __builtin_prefetch(state[slot] + i + ahead + k, 1);
+  constexpr int tile = tile_size<uint32_t>;
+  for (int64_t i = first; i < last; i += tile) {
+    const int count = last - i < tile ? int(last - i) : tile;
+    if (ahead) {
+      prefetch(reinterpret_cast<const char*>(param + i + ahead), tile_bytes, true);
+      prefetch(reinterpret_cast<const char*>(grad + i + ahead), tile_bytes, false);
+      for (int slot = 0; slot < slots; ++slot) {
+        prefetch(reinterpret_cast<const char*>(state[slot] + i + ahead), tile_bytes, true);
+      }
     }
     FLATSTEP_INDEPENDENT
     for (int k = 0; k < count; ++k) {

@@ -5,25 +5,30 @@
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
+// In the upper half of the result; the lower one is left over. Rounding up would carry some NaNs out of the NaNs.
+template <class V>
+FLATSTEP_FN auto round_to_bf16(V value) {
+  const auto bits = float_to_bits(value);
+  using Bits = decltype(float_to_bits(value));
+  return select(value != value, Bits(~0u), bits + 0x7fffu + (bits >> 16 & 1u));
+}
+
 struct BF16 {
   static constexpr const char* name = "bfloat16";
   using Compute = float;
   using Storage = uint16_t;
 
-  struct Tile {
-    uint16_t* numbers;
+  template <class Bits>
+  static FLATSTEP_FN auto decode(Bits upper) {
+    return bits_to_float(upper);
+  }
 
-    FLATSTEP_FN Tile(void* memory, int64_t first) : numbers(static_cast<uint16_t*>(memory) + first) {}
+  template <class V>
+  static FLATSTEP_FN auto encode(V value) {
+    return round_to_bf16(value);
+  }
 
-    FLATSTEP_FN float load(int k) const { return bits_to_float(uint32_t(numbers[k]) << 16); }
-
-    FLATSTEP_FN void store(int k, float value) const {
-      const uint32_t bits = float_to_bits(value);
-      const uint32_t nearest = bits + 0x7fff + (bits >> 16 & 1);
-      const uint32_t if_nan = value == value ? 0 : 0x7fc00000;  // rounding up may have carried it out of the NaNs
-      numbers[k] = uint16_t((nearest | if_nan) >> 16);
-    }
-  };
+  using Tile = HalfTile<BF16>;
 };
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

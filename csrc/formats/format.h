@@ -10,7 +10,7 @@
 //   name       the dtype's name in Python
 //   Compute    the type in which a rule works on it
 //   Storage    the type of one stored number
-//   Tile       up to tile_size numbers of a stream, opened at (memory, index of the first):
+//   Tile       numbers of a stream, opened at (memory, index of the first):
 //              load(k) -> Compute, store(k, Compute)
 //
 // A tile is opened once for its numbers, so a format may hold there what they share (the scale of a block, say). A
@@ -32,6 +32,19 @@ struct Plain {
     FLATSTEP_FN T load(int k) const { return numbers[k]; }
     FLATSTEP_FN void store(int k, T value) const { numbers[k] = value; }
   };
+};
+
+// Numbers of 16 bits, which a format widens from the upper half of 32 and narrows to there, one or a vector of them:
+//
+//   decode(bits) -> value     of the lower half's zeros
+//   encode(value) -> bits     the lower half is left over
+template <class Format>
+struct HalfTile {
+  uint16_t* numbers;
+
+  FLATSTEP_FN HalfTile(void* memory, int64_t first) : numbers(static_cast<uint16_t*>(memory) + first) {}
+  FLATSTEP_FN float load(int k) const { return Format::decode(uint32_t(numbers[k]) << 16); }
+  FLATSTEP_FN void store(int k, float value) const { numbers[k] = uint16_t(Format::encode(value) >> 16); }
 };
 
 // The formats of one kernel's streams.

@@ -36,10 +36,10 @@ struct Adam {
             Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[2], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[2], const Coefficients<T>& c) {
     auto& [mu, nu] = state;
-    const T g = c.gradient(param, grad);
+    const V g = c.gradient(param, grad);
     mu = c.average_mu(mu, g);
     nu = c.average_nu(nu, g * g);
     param = c.descent(param, c.direction(c.momentum(mu, g), c.correct_nu * nu));

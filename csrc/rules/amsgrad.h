@@ -41,10 +41,10 @@ struct AMSGrad {
             Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[3], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[3], const Coefficients<T>& c) {
     auto& [mu, nu, nu_max] = state;
-    const T g = c.gradient(param, grad);
+    const V g = c.gradient(param, grad);
     mu = c.average_mu(mu, g);
     nu = c.average_nu(nu, g * g);
     nu_max = maximum(nu_max, c.before * nu);

@@ -27,12 +27,13 @@ struct Lion {
     return {Gradient<T>(s), Average<T>(h.b1), Average<T>(h.b2), Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[1], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[1], const Coefficients<T>& c) {
     auto& [mu] = state;
-    const T g = c.gradient(param, grad);
-    const T r = c.average_r(mu, g);
-    param = c.descent(param, r > 0 ? T(1) : r < 0 ? T(-1) : r);  // else r is NaN or, since averages are flushed, +0.0
+    const V g = c.gradient(param, grad);
+    const V r = c.average_r(mu, g);
+    param = c.descent(
+        param, select(r > 0, V(1), select(r < 0, V(-1), r)));  // else r is NaN or, since averages are flushed, +0.0
     mu = c.average_mu(mu, g);
   }
 };

@@ -14,9 +14,10 @@ struct Optimism {
   FLATSTEP_FN Optimism(double alpha, double beta, const Scalars& s)
       : of_r(T(s.is_initial_step != 0 ? alpha : alpha + beta)), of_previous(T(s.is_initial_step != 0 ? 0.0 : beta)) {}
 
-  FLATSTEP_FN T operator()(T r, T previous) const {
-    const T u = of_r * r;
-    return of_previous != 0 ? u - of_previous * previous : u;
+  template <class V>
+  FLATSTEP_FN V operator()(V r, V previous) const {
+    const V u = of_r * r;
+    return select(of_previous != 0, u - of_previous * previous, u);
   }
 };
 

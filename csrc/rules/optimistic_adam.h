@@ -39,13 +39,13 @@ struct OptimisticAdam {
             Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[3], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[3], const Coefficients<T>& c) {
     auto& [mu, nu, previous] = state;
-    const T g = c.gradient(param, grad);
+    const V g = c.gradient(param, grad);
     mu = c.average_mu(mu, g);
     nu = c.average_nu(nu, g * g);
-    const T r = c.direction(c.momentum(mu, g), c.correct_nu * nu);
+    const V r = c.direction(c.momentum(mu, g), c.correct_nu * nu);
     param = c.descent(param, c.optimism(r, previous));
     previous = r;
   }

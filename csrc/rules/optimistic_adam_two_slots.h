@@ -27,7 +27,10 @@ struct OptimisticAdamTwoSlots {
     T correct_mu, correct_nu;
     Direction<T> direction;
 
-    FLATSTEP_FN T operator()(T mu, T nu) const { return direction(correct_mu * mu, correct_nu * nu); }
+    template <class V>
+    FLATSTEP_FN V operator()(V mu, V nu) const {
+      return direction(correct_mu * mu, correct_nu * nu);
+    }
   };
 
   template <class T>
@@ -53,11 +56,11 @@ struct OptimisticAdamTwoSlots {
             Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[2], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[2], const Coefficients<T>& c) {
     auto& [mu, nu] = state;
-    const T g = c.gradient(param, grad);
-    const T previous = c.previous(mu, nu);
+    const V g = c.gradient(param, grad);
+    const V previous = c.previous(mu, nu);
     mu = c.average_mu(mu, g);
     nu = c.average_nu(nu, g * g);
     param = c.descent(param, c.optimism(c.present(mu, nu), previous));

@@ -45,14 +45,14 @@ struct OptimisticAMSGrad {
             Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[4], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[4], const Coefficients<T>& c) {
     auto& [mu, nu, nu_max, previous] = state;
-    const T g = c.gradient(param, grad);
+    const V g = c.gradient(param, grad);
     mu = c.average_mu(mu, g);
     nu = c.average_nu(nu, g * g);
     nu_max = maximum(nu_max, c.before * nu);
-    const T r = c.direction(c.momentum(mu, g), c.after * nu_max);
+    const V r = c.direction(c.momentum(mu, g), c.after * nu_max);
     param = c.descent(param, c.optimism(r, previous));
     previous = r;
   }

@@ -28,10 +28,10 @@ struct OptimisticGradientDescent {
     return {Gradient<T>(s), Optimism<T>(h.alpha, h.beta, s), Descent<T>(s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[1], const Coefficients<T>& c) {
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[1], const Coefficients<T>& c) {
     auto& [previous] = state;
-    const T g = c.gradient(param, grad);
+    const V g = c.gradient(param, grad);
     param = c.descent(param, c.optimism(g, previous));
     previous = g;
   }

@@ -21,11 +21,12 @@ struct TraceDescent {
         rate(T(lr_in_trace ? -1.0 : s.learning_rate)),
         weight_decay(T(s.decoupled_weight_decay != 0 ? s.learning_rate * s.weight_decay : 0.0)) {}
 
-  FLATSTEP_FN T operator()(T param, T r, T& trace) const {
+  template <class V>
+  FLATSTEP_FN V operator()(V param, V r, V& trace) const {
     trace = flush(momentum * trace + of_r * r);
-    const T looking_back = of_trace_ahead * trace;
-    const T step = rate * (of_r_ahead != 0 ? looking_back + of_r_ahead * r : looking_back);
-    return param - (weight_decay != 0 ? step + weight_decay * param : step);
+    const V looking_back = of_trace_ahead * trace;
+    const V step = rate * select(of_r_ahead != 0, looking_back + of_r_ahead * r, looking_back);
+    return param - select(weight_decay != 0, step + weight_decay * param, step);
   }
 };
 
@@ -79,19 +80,19 @@ struct RMSPropVariant : RMSPropNumbers<has_trace> {
             Direction<T>(inside ? 0.0 : h.eps, inside ? h.eps : 0.0), RMSPropVariant::template descent<T>(h, s)};
   }
 
-  template <class T>
-  static FLATSTEP_FN void update(T& param, T grad, T (&state)[1 + centered + has_trace], const Coefficients<T>& c) {
-    const T g = c.gradient(param, grad);
-    T& nu = state[0];
+  template <class V, class T>
+  static FLATSTEP_FN void update(V& param, V grad, V (&state)[1 + centered + has_trace], const Coefficients<T>& c) {
+    const V g = c.gradient(param, grad);
+    V& nu = state[0];
     nu = c.average(nu, g * g);
-    T variance = c.correct * nu;
+    V variance = c.correct * nu;
     if constexpr (centered) {
-      T& mu = state[1];
+      V& mu = state[1];
       mu = c.average(mu, g);
-      const T mu_hat = c.correct * mu;
+      const V mu_hat = c.correct * mu;
       variance = variance - mu_hat * mu_hat;
     }
-    const T r = c.direction(g, variance);
+    const V r = c.direction(g, variance);
     if constexpr (has_trace) {
       param = c.descent(param, r, state[1 + centered]);
     } else {

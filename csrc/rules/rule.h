@@ -11,9 +11,12 @@
 //   slots                                   its state, one entry a buffer
 //   Hyperparameters, hyperparameters        its own numbers, as a struct of doubles and by name, in the same order;
 //                                           previous_X, after all others, is X of the leaf's last update
-//   Coefficients<T>                         the numbers of a step as the compute type T holds them
+//   Coefficients<T>                         the numbers of a step as the compute type T holds them; among them are
+//                                           `gradient` and `descent`, each with its weight_decay (terms.h)
 //   prepare<T>(scalars) -> Coefficients<T>  once for all elements that share the scalars
-//   update<T>(param, grad, state, c)        once an element; param and state are read and replaced
+//   update<V, T>(param, grad, state, c)     once an element; param and state are read and replaced. V is T, or a vector
+//                                           of Ts (cpu/vector.h): it has the operators and functions of T, and `select`
+//                                           chooses where `?:` would
 //   needs_state_as_computed                 only where it is so: the rule makes things again from its state, so that no
 //                                           slot may be stored narrower than it is computed
 //
@@ -41,6 +44,8 @@ concept Rule = requires(const Scalars& scalars, double& param, double (&state)[s
   requires sizeof(R::hyperparameters) / sizeof(const char*) == sizeof(typename R::Hyperparameters) / sizeof(double);
   requires sizeof(typename R::Hyperparameters) <= sizeof(Scalars::hyperparameters);
   R::update(param, 0.0, state, R::template prepare<double>(scalars));
+  R::template prepare<double>(scalars).gradient.weight_decay;
+  R::template prepare<double>(scalars).descent.weight_decay;
 };
 
 template <class R>

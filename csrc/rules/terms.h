@@ -15,9 +15,10 @@ struct Gradient {
       : scale(T(s.maximize != 0 ? -s.grad_scale : s.grad_scale)),
         weight_decay(T(s.decoupled_weight_decay != 0 ? 0.0 : s.weight_decay)) {}
 
-  FLATSTEP_FN T operator()(T param, T grad) const {
-    const T g = scale * grad;
-    return weight_decay != 0 ? g + weight_decay * param : g;
+  template <class V>
+  FLATSTEP_FN V operator()(V param, V grad) const {
+    const V g = scale * grad;
+    return select(weight_decay != 0, g + weight_decay * param, g);
   }
 };
 
@@ -28,7 +29,10 @@ struct Average {
 
   FLATSTEP_FN explicit Average(double b) : b(T(b)), one_minus_b(T(1 - b)) {}
 
-  FLATSTEP_FN T operator()(T old, T x) const { return flush(b * old + one_minus_b * x); }
+  template <class V>
+  FLATSTEP_FN V operator()(V old, V x) const {
+    return flush(b * old + one_minus_b * x);
+  }
 };
 
 // 1 / (1 - b^t), which undoes the average's start at zero.
@@ -43,9 +47,10 @@ struct Momentum {
       : of_mu(T(nesterov ? b1 * bias_correction(b1, t + 1) : bias_correction(b1, t))),
         of_g(T(nesterov ? (1 - b1) * bias_correction(b1, t) : 0.0)) {}
 
-  FLATSTEP_FN T operator()(T mu, T g) const {
-    const T looking_back = of_mu * mu;
-    return of_g != 0 ? looking_back + of_g * g : looking_back;
+  template <class V>
+  FLATSTEP_FN V operator()(V mu, V g) const {
+    const V looking_back = of_mu * mu;
+    return select(of_g != 0, looking_back + of_g * g, looking_back);
   }
 };
 
@@ -56,7 +61,10 @@ struct Direction {
 
   FLATSTEP_FN Direction(double eps, double eps_root) : eps(round_guard<T>(eps)), eps_root(round_guard<T>(eps_root)) {}
 
-  FLATSTEP_FN T operator()(T mu_hat, T nu_hat) const { return mu_hat / (square_root(nu_hat + eps_root) + eps); }
+  template <class V>
+  FLATSTEP_FN V operator()(V mu_hat, V nu_hat) const {
+    return mu_hat / (square_root(nu_hat + eps_root) + eps);
+  }
 };
 
 // param - learning_rate * (u [+ weight_decay * param]), where weight decay is decoupled from the gradient.
@@ -67,8 +75,9 @@ struct Descent {
   FLATSTEP_FN explicit Descent(const Scalars& s)
       : learning_rate(T(s.learning_rate)), weight_decay(T(s.decoupled_weight_decay != 0 ? s.weight_decay : 0.0)) {}
 
-  FLATSTEP_FN T operator()(T param, T u) const {
-    return param - learning_rate * (weight_decay != 0 ? u + weight_decay * param : u);
+  template <class V>
+  FLATSTEP_FN V operator()(V param, V u) const {
+    return param - learning_rate * select(weight_decay != 0, u + weight_decay * param, u);
   }
 };
 

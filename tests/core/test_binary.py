@@ -1,4 +1,4 @@
-"""Reads the compiled module: no instruction leaves its target's namespace, and every sweep is vectorised."""
+"""Reads the compiled module: no instruction leaves its target's namespace, and every update is one of full vectors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ from flatstep import _core
 
 pytestmark = pytest.mark.skipif(shutil.which("objdump") is None, reason="needs objdump, from binutils")
 
-# The operations of a rule, and the widest register that each target should carry them out on.
-PACKED = {
-    "avx512": (("vmul{}", "vdiv{}", "vsqrt{}"), "%zmm"),
-    "avx2": (("vmul{}", "vdiv{}", "vsqrt{}"), "%ymm"),
-    "baseline": (("mul{}", "div{}", "sqrt{}"), "%xmm"),
-    "neon": (("fmul", "fdiv", "fsqrt"), "v"),
+# Arithmetic of a rule, and the operands that make it one of full vectors, float32's and float64's.
+ARITHMETIC = re.compile(r"v?(add|sub|mul|div|sqrt)[ps][sd]\b|f(add|sub|mul|div|sqrt)\b")
+FULL = {
+    "avx512": (r"v\w+ps .*%zmm", r"v\w+pd .*%zmm"),
+    "avx2": (r"v\w+ps .*%ymm", r"v\w+pd .*%ymm"),
+    "baseline": (r"\w+ps .*%xmm", r"\w+pd .*%xmm"),
+    "neon": (r"f\w+\s+v\d+\.4s", r"f\w+\s+v\d+\.2d"),
 }
+JUMP = re.compile(r"(?:j\w+|b|b\.\w+|cbn?z|tbn?z)\s(?:.*[ ,])?([0-9a-f]+) <")
 # To float32 and back, where a target converts float16 by itself, in the widest registers that it does that in.
 CONVERTED = {
     "avx512": (r"vcvtph2ps .*%zmm", r"vcvtps2ph .*%zmm"),
@@ -38,23 +40,29 @@ SWEEP = re.compile(r"flatstep::(\w+)::sweep<flatstep::\w+::(\w+), flatstep::\w+:
 
 
 @pytest.fixture(scope="module")
-def functions() -> dict[str, list[str]]:
-    """The instructions of each function of the module, by demangled name."""
+def functions() -> dict[str, dict[int, str]]:
+    """The instructions of each function of the module by address, by demangled name."""
     output = subprocess.run(
         ["objdump", "-d", "-C", "--no-show-raw-insn", "-w", _core.__file__], capture_output=True, text=True, check=True
     ).stdout
-    found: dict[str, list[str]] = defaultdict(list)
+    found: dict[str, dict[int, str]] = defaultdict(dict)
     name = ""
     for line in output.splitlines():
         if match := re.fullmatch(r"[0-9a-f]+ <(.*)>:", line):
             name = match[1]
         elif "\t" in line:
-            found[name].append(line.split("\t", 1)[1])
+            address, instruction = line.split("\t", 1)
+            found[name][int(address.strip(" :"), 16)] = instruction
     return found
 
 
-def mnemonics(instructions: list[str]) -> set[str]:
-    return {instruction.split()[0] for instruction in instructions}
+def innermost_loops(instructions: dict[int, str]) -> list[list[str]]:
+    """What lies between a jump back and where it leads, of loops without another one inside."""
+    jumps = ((address, JUMP.match(instruction)) for address, instruction in instructions.items())
+    spans = {(int(jump[1], 16), address) for address, jump in jumps if jump and int(jump[1], 16) <= address}
+    spans = {(first, last) for first, last in spans if first in instructions}
+    inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
+    return [[i for address, i in instructions.items() if first <= address <= last] for first, last in inner]
 
 
 @pytest.mark.skipif(not X86, reason="names x86 instruction sets")
@@ -64,7 +72,7 @@ def test_no_instruction_leaves_its_target(functions):
     for name, instructions in functions.items():
         home = next((target for target in ("avx2", "avx512") if f"flatstep::{target}::" in name), "baseline")
         seen[home] += 1
-        for instruction in instructions:
+        for instruction in instructions.values():
             needs_avx512 = re.search(r"%zmm|%k[0-7]|%[xy]mm(1[6-9]|2\d|3[01])", instruction)
             needs_avx = needs_avx512 or re.search(r"%ymm", instruction) or re.match(r"v[a-z]", instruction)
             if instruction.startswith(("verr", "verw")):
@@ -86,23 +94,22 @@ def test_no_symbol_is_shared_between_targets():
         assert len(homes) == 1 and homes <= set(BUILT), line
 
 
-def test_sweeps_are_vectorised(functions):
-    """Each rule on each layout at each target multiplies full vectors, and so it divides and takes roots."""
+def test_updates_are_of_full_vectors(functions):
+    """Each rule on each layout at each target has loops whose arithmetic is that of full vectors, and no other.
+
+    At least one for each way of weight decay: coupled, decoupled, none.
+    """
     layouts = defaultdict(set)
     for name, instructions in functions.items():
         if not (match := SWEEP.search(name)):
             continue
         target, rule, layout = match.groups()
         layouts[target, rule].add(layout := re.sub(r"flatstep::\w+::", "", layout))
-        letter = "d" if "F64" in layout else "s"
-        operations, register = PACKED[target]
-        for operation in operations:
-            wide, scalar = operation.format("p" + letter), operation.format("s" + letter)
-            used = {i.split()[0] for i in instructions} & {wide, scalar}
-            if "mul" in operation or used:
-                # Of the loop over whole tiles and of that over what is left.
-                full = sum(i.split()[0] == wide and register in i for i in instructions)
-                assert full >= 2, f"{name}: {wide} {register} stands there {full} times"
+        arithmetic = [[i for i in loop if ARITHMETIC.match(i)] for loop in innermost_loops(instructions)]
+        updates = [loop for loop in arithmetic if any(re.match(FULL[target]["F64" in layout], i) for i in loop)]
+        assert len(updates) >= 3, f"{name} has {len(updates)} of them"
+        for instruction in (i for loop in updates for i in loop):
+            assert re.match(FULL[target]["F64" in layout], instruction), f"{name}: {instruction}"
     assert len(layouts) == len(BUILT) * len(_core.rules())
     kernels = {rule.replace("_", ""): {", ".join(layout) for layout in layouts_of(rule)} for rule in _core.rules()}
     for (_, rule), found in layouts.items():
@@ -117,5 +124,5 @@ def test_float16_is_converted_by_instructions(functions):
             continue
         seen.add(match[1])
         for conversion in CONVERTED[match[1]]:
-            assert any(re.match(conversion, instruction) for instruction in instructions), f"{name}: no {conversion}"
+            assert any(re.match(conversion, i) for i in instructions.values()), f"{name}: no {conversion}"
     assert seen == CONVERTED.keys() & set(BUILT)
