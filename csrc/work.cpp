@@ -19,17 +19,16 @@ namespace flatstep {
 
 namespace {
 
-constexpr int64_t elements_worth_a_thread = 16384;
 constexpr int64_t chunk = 16384;  // elements that a thread takes at a time: whole tiles, some tens of microseconds
 
 // The jobs of a step, cut into a part for each thread.
 class Work {
  public:
-  // Cuts the work into at most `most_threads` parts. Small work is one part.
-  Work(std::span<const Job> jobs, int most_threads) : jobs_(jobs) {
+  // Cuts the work into at most `most_threads` parts, of `worth_a_thread` elements at least. Small work is one part.
+  Work(std::span<const Job> jobs, int most_threads, int64_t worth_a_thread) : jobs_(jobs) {
     for (const Job& job : jobs) elements_ += job.elements;
     whole_.last = elements_;
-    threads_ = int(std::clamp<int64_t>(elements_ / elements_worth_a_thread, 1, most_threads));
+    threads_ = int(std::clamp<int64_t>(elements_ / worth_a_thread, 1, most_threads));
     if (threads_ == 1) return;
     parts_.reset(new Part[size_t(threads_)]);
     const int64_t chunks = (elements_ + chunk - 1) / chunk;
@@ -193,11 +192,13 @@ OwnThreads& get_own_threads() {
 
 }  // namespace
 
-void run(std::span<const Job> jobs, [[maybe_unused]] Team team, int default_threads) {
-  Work work(jobs, default_threads > 0 && chosen == 0 ? default_threads : num_threads());
+void run(std::span<const Job> jobs, Team team, int default_threads) {
+  if (!has_openmp() || forked != 0) team = Team::own;
+  const int most_threads = default_threads > 0 && chosen == 0 ? default_threads : num_threads();
+  Work work(jobs, most_threads, elements_worth_a_thread(team));
   if (work.threads() == 1) return work.carry_out(0);
 #ifdef _OPENMP
-  if (team == Team::openmp && forked == 0) {
+  if (team == Team::openmp) {
 #pragma omp parallel num_threads(work.threads())
     work.carry_out(omp_get_thread_num());
     return;
@@ -207,7 +208,8 @@ void run(std::span<const Job> jobs, [[maybe_unused]] Team team, int default_thre
 }
 
 void run_on(std::span<const Job> jobs, int pool_threads, const Schedule& schedule) {
-  Work work(jobs, std::max(1, chosen > 0 ? std::min(int(chosen), pool_threads) : pool_threads));
+  const int most_threads = std::max(1, chosen > 0 ? std::min(int(chosen), pool_threads) : pool_threads);
+  Work work(jobs, most_threads, elements_worth_a_thread(Team::openmp));
   if (work.threads() == 1) return work.carry_out(0);
   const auto helpers = std::make_shared<Helpers>();
   helpers->run(work, [&] {

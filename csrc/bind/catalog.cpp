@@ -110,6 +110,10 @@ void bind_catalog(nb::module_& module) {
   module.def("target_is_forced", &target_is_forced);
   module.def("has_openmp", &has_openmp);
   module.def("get_num_threads", &num_threads);
+  module.def(
+      "elements_worth_a_thread",
+      [](bool on_openmp) { return elements_worth_a_thread(on_openmp ? Team::openmp : Team::own); },
+      nb::arg("on_openmp"));
   module.def("set_num_threads", &set_threads, nb::arg("n"));
   module.def("move_streams", &move_streams, nb::arg("arrays"), nb::arg("prefetch"), nb::arg("on_openmp") = false,
              nb::sig("def move_streams(arrays: list[typing.Any], prefetch: bool, on_openmp: bool = False) -> None"));

@@ -14,12 +14,25 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import _core
-from ._arrays import Array, aligned_zeros, view
+from ._arrays import ALIGNMENT, PAGE, Array, aligned_zeros, view
 from ._device_arrays import DeviceArray
 from ._leaves import Leaf
 
 _slot_dtypes = cache(_core.slot_dtypes)
 _Place = tuple[Array | _core.DeviceMemory, int]  # a buffer, and the offset in it
+
+
+class _Buffers:
+    """Makes the buffers of all slots, each at another offset in a page (see aligned_zeros)."""
+
+    APART = 11 * ALIGNMENT  # five slots and a parameter at 0 lie apart in a page
+
+    def __init__(self) -> None:
+        self._offset = 0
+
+    def next(self, count: int) -> Array:
+        self._offset += self.APART
+        return aligned_zeros(count, self._offset % PAGE)
 
 
 class State:
@@ -35,7 +48,8 @@ class State:
         self._shapes = [(p.shape, tuple([s // p.itemsize for s in p.strides])) for p in params]
         self._dtypes = [_slot_dtypes(rule, param.dtype.name, first_moment) for param in params]
         self.slots = _core.slots(rule)
-        self._places: dict[str, list[_Place]] = dict(zip(self.slots, stepper.make_state(aligned_zeros), strict=True))
+        places = stepper.make_state(_Buffers().next)
+        self._places: dict[str, list[_Place]] = dict(zip(self.slots, places, strict=True))
 
     def first_changed(self) -> int | None:
         """The first parameter that has another form by now; a step asks the compiled core instead."""

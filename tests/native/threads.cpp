@@ -63,7 +63,8 @@ void own_threads_carry_out_all_work() {
 // Steps of several optimizers at once equal the same steps on one thread.
 void steps_equal_serial_ones(Team team) {
   constexpr int callers = 4, steps = 12;
-  const std::vector<int64_t> lengths = {100, 70'000, 1, 30'000};  // more than one thread is worth, in uneven parts
+  // More than several threads are worth, in uneven parts.
+  const std::vector<int64_t> lengths = {100, 3 * elements_worth_a_thread(team) + 5'000, 1, 30'000};
   std::atomic<bool> done{false};
   std::thread meddler([&] {
     for (int n = 1; !done; n = n % 7 + 1) {

@@ -13,13 +13,14 @@ import weakref
 from collections import OrderedDict, namedtuple
 from functools import reduce
 from importlib.util import find_spec
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
 
 import flatstep
 from cases import CASES, DEFAULTS, RULES, assert_same_bits, numbers
+from table import TABLE
 
 Point = namedtuple("Point", "x y")
 
@@ -479,6 +480,16 @@ def with_state():
     opt = flatstep.Adam({"w": np.ones(3), "v": [np.ones(2)], "p": Point(np.ones(2), np.ones(2))}, 0.1)
     opt.step(like(opt.params, np.copy))
     return opt
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry.optimizer.__name__)
+def test_large_slots_lie_apart_in_a_page(entry):
+    """Where they do not, processors take loads for those of the stores before them."""
+    param = np.zeros(100_000, np.float32)
+    opt = entry.optimizer(param, 0.1)
+    places = sorted((view.ctypes.data - param.ctypes.data) % 4096 for view in opt.state.values())
+    assert all(after - before >= 512 for before, after in pairwise(places))
+    assert {place % 64 for place in places} == {0}
 
 
 def test_what_is_written_into_arrays_of_the_state_stays():
