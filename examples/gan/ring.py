@@ -34,9 +34,7 @@ def network(inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def train(
-    optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambda: None, *, seed: int = SEED
-) -> Tensor:
+def train(optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambda: None, *, seed: int = SEED) -> Tensor:
     """Takes this number of steps, both networks at once, and returns samples of the generator."""
     torch.manual_seed(seed)
     generator, critic = network(LATENT, 2), network(2, 1)

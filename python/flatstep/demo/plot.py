@@ -54,6 +54,7 @@ def _draw_counterexample(axes: Axes, paths: Paths) -> None:
         axes.plot(steps, means, color=COLORS[name], linewidth=2, label=name)
     axes.axhline(counterexample.BEST, color="#888888", linewidth=1, linestyle=(0, (4, 2)), label="the best x")
     axes.set(xlabel="step", ylabel=f"x, mean of {counterexample.PERIOD} steps", ylim=(-1.1, 1.1))
+    axes.set_xticks(range(0, counterexample.STEPS + 1, 5000))
     axes.set_title("Reddi et al.: a rare large gradient", loc="left")
     axes.legend(frameon=False, loc="center right")
 
