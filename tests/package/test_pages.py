@@ -41,7 +41,7 @@ def _marked(page: str):
     return pytest.param(page, marks=[pytest.mark.slow] if needed(page) & {"torch", "jax"} else [])
 
 
-@pytest.mark.parametrize("page", map(_marked, PAGES))
+@pytest.mark.parametrize("page", [_marked(page) for page in PAGES])
 def test_the_code_of_a_page_runs(page, tmp_path):
     missing = [name for name in sorted(needed(page)) if find_spec(name) is None]
     if missing:
@@ -50,6 +50,30 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     script.write_text(code(page), encoding="utf-8")
     result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path, timeout=240)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """The script that finds the error messages."""
+    monkeypatch.syspath_prepend(DOCS / "_extensions")
+    return pytest.importorskip("messages")
+
+
+def test_troubleshooting_has_every_error_message_and_no_other(messages):
+    page, sources = messages.in_page(), messages.in_sources()
+    assert len(page) == len(set(page)) > 200
+    assert sorted(sources - set(page)) == [], "add these to docs/troubleshooting.md"
+    assert sorted(set(page) - sources) == [], "remove these from docs/troubleshooting.md"
+
+
+def test_messages_are_read_as_they_are_raised(messages):
+    """The script joins what a message is made of, in Python and in C++."""
+    python = 'raise ValueError(f"{name} is {value!r}, " "expected " + kind)'
+    assert [messages._tidy(text) for text in messages._of_python(python)] == ["is …, expected"]
+    core = (
+        'if (is_bad) throw ArgumentError{Operand::param, "has shape " + shape + ", expected "\n  "{other}; copy it"};'
+    )
+    assert [messages._tidy(text) for text in messages._of_core(core)] == ["has shape …, expected …; copy it"]
 
 
 def test_the_picture_of_the_house_names_what_there_is():
