@@ -35,7 +35,7 @@ extensions = [
     "mathml",
 ]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
-exclude_patterns = ["_build", "gallery/GALLERY_HEADER.rst", "gallery/*.py", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "gallery/GALLERY_HEADER.rst", "gallery/*.py", "**sg_execution_times.rst"]
 nitpicky = True
 
 # Text files of our own: a name and its page, so that links to other projects need no network when this site is built.
@@ -72,8 +72,9 @@ sphinx_gallery_conf = {
     "copyfile_regex": r".*\.json",
     "download_all_examples": False,
     "show_signature": False,
-    "min_reported_time": 1e9,
     "abort_on_example_error": True,
+    "capture_repr": (),
+    "write_computation_times": False,
 }
 
 
@@ -91,6 +92,7 @@ def setup(app):
 # Agg shows no window, and says so where a script calls plt.show().
 warnings.filterwarnings("ignore", message="FigureCanvasAgg is non-interactive")
 
+highlight_language = "none"
 html_theme = "furo"
 html_title = f"flatstep {version}"
 html_static_path = ["_static"]

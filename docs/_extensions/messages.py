@@ -22,7 +22,7 @@ def in_page() -> list[str]:
     """The messages in the page: the lines of its blocks of that class."""
     text = PAGE.read_text(encoding="utf-8")
     blocks = re.findall(r"^```\{code-block\} text\n:class: messages\n\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    return [line for block in blocks for line in block.splitlines()]
+    return [line.removeprefix("- ") for block in blocks for line in block.splitlines()]
 
 
 def in_sources() -> set[str]:

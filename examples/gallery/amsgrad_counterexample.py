@@ -24,13 +24,24 @@ from flatstep.demo import counterexample, digits
 RATE, B2 = counterexample.LEARNING_RATE, counterexample.B2
 OPTIMIZERS = {
     "Adam": lambda x: flatstep.Adam(x, RATE, b2=B2),
-    'AMSGrad, convention="paper"': lambda x: flatstep.AMSGrad(x, RATE, b2=B2, convention="paper"),
-    'AMSGrad, convention="torch"': lambda x: flatstep.AMSGrad(x, RATE, b2=B2, convention="torch"),
-    'AMSGrad, convention="optax"': lambda x: flatstep.AMSGrad(x, RATE, b2=B2, convention="optax"),
+    'AMSGrad, convention="paper"': lambda x: flatstep.AMSGrad(
+        x, RATE, b2=B2, convention="paper"
+    ),
+    'AMSGrad, convention="torch"': lambda x: flatstep.AMSGrad(
+        x, RATE, b2=B2, convention="torch"
+    ),
+    'AMSGrad, convention="optax"': lambda x: flatstep.AMSGrad(
+        x, RATE, b2=B2, convention="optax"
+    ),
 }
-means = {name: counterexample.by_period(counterexample.play(make)) for name, make in OPTIMIZERS.items()}
+means = {
+    name: counterexample.by_period(counterexample.play(make))
+    for name, make in OPTIMIZERS.items()
+}
 for name, mean in means.items():
-    print(f"{name:<28} mean of x in the last period: {mean[-1]:+.2f} (the best x is {counterexample.BEST:+.0f})")
+    print(
+        f"{name:<28} mean of x in the last period: {mean[-1]:+.2f} (the best x is {counterexample.BEST:+.0f})"
+    )
 
 # %%
 # Three AMSGrads
@@ -46,8 +57,16 @@ figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
 for (name, mean), color in zip(means.items(), COLORS, strict=True):
     steps = [counterexample.PERIOD * (period + 1) for period in range(len(mean))]
     panel.plot(steps, mean, color=color, linewidth=2, label=name)
-panel.axhline(counterexample.BEST, color="#888888", linestyle="--", linewidth=1, label="the best x")
-panel.set(xlabel="step", ylabel=f"x, mean of {counterexample.PERIOD} steps", ylim=(-1.1, 1.1))
+panel.axhline(
+    counterexample.BEST,
+    color="#888888",
+    linestyle="--",
+    linewidth=1,
+    label="the best x",
+)
+panel.set(
+    xlabel="step", ylabel=f"x, mean of {counterexample.PERIOD} steps", ylim=(-1.1, 1.1)
+)
 panel.legend(loc="center right", fontsize=9, bbox_to_anchor=(1, 0.62))
 
 # %%
@@ -60,16 +79,30 @@ panel.legend(loc="center right", fontsize=9, bbox_to_anchor=(1, 0.62))
 
 EPOCHS = 25
 data = digits.load()
-histories = {name: list(digits.train(make, data, EPOCHS)) for name, make in digits.OPTIMIZERS.items()}
+histories = {
+    name: list(digits.train(make, data, EPOCHS))
+    for name, make in digits.OPTIMIZERS.items()
+}
 for name, history in histories.items():
     last = history[-1]
-    print(f"{name:<8} loss on the training images {last.train_loss:.4f}, on the test images {last.test_loss:.4f}")
+    print(
+        f"{name:<8} loss on the training images {last.train_loss:.4f}, on the test images {last.test_loss:.4f}"
+    )
 
 figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
 for name, color in {"Adam": "#e07b00", "AMSGrad": "#0072b2"}.items():
     history = histories[name]
-    panel.plot([epoch.train_loss for epoch in history], "--", color=color, label=f"{name}, training images")
-    panel.plot([epoch.test_loss for epoch in history], color=color, label=f"{name}, test images")
+    panel.plot(
+        [epoch.train_loss for epoch in history],
+        "--",
+        color=color,
+        label=f"{name}, training images",
+    )
+    panel.plot(
+        [epoch.test_loss for epoch in history],
+        color=color,
+        label=f"{name}, test images",
+    )
 panel.set(yscale="log", xlabel="epoch", ylabel="cross-entropy")
 panel.legend()
 plt.show()

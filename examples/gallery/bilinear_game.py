@@ -23,8 +23,12 @@ import flatstep
 OPTIMIZERS = {
     "Adam": lambda point: flatstep.Adam(point, 1e-2),
     "AMSGrad": lambda point: flatstep.AMSGrad(point, 1e-2),
-    "OptimisticAdam": lambda point: flatstep.OptimisticAdam(point, 1.0, alpha=1e-2, beta=1.0),
-    "OptimisticGradientDescent": lambda point: flatstep.OptimisticGradientDescent(point, 0.1),
+    "OptimisticAdam": lambda point: flatstep.OptimisticAdam(
+        point, 1.0, alpha=1e-2, beta=1.0
+    ),
+    "OptimisticGradientDescent": lambda point: flatstep.OptimisticGradientDescent(
+        point, 0.1
+    ),
 }
 STEPS = 1024
 
@@ -36,7 +40,9 @@ def play(make_optimizer):
     path = [point.copy()]
     for _ in range(STEPS):
         x, y = point
-        optimizer.step(np.array([y, -x]))  # the gradients of f and, since y ascends, of -f
+        optimizer.step(
+            np.array([y, -x])
+        )  # the gradients of f and, since y ascends, of -f
         path.append(point.copy())
     return np.array(path)
 
@@ -44,15 +50,19 @@ def play(make_optimizer):
 paths = {name: play(make_optimizer) for name, make_optimizer in OPTIMIZERS.items()}
 distances = {name: np.hypot(*path.T) for name, path in paths.items()}
 for name, distance in distances.items():
-    print(f"{name:<26} distance after {STEPS} steps: {distance[-1]:.6f}, smallest: {distance.min():.6f}")
+    print(
+        f"{name:<26} distance after {STEPS} steps: {distance[-1]:.6f}, smallest: {distance.min():.6f}"
+    )
 
 # %%
 # The paths
 # ---------
 #
-# Adam and AMSGrad go round the solution. Both optimistic optimizers reach it.
+# Adam and AMSGrad go round the solution. Both optimistic optimizers end near it.
 
-figure, axes = plt.subplots(2, 2, figsize=(8, 8), sharex=True, sharey=True, layout="constrained")
+figure, axes = plt.subplots(
+    2, 2, figsize=(8, 8), sharex=True, sharey=True, layout="constrained"
+)
 for panel, (name, path) in zip(axes.flat, paths.items(), strict=True):
     panel.plot(*path.T, color="#0072b2", linewidth=1.2, label="path")
     panel.plot(*path[0], "o", color="#222222", label="start")
@@ -72,6 +82,8 @@ axes[0, 0].legend(loc="lower left", fontsize=8)
 figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
 for name, distance in distances.items():
     panel.plot(distance, label=name)
-panel.set(yscale="log", xlabel="step", ylabel="distance from the solution", ylim=(1e-5, 10))
+panel.set(
+    yscale="log", xlabel="step", ylabel="distance from the solution", ylim=(1e-5, 10)
+)
 panel.legend(loc="lower left")
 plt.show()

@@ -38,24 +38,41 @@ seeds = sorted({seed for _, seed in runs})
 print("seed   " + "   ".join(f"{optimizer:<22}" for optimizer in optimizers))
 for seed in seeds:
     cells = (runs[optimizer, seed] for optimizer in optimizers)
-    print(f"{seed:<6} ", "   ".join(f"{run['found']} found, {run['share']:>4.0%} on one " for run in cells))
+    print(
+        f"{seed:<6} ",
+        "   ".join(
+            f"{run['found']} found, {run['share']:>4.0%} on one " for run in cells
+        ),
+    )
 
 # %%
 # Medians, and who is ahead
 # -------------------------
 
 for optimizer in optimizers:
-    found, share = (median(runs[optimizer, seed][key] for seed in seeds) for key in ("found", "share"))
-    print(f"{optimizer:<14} median: {found:g} of 8 found, {share:.0%} of the samples on one")
+    found, share = (
+        median(runs[optimizer, seed][key] for seed in seeds)
+        for key in ("found", "share")
+    )
+    print(
+        f"{optimizer:<14} median: {found:g} of 8 found, {share:.0%} of the samples on one"
+    )
 
 
 def ahead(key):
     """On how many seeds OptimisticAdam is ahead, and on how many Adam is."""
-    pairs = [(runs["OptimisticAdam", seed][key], runs["Adam", seed][key]) for seed in seeds]
-    return sum(ours > theirs for ours, theirs in pairs), sum(ours < theirs for ours, theirs in pairs)
+    pairs = [
+        (runs["OptimisticAdam", seed][key], runs["Adam", seed][key]) for seed in seeds
+    ]
+    return sum(ours > theirs for ours, theirs in pairs), sum(
+        ours < theirs for ours, theirs in pairs
+    )
 
 
-for key, what in {"found": "finds more Gaussians", "share": "has more samples on one"}.items():
+for key, what in {
+    "found": "finds more Gaussians",
+    "share": "has more samples on one",
+}.items():
     ours, theirs = ahead(key)
     print(f"OptimisticAdam {what} on {ours} of {len(seeds)} seeds, Adam on {theirs}")
 
@@ -66,21 +83,38 @@ for key, what in {"found": "finds more Gaussians", "share": "has more samples on
 # Dots are samples of the generator. Circles are the Gaussians, drawn at five standard deviations.
 
 COLORS = {"Adam": "#e07b00", "OptimisticAdam": "#007f5f"}
-figure, panels = plt.subplots(4, 4, figsize=(10, 10.8), sharex=True, sharey=True, layout="constrained")
+figure, panels = plt.subplots(
+    4, 4, figsize=(10, 10.8), sharex=True, sharey=True, layout="constrained"
+)
 for row, panel_row in enumerate(panels):
     optimizer, first = optimizers[row // 2], 4 * (row % 2)
     for seed, panel in zip(seeds[first : first + 4], panel_row, strict=True):
         run = runs[optimizer, seed]
         for centre in stored["centers"]:
             panel.add_patch(plt.Circle(centre, 0.25, fill=False, color="#888888"))
-        panel.scatter(*zip(*run["samples"], strict=True), s=5, color=COLORS[optimizer], alpha=0.6)
-        panel.set_title(f"{optimizer}, seed {seed}\n{run['found']} found, {run['share']:.0%} on one", fontsize=9)
+        panel.scatter(
+            *zip(*run["samples"], strict=True), s=5, color=COLORS[optimizer], alpha=0.6
+        )
+        panel.set_title(
+            f"{optimizer}, seed {seed}\n{run['found']} found, {run['share']:.0%} on one",
+            fontsize=9,
+        )
         panel.set(xlim=(-3, 3), ylim=(-3, 3), aspect="equal")
 handles = [
     plt.Line2D([], [], color=color, marker="o", linestyle="", label=f"samples, {name}")
     for name, color in COLORS.items()
 ]
-handles.append(plt.Line2D([], [], color="#888888", marker="o", fillstyle="none", linestyle="", label="a Gaussian"))
+handles.append(
+    plt.Line2D(
+        [],
+        [],
+        color="#888888",
+        marker="o",
+        fillstyle="none",
+        linestyle="",
+        label="a Gaussian",
+    )
+)
 figure.legend(handles=handles, loc="outside lower center", ncols=3)
 plt.show()
 

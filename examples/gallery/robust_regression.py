@@ -43,8 +43,12 @@ def loss(w):
     return np.abs(X @ w - y).mean()
 
 
-print(f"least squares:             slope {squares[0]:.3f}, intercept {squares[1]:+.3f}, loss {loss(squares):.4f}")
-print(f"least absolute deviations: slope {exact[0]:.3f}, intercept {exact[1]:+.3f}, loss {loss(exact):.4f}")
+print(
+    f"least squares:             slope {squares[0]:.3f}, intercept {squares[1]:+.3f}, loss {loss(squares):.4f}"
+)
+print(
+    f"least absolute deviations: slope {exact[0]:.3f}, intercept {exact[1]:+.3f}, loss {loss(exact):.4f}"
+)
 
 # %%
 # The game
@@ -68,7 +72,9 @@ def play(make_optimizer, steps=2000):
 
 RATES = [0.01, 0.03, 0.1]
 games = {
-    (kind.__name__, b1, rate): play(lambda params, kind=kind, rate=rate, b1=b1: kind(params, rate, b1=b1))
+    (kind.__name__, b1, rate): play(
+        lambda params, kind=kind, rate=rate, b1=b1: kind(params, rate, b1=b1)
+    )
     for kind in (flatstep.Adam, flatstep.OptimisticAdam)
     for b1 in (0.5, 0.9)
     for rate in RATES
@@ -82,12 +88,20 @@ for (name, b1, rate), (_, gaps) in games.items():
 # does so at none. With b1 = 0.9, the default, neither of them comes near: much momentum works against optimism. So
 # lower b1 first when a game does not settle.
 
-figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
+figure, panels = plt.subplots(
+    1, 2, figsize=(10, 4.2), sharey=True, layout="constrained"
+)
 for panel, b1 in zip(panels, (0.5, 0.9), strict=True):
     for rate, style in zip(RATES, (":", "--", "-"), strict=True):
         for name, color in {"Adam": "#e07b00", "OptimisticAdam": "#007f5f"}.items():
             gaps = np.maximum(games[name, b1, rate][1], 1e-6)
-            panel.plot(gaps, style, color=color, linewidth=1.2, label=f"{name}, learning rate {rate}")
+            panel.plot(
+                gaps,
+                style,
+                color=color,
+                linewidth=1.2,
+                label=f"{name}, learning rate {rate}",
+            )
     panel.set(title=f"b1 = {b1}", yscale="log", xlabel="step")
 panels[0].set_ylabel("loss above the exact one")
 panels[1].legend(fontsize=8, loc="lower left")
@@ -99,13 +113,26 @@ panels[1].legend(fontsize=8, loc="lower left")
 figure, panel = plt.subplots(figsize=(7, 4.5), layout="constrained")
 right = np.setdiff1d(np.arange(N), wrong)
 panel.scatter(x[right], y[right], s=18, color="#222222", label="points")
-panel.scatter(x[wrong], y[wrong], s=18, color="#222222", marker="x", label="wrong points")
+panel.scatter(
+    x[wrong], y[wrong], s=18, color="#222222", marker="x", label="wrong points"
+)
 ends = np.array([-1.0, 1.0])
 panel.plot(ends, squares[0] * ends + squares[1], color="#0072b2", label="least squares")
-panel.plot(ends, exact[0] * ends + exact[1], color="#bbbbbb", linewidth=6, label="least absolute deviations, exact")
+panel.plot(
+    ends,
+    exact[0] * ends + exact[1],
+    color="#bbbbbb",
+    linewidth=6,
+    label="least absolute deviations, exact",
+)
 for name, color in {"Adam": "#e07b00", "OptimisticAdam": "#007f5f"}.items():
     slope, intercept = games[name, 0.5, 0.1][0]
-    panel.plot(ends, slope * ends + intercept, color=color, label=f"{name}, b1 = 0.5, after 2000 steps")
+    panel.plot(
+        ends,
+        slope * ends + intercept,
+        color=color,
+        label=f"{name}, b1 = 0.5, after 2000 steps",
+    )
 panel.set(xlabel="x", ylabel="y", ylim=(-6, 5))
 panel.legend(fontsize=8, loc="lower right")
 plt.show()

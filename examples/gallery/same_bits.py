@@ -35,7 +35,10 @@ def train(target, threads):
     flatstep.set_num_threads(threads)
     rng = np.random.default_rng(0)
     sizes = {"w1": (64, 1024), "b1": (1024,), "w2": (1024, 10), "b2": (10,)}
-    params = {name: 0.1 * rng.standard_normal(size, np.float32) for name, size in sizes.items()}
+    params = {
+        name: 0.1 * rng.standard_normal(size, np.float32)
+        for name, size in sizes.items()
+    }
     optimizer = flatstep.AMSGrad(params, learning_rate=1e-3)
     assert optimizer.target == target
     losses = []
@@ -48,7 +51,11 @@ def train(target, threads):
 
 
 forced, before = os.environ.get("FLATSTEP_TARGET"), flatstep.get_num_threads()
-runs = {(target, threads): train(target, threads) for target in flatstep.targets() for threads in (1, 2, 3)}
+runs = {
+    (target, threads): train(target, threads)
+    for target in flatstep.targets()
+    for threads in (1, 2, 3)
+}
 for (target, threads), (_, weights) in runs.items():
     print(f"{target:<9} {threads} thread{'s' if threads > 1 else ' '}  {weights[:32]}")
 
@@ -62,7 +69,11 @@ figure, panel = plt.subplots(figsize=(7, 4), layout="constrained")
 widths = np.linspace(9, 1, len(runs))
 for ((target, threads), (losses, _)), width in zip(runs.items(), widths, strict=True):
     panel.plot(losses, linewidth=width, label=f"{target}, threads: {threads}")
-panel.set(xlabel="step", ylabel="loss of the batch", title=f"{len(runs)} runs, {len(hashes)} hash of the weights")
+panel.set(
+    xlabel="step",
+    ylabel="loss of the batch",
+    title=f"{len(runs)} runs, {len(hashes)} hash of the weights",
+)
 panel.legend(fontsize=8, title="target")
 plt.show()
 
