@@ -78,7 +78,7 @@ panel.legend(fontsize=8, title="target")
 plt.show()
 
 # %%
-# The settings of the process are set back for whatever runs after this example.
+# The settings of the process are set back for the examples that run after this one.
 
 flatstep.set_num_threads(before)
 if forced is None:

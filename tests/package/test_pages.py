@@ -76,6 +76,14 @@ def test_messages_are_read_as_they_are_raised(messages):
     assert [messages._tidy(text) for text in messages._of_core(core)] == ["has shape …, expected …; copy it"]
 
 
+def test_the_switches_of_the_build_are_there():
+    """Those in the page on installing, in the build itself."""
+    named = set(re.findall(r"FLATSTEP_\w+", (DOCS / "install.md").read_text(encoding="utf-8")))
+    there = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert len(named) >= 3
+    assert [name for name in sorted(named) if not re.search(rf"(?:option|set)\({name} ", there)] == []
+
+
 def test_the_picture_of_the_house_names_what_there_is():
     picture = (DOCS / "_static" / "house.svg").read_text(encoding="utf-8")
     names = re.findall(r'class="path"[^>]*>([^<]+)<', picture)
