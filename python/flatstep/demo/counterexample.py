@@ -44,4 +44,5 @@ def play(make_optimizer: Callable[[Point], Optimizer], steps: int = STEPS) -> Po
 def by_period(path: Point) -> Point:
     """The mean of x over each period, which leaves out the jump of the large gradient."""
     whole = (len(path) - 1) // PERIOD
-    return path[1 : 1 + whole * PERIOD].reshape(whole, PERIOD).mean(axis=1)
+    means: Point = path[1 : 1 + whole * PERIOD].reshape(whole, PERIOD).mean(axis=1)
+    return means
