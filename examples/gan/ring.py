@@ -1,4 +1,4 @@
-"""Two small networks that play against each other over a ring of eight Gaussians. Used by train.py."""
+"""A generator and a critic of a ring of eight Gaussians. Used by train.py and seeds.py."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def network(inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def train(optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambda: None) -> Tensor:
-    """Plays so many steps, both networks at once, and returns samples of the generator."""
-    torch.manual_seed(SEED)
+def train(optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambda: None, *, seed: int = SEED) -> Tensor:
+    """Takes this number of steps, both networks at once, and returns samples of the generator."""
+    torch.manual_seed(seed)
     generator, critic = network(LATENT, 2), network(2, 1)
     optimizers = optimizer(generator.parameters()), optimizer(critic.parameters())
     where = centers()

@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flatstep {__version__}")
     commands = parser.add_subparsers(metavar="command", required=True)
 
-    about = "train on handwritten digits, play a min-max game, draw both"
+    about = "train on handwritten digits, solve a counterexample and a min-max game, draw all"
     demo = commands.add_parser("demo", help=about, description=_sentence(about))
     demo.add_argument("--output", type=Path, default=Path("flatstep-demo.png"), help="PNG to write (%(default)s)")
     demo.add_argument("--epochs", type=_positive, default=60, help="passes over the digits (%(default)s)")

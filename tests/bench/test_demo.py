@@ -1,4 +1,4 @@
-"""The demo's two problems, and the command line that shows them."""
+"""The demo's three problems, and the command line that shows them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,13 @@ def test_adam_circles_in_the_game(demo):
     assert distances.min() > 1.5
     assert distances[-1] > distances[0]
     assert not demo.game.is_as_published(distances)
+
+
+def test_amsgrad_solves_the_counterexample_and_adam_does_not(demo):
+    problem = demo.counterexample
+    last = {name: problem.by_period(problem.play(make))[-1] for name, make in problem.OPTIMIZERS.items()}
+    assert last["AMSGrad"] < problem.BEST + 0.3
+    assert last["Adam"] > 0.7
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ START = (1.0, 2.0)
 STEPS = 1024
 
 PUBLISHED = {1: 2.243, 4: 2.195, 16: 2.161, 64: 2.055, 256: 0.796, 1024: 0.001}
-"""The distance from the origin after so many steps, in the docstring of optax.optimistic_adam_v2."""
+"""The distance from the origin after this number of steps, in the docstring of optax.optimistic_adam_v2."""
 
 TOLERANCE = 0.001
 

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from . import digits, game
+from . import counterexample, digits, game
 
+SHOWN = (100, 1_000, 5_000, 10_000, 20_000)  # steps of the counterexample
 ROWS = 6  # of the digits table, besides the one before training
 
 Histories = Mapping[str, Sequence[digits.Epoch]]
@@ -63,6 +64,22 @@ def show_digits(console: Console, histories: Histories) -> None:
 
 def _cells(epoch: digits.Epoch) -> list[str]:
     return [f"{epoch.train_loss:.4f}", f"{epoch.test_loss:.4f}", f"{epoch.test_accuracy:.1%}"]
+
+
+def show_counterexample(console: Console, paths: Mapping[str, NDArray[np.float64]]) -> None:
+    """Where x is after some steps."""
+    console.print("[bold]The counterexample of Reddi et al.[/bold], which AMSGrad was made for")
+    console.print(
+        f"x in [-1, 1]. One gradient in {counterexample.PERIOD} is {counterexample.LARGE:g}, the others are "
+        f"{counterexample.SMALL:g}:\nthe best x is {counterexample.BEST:g}.",
+        soft_wrap=True,
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("step", *(f"x, {name}" for name in paths)):
+        table.add_column(column, justify="right")
+    for step in SHOWN:
+        table.add_row(f"{step:,}", *(f"{path[step]:.2f}" for path in paths.values()))
+    console.print(table)
 
 
 def show_game(console: Console, distances: Mapping[str, NDArray[np.float64]]) -> None:
