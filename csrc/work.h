@@ -37,9 +37,10 @@ void run(std::span<const Job> jobs, Team team, int default_threads = 0);
 using Schedule = std::function<void(std::function<void()>)>;
 void run_on(std::span<const Job> jobs, int pool_threads, const Schedule& schedule);
 
-// How many elements each thread of a step gets at least. A thread of our own sleeps, and one of a virtual machine takes
-// 40 us and more to begin, in which the caller updates 100,000 elements alone. OpenMP's and a pool's are awake as a rule.
-constexpr int64_t elements_worth_a_thread(Team team) { return team == Team::own ? 98'304 : 16'384; }
+// How many elements each thread of a step gets at least. A thread of our own sleeps, and that of a virtual machine
+// takes 40 us and more to begin: the caller updates 100,000 elements in that time. OpenMP's and a pool's are mostly
+// awake.
+constexpr int64_t elements_worth_a_thread(Team team) { return team == Team::own ? 131'072 : 16'384; }
 
 bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
 int num_threads();            // how many a large step uses

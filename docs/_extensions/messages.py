@@ -60,6 +60,7 @@ def _of_core(source: str) -> Iterator[str]:
     source = re.sub(r"^#.*$|(?<!:)//.*$", "", source, flags=re.MULTILINE)
     source = re.sub(r'"\s*\n\s*"', "", source)
     for statement in re.split(r'(?:;|(?<!Error)\{|\})(?=(?:[^"\n]*"[^"\n]*")*[^"\n]*$)', source, flags=re.MULTILINE):
+        statement = statement[max(statement.find("throw "), 0) :]  # before it stands a condition
         literals = re.findall(r'"((?:[^"\\\n]|\\.)*)"', statement)
         literals = [re.sub(r"\\(.)", r"\1", text) for text in literals if "\\n" not in text and "def " not in text]
         sentences = [text for text in literals if text.count(" ") >= 2]

@@ -41,8 +41,8 @@ def dtype_of(name: str) -> np.dtype[Any]:
 def aligned_zeros(count: int, page_offset: int = 0) -> Array:
     """That many zero bytes, the first at a multiple of ALIGNMENT; if they are many, at this offset in a page.
 
-    Processors compare the offsets in a page of what they load and store. Where all arrays of a step lie at the same one,
-    as large arrays from the system do, the step takes up to 1.4 times as long.
+    Processors compare the offsets in a page of what they load and store. Where all arrays of a step lie at the same
+    offset, as large arrays from the system do, the step takes up to 1.4 times as long.
     """
     unit = PAGE if count >= LARGE else ALIGNMENT
     raw = np.zeros(count + unit, np.uint8)

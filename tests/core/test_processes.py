@@ -25,7 +25,7 @@ import os, numpy as np, flatstep
 flatstep.set_num_threads(4)
 count = lambda: len(os.listdir("/proc/self/task"))
 before = count()
-for size in (30_000, 400_000, 400_000):
+for size in (30_000, 600_000, 600_000):
     flatstep.Adam(np.ones(size, np.float32), 0.1).step(np.ones(size, np.float32))
     print(count() - before)
 """
@@ -40,7 +40,7 @@ def test_step_after_fork(on_openmp):
 import os, numpy as np, flatstep
 flatstep.Optimizer._on_openmp = {on_openmp}
 flatstep.set_num_threads(4)
-grad = np.ones(400_000, np.float32)
+grad = np.ones(600_000, np.float32)
 param = np.ones_like(grad)
 opt = flatstep.AMSGrad(param, 0.1)
 opt.step(grad)
@@ -97,9 +97,9 @@ def test_steps_from_several_python_threads(threads):
     """Each thread steps an optimizer of its own, large enough to want the helpers that another one has."""
     threads(4)
     rng = np.random.default_rng(0)
-    grads = [numbers(rng, 400_000, np.float32) for _ in range(3)]
+    grads = [numbers(rng, 600_000, np.float32) for _ in range(3)]
     chosen = [CASES[0], DEFAULTS[-1], CASES[0], DEFAULTS[-1]]
-    params = [np.ones(400_000, np.float32) for _ in chosen]
+    params = [np.ones(600_000, np.float32) for _ in chosen]
     barrier = threading.Barrier(len(chosen))
 
     def work(case, param):
@@ -115,7 +115,7 @@ def test_steps_from_several_python_threads(threads):
     for thread in running:
         thread.join()
     for case, param in zip(chosen[:2], params[:2], strict=True):
-        expected, _ = case.expect(np.ones(400_000, np.float32), grads * 10)
+        expected, _ = case.expect(np.ones(600_000, np.float32), grads * 10)
         assert_same_bits(param, expected)
     assert_same_bits(params[2], params[0])
     assert_same_bits(params[3], params[1])
@@ -124,7 +124,7 @@ def test_steps_from_several_python_threads(threads):
 def test_more_threads_than_processors(threads):
     threads(64)
     case, rng = DEFAULTS[0], np.random.default_rng(1)
-    param, grad = numbers(rng, 7_000_003, np.float32), numbers(rng, 7_000_003, np.float32)
+    param, grad = numbers(rng, 10_000_003, np.float32), numbers(rng, 10_000_003, np.float32)
     expected, _ = case.expect(param, [grad])
     case.make(param).step(grad)
     assert_same_bits(param, expected)
@@ -141,7 +141,7 @@ def test_beside_torch(order, on_openmp):
 import {order}
 import numpy as np
 flatstep.Optimizer._on_openmp = {on_openmp}
-param, grad = np.ones(400_000, np.float32), np.ones(400_000, np.float32)
+param, grad = np.ones(600_000, np.float32), np.ones(600_000, np.float32)
 opt = flatstep.Adam(param, 0.1)
 for _ in range(5):
     torch.ones(500, 500) @ torch.ones(500, 500)
@@ -159,10 +159,10 @@ def step_in_a_child(size: int) -> float:
 
 def test_spawn():
     """After steps here, a spawned process steps with threads of its own."""
-    param = np.ones(400_000, np.float32)
-    flatstep.Adam(param, 0.1).step(np.ones(400_000, np.float32))
+    param = np.ones(600_000, np.float32)
+    flatstep.Adam(param, 0.1).step(np.ones(600_000, np.float32))
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        assert pool.submit(step_in_a_child, 400_000).result(timeout=60) == float(param[-1])
+        assert pool.submit(step_in_a_child, 600_000).result(timeout=60) == float(param[-1])
 
 
 def test_an_import_in_a_second_interpreter_does_no_harm_here():
@@ -218,7 +218,7 @@ import os, numpy as np, flatstep
 flatstep.Optimizer._on_openmp = True
 flatstep.set_num_threads(4)
 before = len(os.listdir("/proc/self/task"))
-flatstep.Adam(np.ones(400_000, np.float32), 0.1).step(np.ones(400_000, np.float32))
+flatstep.Adam(np.ones(600_000, np.float32), 0.1).step(np.ones(600_000, np.float32))
 print(len(os.listdir("/proc/self/task")) - before)
 """
     if not _core.has_openmp():
@@ -266,7 +266,7 @@ def interrupt(*_):
     raise Interrupt
 
 signal.signal(signal.SIGALRM, interrupt)
-for size, delay, rounds in ((400_000, 1e-3, 100), (10, 2e-5, 2000)):
+for size, delay, rounds in ((600_000, 1e-3, 100), (10, 2e-5, 2000)):
     param, grad = np.zeros(size, np.float32), np.ones(size, np.float32)
     opt = flatstep.OptimisticGradientDescent(param, 1.0, alpha=1.0, beta=0.0)
     interrupted = 0
@@ -291,8 +291,8 @@ def test_a_daemon_thread_may_step_until_the_end():
 import threading, time, numpy as np, flatstep
 
 def forever():
-    opt = flatstep.Adam(np.ones(400_000, np.float32), 0.1)
-    grad = np.ones(400_000, np.float32)
+    opt = flatstep.Adam(np.ones(600_000, np.float32), 0.1)
+    grad = np.ones(600_000, np.float32)
     while True:
         opt.step(grad)
 
