@@ -37,6 +37,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation, with all examples of the gallery, under docs/_build/html."""
+    session.install(".[docs]")
+    session.run("python", "-m", "sphinx", "-W", "docs", "docs/_build/html")
+
+
+@nox.session
 def wheel(session: nox.Session) -> None:
     """A wheel for this Python, under dist/."""
     session.install("build")

@@ -76,7 +76,8 @@ struct Layout {
 };
 
 // Whether there is a kernel of rule R on layout L. Of layouts that differ only in a moment that the rule does not have,
-// one is enough: the one that stores the missing first moment as the second, the missing second moment as the parameter.
+// one is enough: where the first moment is missing, the one that stores it as the second; where the second is, as the
+// parameter.
 template <class R, class L>
 constexpr bool fits =
     (L::state_as_computed || !needs_state_as_computed<R>) &&
