@@ -19,7 +19,7 @@ HUGE = 2**28  # of a device
 
 
 class Case(NamedTuple):
-    """Who is stepped, by what rule, on what. Its contenders are timed in turns with each other."""
+    """The front end, rule and data of a step. Its contenders are timed in turns with each other."""
 
     front_end: str
     rule: str

@@ -12,7 +12,7 @@ from .shapes import Lengths
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
-PERIOD = 1 << 16  # numbers are drawn for so many elements and then repeat: a step costs the same, making them less
+PERIOD = 1 << 16  # this many numbers are drawn and then repeat: a step costs the same, making them less
 
 
 class Data:

@@ -11,7 +11,7 @@ import numpy as np
 
 Run = Callable[[], None]
 Clock = Callable[[Run, int], float]
-"""Seconds that one of so many runs takes. On a device it would read the device's events."""
+"""Seconds that one of that number of runs takes. On a device it would read the device's events."""
 
 SHORTEST = 2e-3  # seconds that one timing lasts at least: enough for the clock, short enough to take turns
 LONGEST = 0.1  # seconds of a run that is made once only

@@ -16,8 +16,8 @@ from .results import Measured, Results, Row
 from .threads import SWEEPS
 from .units import duration, percent
 
-FIXED = 100  # elements: up to so many, a step's time is what calling it costs
-LARGE = 10**6  # elements: from so many on, a step's time should be what memory allows
+FIXED = 100  # elements: up to this number, a step's time is what calling it costs
+LARGE = 10**6  # elements: from this number on, a step's time should be what memory allows
 AT_THE_LIMIT = 0.98  # share of the limit, from which on a step is as fast as that
 
 

@@ -70,7 +70,7 @@ FLATSTEP_FN V maximum(V a, V b) {
   return nan_if(a != a, select(a > b, a, b));
 }
 
-// A moment too small to be a normal number is zero: denormals would linger for ever and cost 7 times the time.
+// A moment too small to be a normal number is zero: denormals would stay and take 7 times the time.
 template <class V>
 FLATSTEP_FN V flush(V x) {
   return select(is_below_normal(x), V(0), x);

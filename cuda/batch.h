@@ -1,5 +1,5 @@
 // A step whose tables are made on the device: leaves of one layout and one length in every entry of a batch, small
-// enough to be a kernel's arguments. Nothing is uploaded, so that whoever captures such a step may replay it. PODs and
+// enough to be a kernel's arguments. Nothing is uploaded, so that a captured step can be replayed. PODs and
 // index arithmetic.
 #pragma once
 

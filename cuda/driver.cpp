@@ -15,7 +15,7 @@ namespace {
 std::string text(cudaError_t status) {
   std::string what = std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
   if (status == cudaErrorNoKernelImageForDevice)
-    what += "; this was built for " FLATSTEP_CUDA_ARCHITECTURES ", set FLATSTEP_CUDA_ARCHITECTURES and install it anew";
+    what += "; this was built for " FLATSTEP_CUDA_ARCHITECTURES ", set FLATSTEP_CUDA_ARCHITECTURES and reinstall it";
   return what;
 }
 
@@ -196,7 +196,7 @@ std::vector<CudaDevice> cuda_devices() {
   if (driver / major < CUDART_VERSION / major) {
     throw std::runtime_error("the CUDA driver is for CUDA " + std::to_string(driver / major) +
                              ", but flatstep was built by nvcc of CUDA " + std::to_string(CUDART_VERSION / major) +
-                             "; install a later driver, or flatstep anew by an earlier nvcc");
+                             "; install a later driver, or reinstall flatstep with an earlier nvcc");
   }
   check(cudaGetDeviceCount(&count), "to count the devices");
   std::vector<CudaDevice> devices;

@@ -53,7 +53,7 @@ class Queue : public DeviceQueue {
   Launcher launcher_;
   std::vector<bool> loaded_;  // by layout
   int index_;
-  void* done_ = nullptr;    // an event: past once the device is done with what nobody captured
+  void* done_ = nullptr;    // an event: past once the device is done with work that was not captured
   uint64_t stream_id_ = 0;  // in the order of which stream the tables are written and read
 
   PinnedRing ring_;

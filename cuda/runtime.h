@@ -19,7 +19,7 @@ class Runtime {
   virtual uint64_t stream_id(void* stream) = 0;  // that no other stream has, not even a later one with its handle
 
   // Device memory in the order of a stream: what the stream was given before `release` may still use it. Without a
-  // stream to say so, as with `release_lasting`, nobody uses it any more.
+  // stream to say so, as with `release_lasting`, it is no longer in use.
   virtual void* allocate(size_t bytes, void* stream) = 0;
   virtual void release(void* memory, void* stream) noexcept = 0;
 
@@ -68,7 +68,7 @@ class CurrentDevice {
   ~CurrentDevice() {
     try {
       if (before_ != index_) runtime_.set_device(before_);
-    } catch (...) {  // it was current a moment ago; whoever uses it next is told
+    } catch (...) {  // it was current a moment ago; the next call reports the error
     }
   }
   CurrentDevice(const CurrentDevice&) = delete;

@@ -13,7 +13,7 @@ namespace flatstep::device {
 
 constexpr int lanes = 32;            // threads that share a tile: a warp
 constexpr int tile_elements = 1024;  // of one tensor; a multiple of every phase
-constexpr int phases = 64;           // tiles begin where a parameter's address is a multiple of so many elements
+constexpr int phases = 64;           // tiles begin where a parameter's address is a multiple of this number of elements
 constexpr int block_threads = 256;
 
 // One tensor, as long as it stays where it is.

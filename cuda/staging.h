@@ -22,7 +22,7 @@ class PinnedRing {
 
   void upload(void* to, const Bytes& bytes, void* stream);
   void wait();                        // for all copies
-  void wait_in_stream(void* stream);  // likewise, but only the stream does
+  void wait_in_stream(void* stream);  // the same, but only the stream waits
 
  private:
   struct Slot {

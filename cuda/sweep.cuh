@@ -27,7 +27,7 @@ FLATSTEP_FN Quad load_quad(const void* memory, int64_t index) {
   return *from;
 }
 
-// In so many words, because nvcc was seen to cut the store into those of single numbers.
+// Spelled out, because nvcc was seen to cut the store into those of single numbers.
 FLATSTEP_FN void store_quad(void* memory, int64_t index, const Quad& quad) {
   Quad* const to = static_cast<Quad*>(memory) + index;
 #ifdef __CUDA_ARCH__

@@ -18,8 +18,8 @@ struct XlaDevice {
 // Throws std::invalid_argument before anything is launched.
 void carry_out(const XlaDevice& device, const XlaStep& step, void* stream);
 
-// How many bytes the last result of such a step has: a step of leaves with so many elements in every entry of a batch,
-// their dtypes given by name. Throws std::invalid_argument where there is no kernel for them.
+// How many bytes the last result of such a step has: of leaves with these numbers of elements in every entry of a
+// batch, their dtypes given by name. Throws std::invalid_argument where there is no kernel for them.
 int64_t xla_workspace_bytes(Kernels kernels, std::string_view rule, std::string_view written, std::string_view grad,
                             const std::vector<std::string_view>& state, const std::vector<int64_t>& counts,
                             int64_t entries);

@@ -214,7 +214,7 @@ class Stepper {
     Tensor& tensor = param.tensors.param;
     if (memory) {
       memory->queue = device.queue;
-      memory->array.owner.reset();  // what the library lent, through which no garbage collector sees
+      memory->array.owner.reset();  // the library's own object, which garbage collectors do not see here
       if (!device.first) device.first = memory;
       tensor = memory->array.tensor();
     } else {

@@ -19,7 +19,7 @@ FLATSTEP_FN void store_vector(void* to, Vector<T> vector) {
   __builtin_memcpy(to, &vector.lanes, sizeof vector.lanes);
 }
 
-// A block is one vector, of numbers in the order in which they are stored,
+// A block of one vector, of numbers in the order in which they are stored.
 template <class Format>
 struct InOrder {
   using T = typename Format::Compute;
@@ -42,8 +42,8 @@ struct InOrder {
   }
 };
 
-// or two: one of the numbers with even indices, one of those with odd ones. In 32 bits lie two neighbours of 16 bits,
-// and each is widened where it lies. For steps whose streams are all of one format.
+// A block of two vectors: one of the numbers with even indices, one of those with odd ones. In 32 bits lie two
+// neighbours of 16 bits, and each is widened where it lies. For steps whose streams are all of one format.
 template <class Format>
 struct InPairs {
   static constexpr int vectors = 2;

@@ -27,8 +27,8 @@ __attribute__((noinline)) void gather(const void* grad, const Walk& walk, int64_
   }
 }
 
-// Saves `count` numbers of the gradient from the update that will take their place. An update is what the step makes of
-// a parameter of -0, to which all else can be added exactly.
+// Copies `count` numbers of the gradient, and puts -0 where they were: the update will stand there, and is what the
+// step makes of a parameter of -0, to which all else can be added exactly.
 template <class L>
 __attribute__((noinline)) void begin_update(const Segment& segment, int64_t first, int count,
                                             typename L::Grad::Storage* to) {
@@ -50,8 +50,8 @@ struct SegmentSweep {
   const Coefficients& coefficients;
 
   FLATSTEP_FN void run(int64_t first, int64_t last) const {
-    // Tiles begin where the parameter begins a cache line. State begins at the same place in a line
-    // (NumpyParams::state_layout), and so do most gradients. Then no vector lies in two lines.
+    // Tiles begin where the parameter begins a cache line. State begins at the same place in a line (where
+    // bind/numpy_step.cpp made it), and so do most gradients. Then no vector lies in two lines.
     const auto address = reinterpret_cast<uintptr_t>(segment.param);
     const int64_t phase = int64_t(address % cache_line / sizeof(typename L::Param::Storage));
     int count = 0;
@@ -69,21 +69,15 @@ struct SegmentSweep {
         begin_update<L>(segment, i, count, gathered);
         streams.grad = reinterpret_cast<const char*>(gathered);
       }
-      update(streams, count);
+      const bool is_partial = count < S::block_size;
+      typename S::Partial partial;
+      update_blocks(is_partial ? partial.load(streams, count) : streams, count);
+      if (is_partial) partial.store(streams, count);
     }
   }
 
-  // Whole blocks, or a part of one.
-  FLATSTEP_FN void update(const S& streams, int count) const {
-    const bool is_partial = count < S::block_size;
-    typename S::Partial partial;
-    const S at = is_partial ? partial.load(streams, count) : streams;
-    update_whole(at, count);
-    if (is_partial) partial.store(streams, count);
-  }
-
   // One loop for each way of weight decay, so that none selects it: of the two terms at most one decays (terms.h).
-  FLATSTEP_FN void update_whole(const S& streams, int count) const {
+  FLATSTEP_FN void update_blocks(const S& streams, int count) const {
     Coefficients c = coefficients;
     if (c.gradient.weight_decay != 0) {
       c.descent.weight_decay = 0;

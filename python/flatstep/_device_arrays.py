@@ -46,7 +46,7 @@ class DeviceArray:
         self._over(buffer)[...] = array
         return buffer
 
-    def lent(self) -> Any:
+    def shared(self) -> Any:
         """The same memory as an array of the library that the parameter is of; this one, where it takes none."""
         source = self.memory.source
         if hasattr(source, "__array_namespace__"):
@@ -70,7 +70,7 @@ class DeviceArray:
         copy: bool | None = None,
     ) -> Any:
         if copy or (dl_device is not None and tuple(dl_device) != self.memory.device):
-            raise BufferError("state on a device is lent where it is, and not as a copy; copy what you get")
+            raise BufferError("state on a device is shared where it is, and not as a copy; copy what you get")
         if stream == 0:
             raise ValueError("stream 0 has two meanings in DLPack; pass 1 for the default stream")
         number = _LEGACY_STREAM if stream is None else stream

@@ -20,8 +20,8 @@ import numpy as np
 from . import _outline
 from ._trees import Tree
 
-# Of what is described above; what the state_dict itself holds has a version of its own. Whatever is added to either
-# raises its number, so that an older flatstep rejects what it would have to ignore.
+# Of what is described above; what the state_dict itself holds has a version of its own. What an older flatstep would
+# have to ignore raises one of the two, so that it is rejected there.
 FORMAT = 1
 
 FilePath = str | os.PathLike[str]

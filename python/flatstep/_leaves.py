@@ -94,7 +94,7 @@ def largest_number(params: Sequence[Leaf]) -> float:
 def check_same_memory(tree: Tree, arrays: Sequence[Leaf]) -> None:
     """ValueError where another library has moved what it shared with NumPy, which would go on at the old place.
 
-    What is on a device a step looks at anew in the compiled core.
+    A step checks arrays on a device itself, in the compiled core.
     """
     for index, (leaf, array) in enumerate(zip(tree.leaves, arrays, strict=True)):
         if leaf is array or isinstance(array, DeviceArray):
@@ -105,7 +105,7 @@ def check_same_memory(tree: Tree, arrays: Sequence[Leaf]) -> None:
 
 
 def as_they_are(tree: Tree, arrays: Sequence[Leaf]) -> list[Leaf]:
-    """The parameters, those on devices lent anew for as long as this is used. ValueError where one has moved."""
+    """The parameters; those on devices are read from their libraries again. ValueError where one has moved."""
     return [_as_it_is(array, tree, i) if isinstance(array, DeviceArray) else array for i, array in enumerate(arrays)]
 
 

@@ -93,7 +93,7 @@ class Loaded:
 
     def params(self, params: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Each parameter with the array that it is to take over; a file's state_dict has them."""
-        # Views, so that nobody makes one read-only from here on.
+        # Views of our own: that the user makes a parameter read-only later does not concern them.
         mine = [param if isinstance(param, DeviceArray) else param.view(np.ndarray) for param in params]
         return self._pairs("state_dict['params']", self.get("params"), mine)
 

@@ -32,7 +32,7 @@ class _Settled(NamedTuple):
 
     numbers: Mapping[str, Any]  # taken from these
     rate: Any  # a number, or a tuple of one a leaf
-    decay: Any  # likewise
+    decay: Any  # as the rate
     common: tuple[float, ...]  # the rest of a row, but for what depends on the leaf's past
     remembered: tuple[float, ...]  # what the leaf's next update wants back
 
@@ -232,7 +232,7 @@ class Optimizer:
         around them cannot be changed, and are no dicts to jax.tree.map; those of ``state_dict()`` are plain. What is
         on a device comes as arrays of the parameter's own library.
         """
-        state = {slot: self._tree.build(map(_lent, self._state.views(slot))) for slot in self._state.slots}
+        state = {slot: self._tree.build(map(_shared, self._state.views(slot))) for slot in self._state.slots}
         found: dict[str, Any] = read_only(state, _WRITE_INTO)
         return found
 
@@ -390,5 +390,5 @@ class Optimizer:
         )
 
 
-def _lent(view: Any) -> Any:
-    return view.lent() if isinstance(view, DeviceArray) else view
+def _shared(view: Any) -> Any:
+    return view.shared() if isinstance(view, DeviceArray) else view

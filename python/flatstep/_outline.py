@@ -66,7 +66,7 @@ def _spelled(key: Any) -> str | None:
     if isinstance(key, tuple):
         parts = [part for part in map(_spelled, key) if part is not None]
         return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})" if len(parts) == len(key) else None
-    if isinstance(key, Enum) and key.name is not None:  # without its module, which is __main__ for whoever defines it
+    if isinstance(key, Enum) and key.name is not None:  # without its module, which may be __main__
         return f"{type(key).__qualname__}.{key.name}"
     return "None" if key is None else None
 

@@ -281,6 +281,21 @@ def test_float32_step_is_near_torchs(twin, torch):
     assert all(worst[name] <= TORCH_ULPS[name] for name in worst), worst
 
 
+@pytest.mark.parametrize("eps_in_sqrt", [True, False])
+def test_a_variance_that_is_rounding_alone(eps_in_sqrt, optax):
+    """The first step of centered, corrected averages: nothing clamps the difference, here or in optax."""
+    import jax.numpy as jnp
+
+    grad = np.random.default_rng(0).uniform(1, 2, 2000).astype(np.float32)
+    options = dict(centered=True, bias_correction=True, eps=1e-30, eps_in_sqrt=eps_in_sqrt)
+    param = np.zeros_like(grad)
+    flatstep.RMSProp(param, 0.1, **options).step(grad)
+    peer = optax.rmsprop(0.1, **options)
+    updates, _ = peer.update(jnp.array(grad), peer.init(jnp.array(param)))
+    for step in (param, np.asarray(updates)):
+        assert 0 < np.isnan(step).mean() < 1
+
+
 # The conventions ------------------------------------------------------------------------------------------------------
 
 

@@ -165,7 +165,7 @@ def test_a_library_without_from_dlpack_gets_what_offers_it():
     assert mu.__dlpack_device__() == (CUDA, 0)
     with pytest.raises(BufferError, match="not as a copy"):
         mu.__dlpack__(copy=True)
-    with pytest.raises(BufferError, match="lent where it is"):
+    with pytest.raises(BufferError, match="shared where it is"):
         mu.__dlpack__(dl_device=(1, 0))
     with pytest.raises(ValueError, match="stream 0"):
         mu.__dlpack__(stream=0)

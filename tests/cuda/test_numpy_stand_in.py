@@ -35,7 +35,7 @@ def device(monkeypatch):
         step(self, self._tree.build([grad if grad is None else Array(grad) for grad in own]), **more)
 
     monkeypatch.setattr(_optimizer, "take_params", take)
-    monkeypatch.setattr(_optimizer, "_lent", lambda view: view.lent().data)
+    monkeypatch.setattr(_optimizer, "_shared", lambda view: view.shared().data)
     monkeypatch.setattr(flatstep.Optimizer, "step", step_there)
 
 

@@ -516,8 +516,8 @@ def rmsprop(
     and with options:
 
     - ``centered``: :math:`\mu \leftarrow \mathit{decay}\, \mu + (1 - \mathit{decay}) g`, and
-      :math:`\nu - \mu^2` takes the place of :math:`\nu` in r. It is not clamped: where rounding makes it smaller than
-      -eps, r is NaN.
+      :math:`\nu - \mu^2` takes the place of :math:`\nu` in r. It is not clamped: where rounding makes what is under the
+      root negative, r is NaN. For a gradient that hardly changes the difference is rounding alone.
     - ``bias_correction``: both averages are divided by :math:`1 - \mathit{decay}^t` in r, where t counts the
       parameter's updates from 1.
     - ``momentum``: :math:`\mathit{trace} \leftarrow \mathit{momentum} \cdot \mathit{trace} - \mathit{lr} \cdot r` and

@@ -1,4 +1,4 @@
-"""Whether the jax at hand can run our steps, and their registration with it. For flatstep.jax only.
+"""Whether the installed jax can run our steps, and their registration with it. For flatstep.jax only.
 
 XLA checks a handler's version when it starts, and one that it rejects leaves all of JAX unusable. So versions are
 compared here first, and nothing is registered before the first step is compiled.

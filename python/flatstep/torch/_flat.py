@@ -22,7 +22,7 @@ def flatten_parameters(module: torch.nn.Module) -> Parameter:
     returned, and its gradient a view of that one's gradient, into which autograd accumulates. An optimizer over the
     flat Parameter steps the whole module as one tensor, and its ``zero_grad(set_to_none=False)`` is one fill.
 
-    Whoever reads the flat gradient finds the parameters' gradients in it: those that autograd made anew, after a
+    The flat gradient, when it is read, has the parameters' gradients in it: those that autograd made, after a
     ``zero_grad()`` of optimizer or module, are moved into the buffer first, at the cost of a copy. A parameter without
     a gradient, one that was frozen since, say, counts as one whose gradient is zero, unless all are without: then the
     flat gradient is None.
@@ -58,7 +58,7 @@ def flatten_parameters(module: torch.nn.Module) -> Parameter:
 
 
 class FlatParameter(Parameter):
-    """What flatten_parameters returns. Its gradient is its parts', whoever removed or replaced theirs meanwhile."""
+    """What flatten_parameters returns. Its gradient is that of its parts, also where those were replaced."""
 
     _names: list[str]  # of the parts
     _parts: list[Parameter]
@@ -134,7 +134,7 @@ class FlatParameter(Parameter):
             if part.numel() and here - start != there - before:
                 raise RuntimeError(
                     f"parameter {name} no longer lies in its flat buffer: its .data was set, or the module was moved "
-                    "to another dtype or device, or flattened again; flatten it again and make the optimizer anew"
+                    "to another dtype or device, or flattened again; flatten it again and make another optimizer"
                 )
         self._addresses = [start, *now]
 

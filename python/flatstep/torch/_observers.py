@@ -24,7 +24,7 @@ def _find_has_callbacks() -> Callable[[], bool]:
     for name in _LIBRARIES:
         path = Path(torch.__file__).parent / "lib" / name
         try:
-            function = ctypes.CDLL(str(path))._ZN2at12hasCallbacksEv  # loaded already
+            function = ctypes.PyDLL(str(path))._ZN2at12hasCallbacksEv  # loaded already; keeps the GIL
         except (OSError, AttributeError):
             continue
         function.argtypes, function.restype = [], ctypes.c_bool

@@ -1,4 +1,4 @@
-"""The numbers of each group's step, made anew only where a group has changed. Used by _optimizer.py."""
+"""The numbers of each group's step, made again only where a group has changed. Used by _optimizer.py."""
 
 from __future__ import annotations
 
