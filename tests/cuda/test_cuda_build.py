@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from cases import layouts_of
+from cases import has_first_moment, layouts_of
 from flatstep import _core
 from repository import ROOT
 
@@ -53,15 +53,22 @@ def test_nothing_spills(architecture, tmp_path_factory):
 
 
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
-ROLES = {"mu": 2, "nu": 3, "nu_max": 3, "previous": 0}  # of a slot: which of a layout's formats it has
-RULES = {rule.replace("_", ""): _core.slots(rule) for rule in _core.rules()}
+RULES = {rule.replace("_", ""): rule for rule in _core.rules()}
+
+
+def role(rule: str, slot: str) -> int:
+    """Which of a layout's formats a slot has."""
+    if slot in ("mu", "nu", "nu_max"):
+        return 2 if slot == "mu" and has_first_moment(rule) else 3
+    return 0
 
 
 def quads(name: str) -> tuple[int, int]:
     """How many accesses of 16 bytes a pack of such a sweep should load and store."""
     rule, layout = re.search(r"sweep<flatstep::cuda::(\w+), flatstep::cuda::Layout<(.*?)>", name).groups()
     formats = [BYTES[each.rpartition("::")[2]] for each in layout.split(", ")]
-    slots = [formats[ROLES[slot]] for slot in RULES[rule.lower()]]
+    name = RULES[rule.lower()]
+    slots = [formats[role(name, slot)] for slot in _core.slots(name)]
     pack = 16 // min(formats[0], formats[1], *slots)
     stored = (formats[0] + sum(slots)) * pack // 16
     return stored + formats[1] * pack // 16, stored

@@ -99,9 +99,14 @@ def assert_same_bits(actual, expected, what: str = "") -> None:
         )
 
 
+def has_first_moment(rule: str) -> bool:
+    """Whether a slot of the rule may be stored in a format of its own."""
+    return "bfloat16" in _core.slot_dtypes(rule, "float32", "bfloat16")
+
+
 def layouts_of(rule: str) -> set[tuple[str, ...]]:
     """The layouts that a rule has kernels for: of those that differ in moments that it does not have, one."""
-    slots, is_first_moment = _core.slots(rule), "bfloat16" in _core.slot_dtypes(rule, "float32", "bfloat16")
+    slots, is_first_moment = _core.slots(rule), has_first_moment(rule)
     return {
         (param, grad, mu, nu)
         for param, grad, mu, nu in (AS_COMPUTED if rule == "optimistic_adam_two_slots" else AS_COMPUTED | ROUNDED)
