@@ -41,17 +41,21 @@ Scalars some_numbers(const RuleDescription& rule, Random& random) {
   s.weight_decay = random.pick<double>({0.0, 0.01});
   s.decoupled_weight_decay = double(random.below(2));
   s.maximize = double(random.below(2));
+  // Of random moments nu - mu^2 may be negative, and the bits of NaN are not promised.
+  const bool is_centered = rule.name.starts_with("rmsprop_centered");
   for (size_t i = 0; i < rule.hyperparameters.size(); ++i) {
     const std::string_view name = rule.hyperparameters[i];
     double& number = s.hyperparameters[i];
-    if (name.ends_with("b1")) {
+    if (name.ends_with("b1") || name == "decay") {
       number = random.pick<double>({0.9, 0.5});
     } else if (name.ends_with("b2")) {
       number = random.pick<double>({0.999, 0.9});
     } else if (name.ends_with("eps")) {
-      number = 1e-8;
+      number = is_centered ? 1e6 : 1e-8;
     } else if (name.ends_with("eps_root")) {
       number = random.pick<double>({0.0, 1e-6});
+    } else if (name == "eps_in_sqrt" && is_centered) {
+      number = 1;
     } else {  // a factor or a flag
       number = double(random.below(2));
     }
