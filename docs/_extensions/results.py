@@ -14,9 +14,10 @@ TITLES = {"numpy": "NumPy arrays", "torch": "PyTorch", "jax": "JAX"}
 
 
 def substitutions(results: Path) -> dict[str, str]:
-    """What the page puts in by name. The run is the one whose folder comes last by name."""
-    path = sorted(results.glob("*/results.json"))[-1]
-    run = json.loads(path.read_text(encoding="utf-8"))
+    """What the page puts in by name, of the latest run."""
+    runs = {path: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*/results.json")}
+    path = max(runs, key=lambda path: runs[path]["settings"]["date"])
+    run = runs[path]
     tables = {f"ratios_{front_end}": _ratios(run, front_end) for front_end in TITLES}
     return {**tables, "bench_machine": _machine(run, path.parent.name), "bench_shares": _shares(run)}
 
