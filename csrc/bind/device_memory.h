@@ -28,8 +28,8 @@ struct DeviceMemory {
   dlpack::Array array;
   std::shared_ptr<DeviceQueue> queue;  // who copies: the one who steps the array
 
-  // Another library's array, after whose pending work a stream goes on, as DLPack numbers them. Raises whatever that
-  // library does.
+  // Reads another library's array. `stream`, in DLPack's numbering, waits for the work that is pending on the array.
+  // Errors of that library pass through.
   static DeviceMemory take(nb::handle object, int64_t stream, const DeviceBackend& backend);
 
   // The same object's memory by now, after the work that its library has pending.
@@ -40,7 +40,7 @@ struct DeviceMemory {
   DeviceMemory part(int64_t offset, std::vector<int64_t> shape, std::vector<int64_t> strides, std::string dtype,
                     nb::object source) const;
 
-  // So many bytes of state on the queue's device, zero at first, for parameters like this one.
+  // Allocates zeroed memory on the queue's device, for the state of parameters like this one.
   DeviceMemory allocate(int64_t bytes) const;
 
   // The bytes from the first on, as many as a buffer has, to the host. After what is pending on the stream of the

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from . import _core
-from ._arrays import ALIGNMENT, PAGE, Array, aligned_zeros, view
+from ._arrays import ALIGNMENT, Array, aligned_zeros, view
 from ._device_arrays import DeviceArray
 from ._leaves import Leaf
 
@@ -32,7 +32,7 @@ class _Buffers:
 
     def next(self, count: int) -> Array:
         self._offset += self.APART
-        return aligned_zeros(count, self._offset % PAGE)
+        return aligned_zeros(count, self._offset)
 
 
 class State:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from .coefficients import Coefficients, is_known
-from .terms import Array, Result, State, average, average_of_squares, descent, flush, gradient, plus
+from .terms import Array, Result, State, average, average_of_squares, descent, flush, gradient, plus, square
 
 
 def update(xp: Any, param: Array, grad: Array, state: State, c: Coefficients) -> Result:
@@ -18,10 +18,7 @@ def update(xp: Any, param: Array, grad: Array, state: State, c: Coefficients) ->
     variance = correct * made["nu"]
     if "mu" in state:
         made["mu"] = average(xp, decay, state["mu"], g)
-        mu_hat = correct * made["mu"]
-        variance = variance - (
-            mu_hat.real * mu_hat.real + mu_hat.imag * mu_hat.imag if xp.iscomplexobj(g) else mu_hat * mu_hat
-        )
+        variance = variance - square(xp, correct * made["mu"])
     eps, none = c.positive("eps"), c.rounded(0.0)
     inside, outside = (eps, none) if c.is_on("eps_in_sqrt") else (none, eps)
     r = g / (xp.sqrt(variance + inside) + outside)
@@ -29,8 +26,9 @@ def update(xp: Any, param: Array, grad: Array, state: State, c: Coefficients) ->
         return descent(xp, c, param, r), made
     # optax multiplies with the learning rate what enters the trace, torch what leaves it.
     of_r, rate = (-c.learning_rate, c.rounded(-1.0)) if c.is_on("lr_in_trace") else (c.rounded(1.0), c.learning_rate)
-    made["trace"] = trace = flush(xp, c.number("momentum") * state["trace"] + of_r * r)
-    step = plus(xp, c.number("momentum") * trace, of_r, r) if c.is_on("nesterov") else trace
+    momentum = c.number("momentum")
+    made["trace"] = trace = flush(xp, momentum * state["trace"] + of_r * r)
+    step = plus(xp, momentum * trace, of_r, r) if c.is_on("nesterov") else trace
     moved = plus(xp, rate * step, _decay(c), param)
     return (-moved if param is None else param - moved), made
 

@@ -29,8 +29,12 @@ def average(xp: Any, b: Weights, old: Array, x: Array) -> Array:
 
 def average_of_squares(xp: Any, b: Weights, old: Array, x: Array) -> Array:
     """b old + (1 - b) abs(x)^2. It is real, also where it comes out of a complex array."""
-    square = x.real * x.real + x.imag * x.imag if xp.iscomplexobj(x) else x * x
-    return average(xp, b, xp.real(old), square)
+    return average(xp, b, xp.real(old), square(xp, x))
+
+
+def square(xp: Any, x: Array) -> Array:
+    """abs(x)^2"""
+    return x.real * x.real + x.imag * x.imag if xp.iscomplexobj(x) else x * x
 
 
 def momentum(xp: Any, c: Coefficients, mu: Array, g: Array) -> Array:

@@ -43,10 +43,6 @@ OPTIMISTIC_GRADIENT_DESCENT = Declaration(
         "decoupled_weight_decay=False",
         keys={"previous": "previous"},
         names={"learning_rate": "lr"},
-        meanings={
-            "capturable": "whether a step may become part of a CUDA graph, which follows ``lr`` if it is a tensor on "
-            "the device. Must be False for parameters on the CPU"
-        },
         example="""
         >>> import torch, flatstep.torch
         >>> x, y = (torch.nn.Parameter(torch.tensor(value)) for value in (1.0, 2.0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from .common import ALL_HAVE, B2, EPS, JAX_MORE
+from .common import ALL_HAVE, B2, EPS, JAX_MORE, nesterov
 from .declaration import RATE_STATE, Arguments, Declaration, Jax, Number, Numpy, Option, Part, Torch
 
 DECAY = replace(B2, name="decay", default=0.9, meaning="decay rate of the averages")
@@ -32,7 +32,7 @@ OPTIONS = (
     ),
 )
 MORE_OPTIONS = (
-    Option(name="nesterov", default=False, meaning="whether to use Nesterov's momentum"),
+    nesterov(False),
     Option(name="bias_correction", default=False, meaning="whether to divide the averages by 1 - decay^t"),
     Option(
         name="convention",
@@ -152,8 +152,6 @@ RMSPROP = Declaration(
         flags=lambda _: {"eps_in_sqrt": 0.0, "bias_correction": 0.0, "nesterov": 0.0, "lr_in_trace": 0.0},
         meanings={
             "alpha": "decay rate of the averages, at least 0",
-            "capturable": "whether a step may become part of a CUDA graph, which follows ``lr`` if it is a tensor on "
-            "the device. Must be False for parameters on the CPU",
             "momentum": "decay rate of the momentum, at least 0. With 0 no momentum is kept",
         },
         maths=r"""

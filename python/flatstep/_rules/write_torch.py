@@ -17,8 +17,8 @@ OWN = {
     "foreach": ("bool | None", "accepted, and without effect: every step here goes over all tensors together"),
     "capturable": (
         "bool",
-        "whether a step may become part of a CUDA graph, which follows ``lr`` and ``betas`` if they are tensors on the "
-        "device. Must be False for parameters on the CPU",
+        "whether a step may become part of a CUDA graph, which follows {followed} on the device. Must be False for "
+        "parameters on the CPU",
     ),
     "differentiable": ("bool", "must be False: a fused step cannot be differentiated"),
     "fused": (
@@ -110,7 +110,10 @@ def _described(declaration: Declaration, face: Torch, name: str, default: str | 
     argument = _argument(declaration, face, name)
     meaning = face.meanings.get(name, "")
     if name in OWN or argument is None:
-        return f"{meaning or OWN[name][1]}. Default {default}."
+        followed = (
+            "``lr`` and ``betas`` if they are tensors" if "betas" in face.signature else "``lr`` if it is a tensor"
+        )
+        return f"{(meaning or OWN[name][1]).replace('{followed}', followed)}. Default {default}."
     described = text.described(argument, default, meaning=meaning)
     return described.replace(" mu is ", f" {face.keys.get('mu')} is ")
 

@@ -61,10 +61,9 @@ class Schema:
 
     def _take_numbers(self, declaration: Declaration, face: Torch) -> None:
         changed = {number.name: number for number in face.numbers}
-        labels = {a.name: face.names.get(a.name, a.name) for a in (LEARNING_RATE, *declaration.arguments)}
         numbers = [a for a in (LEARNING_RATE, *declaration.arguments) if isinstance(a, Number)]
-        numbers = [number for number in numbers if labels[number.name].partition("[")[0] in self.keys]
-        labels = {number.name: labels[number.name] for number in numbers}
+        numbers = [n for n in numbers if face.names.get(n.name, n.name).partition("[")[0] in self.keys]
+        labels = {number.name: face.names.get(number.name, number.name) for number in numbers}
         self._places = {n.name: _Place(labels[n.name], changed.get(n.name, n)) for n in numbers}
         self._labels = labels
         pairs = {label.partition("[")[0] for label in labels.values() if "[" in label}
