@@ -47,10 +47,10 @@ struct DeviceMemory {
   // source's library; returns when it is done.
   void fetch(nb::handle into) const;
 
-  // The same from the host: pairs of DeviceMemory and a buffer. Until the first copy, whatever raises changes nothing.
+  // Copies from the host: pairs of a DeviceMemory and a buffer. An error before the first copy changes nothing.
   static void store(nb::list pairs);
 
-  // An array for other libraries, which offers the memory by DLPack. After pending work, `stream` goes on.
+  // Returns an array that offers the memory to other libraries by DLPack. `stream` waits for the pending work.
   nb::object lend(int64_t stream) const;
 
   // For the garbage collector, which does not see through `array.owner`.

@@ -110,12 +110,15 @@ def _described(declaration: Declaration, face: Torch, name: str, default: str | 
     argument = _argument(declaration, face, name)
     meaning = face.meanings.get(name, "")
     if name in OWN or argument is None:
-        followed = (
-            "``lr`` and ``betas`` if they are tensors" if "betas" in face.signature else "``lr`` if it is a tensor"
-        )
-        return f"{(meaning or OWN[name][1]).replace('{followed}', followed)}. Default {default}."
+        return f"{meaning or _own_meaning(face, name)}. Default {default}."
     described = text.described(argument, default, meaning=meaning)
     return described.replace(" mu is ", f" {face.keys.get('mu')} is ")
+
+
+def _own_meaning(face: Torch, name: str) -> str:
+    """What one of torch's own arguments means. A CUDA graph follows betas only where there are some."""
+    pair = "``lr`` and ``betas`` if they are tensors" if "betas" in face.signature else "``lr`` if it is a tensor"
+    return OWN[name][1].replace("{followed}", pair)
 
 
 def _annotation(declaration: Declaration, face: Torch, name: str) -> str:
