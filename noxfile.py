@@ -1,4 +1,7 @@
-"""One door to what developers run: ``nox -s test``, ``slow``, ``lint``, ``types``, ``docs``, ``wheel``, ``bench``."""
+"""What developers run, each in an environment of its own: ``pip install nox``, then ``nox -s test``.
+
+The sessions are test, slow, lint, types, docs, wheel and bench: ``nox --list`` says what each does.
+"""
 
 import nox
 
@@ -14,8 +17,8 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """The tests that take long, and those on an emulated device."""
-    session.install(".[test,lint]")
+    """The tests that take long (mypy and the code of the documentation, too), and those on an emulated device."""
+    session.install(".[test,lint,docs]")
     session.run("pytest", "-m", "slow or stand_in", *session.posargs)
 
 
