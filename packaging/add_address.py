@@ -2,8 +2,7 @@
 
     python packaging/add_address.py https://github.com/OWNER/flatstep
 
-PyPI shows README.md alone: its links need an address. They lead to the tag of the version.
-"""
+PyPI shows README.md alone: its links need an address. They lead to the tag of the version."""
 
 from __future__ import annotations
 
