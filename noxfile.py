@@ -46,11 +46,10 @@ def docs(session: nox.Session) -> None:
     session.run("python", "-m", "sphinx", "-W", "docs", "docs/_build/html")
 
 
-@nox.session
+@nox.session(venv_backend="none")
 def wheel(session: nox.Session) -> None:
-    """A wheel for this Python, under dist/."""
-    session.install("build")
-    session.run("python", "-m", "build", "--wheel")
+    """A wheel for this Python, under dist/, that other machines can install."""
+    session.run("packaging/wheel", external=True)
 
 
 @nox.session

@@ -20,6 +20,7 @@ from rich.table import Table
 import flatstep
 from flatstep import _core
 
+from . import openmp
 from .machine import share_the_heap
 from .measure import PAUSE, Run, Spread, keep_busy, spread
 from .units import duration, percent
@@ -101,8 +102,10 @@ def from_json(found: Sequence[Mapping[str, Any]]) -> list[Beside]:
 def settings(quick: bool) -> list[Setting]:
     """Those that can run here; the quick ones need no other library."""
     chosen = [setting for setting in SETTINGS if not quick or setting.other in (NOTHING, OPENMP)]
-    chosen = [setting for setting in chosen if _core.has_openmp() or not setting.needs_openmp]
-    return [setting for setting in chosen if all(find_spec(need) for need in setting.needs)]
+    chosen = [setting for setting in chosen if all(find_spec(need) for need in setting.needs)]
+    with Worker({}) as worker:  # this process needs no runtime
+        has_openmp = worker.call(openmp.load)
+    return [setting for setting in chosen if has_openmp or not setting.needs_openmp]
 
 
 def measure_beside(
@@ -158,7 +161,8 @@ def _product() -> Run:
 
 
 def _openmp() -> Run:
-    """The runtime that flatstep is linked with, which is torch's where both are loaded."""
+    """A runtime without a library that uses it."""
+    openmp.load()
     streams = [np.ones(10**6, np.float32) for _ in range(3)]
     return lambda: _core.move_streams(streams, False, True)
 
@@ -203,6 +207,8 @@ def _steps(form: str, elements: int) -> Run:
     if form == ONE:
         flatstep.set_num_threads(1)
     param, grad = np.ones(elements, np.float32), np.ones(elements, np.float32)
+    if form == ON_OPENMP:
+        openmp.load()
     opt = type("AMSGrad", (flatstep.AMSGrad,), {"_on_openmp": form == ON_OPENMP})(param, 1e-3)
     return lambda: opt.step(grad)
 

@@ -26,7 +26,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-SOURCE = Path(__file__).parent / "bindings"
 MODULES = ("by_nanobind", "by_pybind11")
 NO_ARGUMENT, ONE_ARRAY, MANY_ARRAYS = CASES = ("no argument", "1 array", "100 arrays")
 ARRAYS = 100
@@ -81,7 +80,7 @@ def run(rounds: int, output: Path | None) -> int:
     require()
     console = Console()
     with console.status("compiling and timing"):
-        rows = measure_bindings(rounds)
+        rows = measure_bindings(source(), rounds)
     show_bindings(rows, console)
     if output is not None:
         output.write_text(json.dumps({"bindings": [asdict(row) for row in rows]}, indent=1) + "\n")
@@ -97,13 +96,20 @@ def require() -> None:
             f"flatstep: bench bindings needs {', '.join(missing)} and a C++ compiler: "
             'pip install "flatstep[bench-bindings]"'
         )
-    if not (SOURCE / "CMakeLists.txt").exists():
-        raise SystemExit(f"flatstep: bench bindings needs its C++ files, which are not in {SOURCE}; use a checkout")
 
 
-def measure_bindings(rounds: int) -> list[Row]:
+def source() -> Path:
+    """Its C++ files, which wheels do not hold: beside this file, or in the checkout in which the program runs."""
+    places = [directory / "bindings" for directory in (Path(__file__).parent, Path.cwd() / "bench")]
+    for place in places:
+        if (place / "CMakeLists.txt").exists():
+            return place
+    raise SystemExit("flatstep: bench bindings needs its C++ files: run it in the root of a clone of flatstep")
+
+
+def measure_bindings(source: Path, rounds: int) -> list[Row]:
     """Builds the modules in turns, a few times at most, and times their calls in turns."""
-    modules = build_modules(min(rounds, MOST_BUILDS))
+    modules = build_modules(source, min(rounds, MOST_BUILDS))
     calls = {case: time_calls(modules, case, rounds) for case in CASES}
     return [
         Row(
@@ -117,10 +123,10 @@ def measure_bindings(rounds: int) -> list[Row]:
     ]
 
 
-def build_modules(rounds: int) -> dict[str, Module]:
-    """The modules by name, built so often."""
+def build_modules(source: Path, rounds: int) -> dict[str, Module]:
+    """The modules by name, built from the files in ``source`` in that many rounds."""
     with tempfile.TemporaryDirectory(prefix="flatstep-bindings-") as scratch:
-        builds = {name: _Build(name, Path(scratch) / name) for name in MODULES}
+        builds = {name: _Build(name, source, Path(scratch) / name) for name in MODULES}
         whole = _in_turns({name: build.whole for name, build in builds.items()}, rounds)
         one_file = _in_turns({name: build.one_file for name, build in builds.items()}, rounds)
         return {
@@ -161,7 +167,7 @@ def show_bindings(rows: Sequence[Row], console: Console) -> None:
 class _Build:
     """A build directory of one binding."""
 
-    def __init__(self, name: str, directory: Path) -> None:
+    def __init__(self, name: str, source: Path, directory: Path) -> None:
         import nanobind
         import pybind11
 
@@ -170,7 +176,7 @@ class _Build:
         _succeed(
             [
                 *self._tool,
-                *("-S", str(SOURCE), "-B", str(directory), "-G", "Ninja", f"-DBINDING={name}"),
+                *("-S", str(source), "-B", str(directory), "-G", "Ninja", f"-DBINDING={name}"),
                 *("-DCMAKE_BUILD_TYPE=Release", f"-DPython_EXECUTABLE={sys.executable}"),
                 *(f"-Dnanobind_DIR={nanobind.cmake_dir()}", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"),
                 f"-DCMAKE_MAKE_PROGRAM={_ninja()}",

@@ -1,4 +1,4 @@
-// A piece of work, its chunks, and the threads that run them. The only place that knows OpenMP and fork. See work.h.
+// A piece of work, its chunks, and the threads that run them. The only place that knows fork. See work.h.
 #include "work.h"
 
 #include <pthread.h>
@@ -11,9 +11,7 @@
 #include <thread>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "openmp.h"
 
 namespace flatstep {
 
@@ -171,7 +169,7 @@ class OwnThreads {
   Helpers helpers_;
 };
 
-std::atomic<int> chosen{0};  // 0: as many as OpenMP would use, or as there are processors
+std::atomic<int> chosen{0};  // 0: as many as OpenMP would use
 
 std::atomic<OwnThreads*> own_threads{nullptr};  // made once needed, never destroyed: its threads sleep in it
 
@@ -183,6 +181,19 @@ std::atomic<int> forked{0};
   own_threads = nullptr;
 });
 
+void run_on_openmp(const OpenMP& openmp, Work& work) {
+  struct Region {
+    Work& work;
+    const OpenMP& openmp;
+  } region{work, openmp};
+  openmp.parallel(
+      [](void* argument) {
+        const Region& region = *static_cast<Region*>(argument);
+        region.work.carry_out(region.openmp.thread_num());
+      },
+      &region, unsigned(work.threads()), 0);
+}
+
 OwnThreads& get_own_threads() {
   OwnThreads* existing = own_threads;
   if (existing) return *existing;
@@ -193,17 +204,11 @@ OwnThreads& get_own_threads() {
 }  // namespace
 
 void run(std::span<const Job> jobs, Team team, int default_threads) {
-  if (!has_openmp() || forked != 0) team = Team::own;
+  const OpenMP* const openmp = team == Team::openmp && forked == 0 ? loaded_openmp() : nullptr;
   const int most_threads = default_threads > 0 && chosen == 0 ? default_threads : num_threads();
-  Work work(jobs, most_threads, elements_worth_a_thread(team));
+  Work work(jobs, most_threads, elements_worth_a_thread(openmp ? Team::openmp : Team::own));
   if (work.threads() == 1) return work.carry_out(0);
-#ifdef _OPENMP
-  if (team == Team::openmp) {
-#pragma omp parallel num_threads(work.threads())
-    work.carry_out(omp_get_thread_num());
-    return;
-  }
-#endif
+  if (openmp) return run_on_openmp(*openmp, work);
   get_own_threads().run(work);
 }
 
@@ -220,21 +225,11 @@ void run_on(std::span<const Job> jobs, int pool_threads, const Schedule& schedul
   });
 }
 
-bool has_openmp() {
-#ifdef _OPENMP
-  return true;
-#else
-  return false;
-#endif
-}
+bool has_openmp() { return loaded_openmp() != nullptr; }
 
 int num_threads() {
-  if (const int threads = chosen) return threads;
-#ifdef _OPENMP
-  return omp_get_max_threads();
-#else
-  return std::max(1, int(std::thread::hardware_concurrency()));
-#endif
+  const int threads = chosen;
+  return threads > 0 ? threads : openmp_num_threads();
 }
 
 void set_num_threads(int n) { chosen = n; }

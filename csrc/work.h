@@ -42,7 +42,7 @@ void run_on(std::span<const Job> jobs, int pool_threads, const Schedule& schedul
 // awake.
 constexpr int64_t elements_worth_a_thread(Team team) { return team == Team::own ? 131'072 : 16'384; }
 
-bool has_openmp();            // whether this build can use OpenMP's threads; without it the team is our own
+bool has_openmp();            // whether the process has loaded an OpenMP runtime; without one the team is our own
 int num_threads();            // how many a large step uses
 void set_num_threads(int n);  // n >= 1
 int forks();                  // how often this process was forked since it loaded us

@@ -24,8 +24,8 @@ def targets() -> list[str]:
 def get_num_threads() -> int:
     """How many threads a large step uses; small ones run on the calling thread.
 
-    By default what OpenMP would use (``OMP_NUM_THREADS``, else all processors). The threads are flatstep's own, are
-    started by the first large step, and sleep between steps.
+    By default what OpenMP would use: ``OMP_NUM_THREADS``, else all processors of this process. The threads are
+    flatstep's own, are started by the first large step, and sleep between steps.
 
     Example:
         >>> import flatstep

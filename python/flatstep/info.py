@@ -49,10 +49,9 @@ def chosen_target() -> tuple[str, bool]:
 
 def build() -> list[Row]:
     """How the compiled core was made, and the threads it uses."""
-    openmp = "OpenMP is linked" if _core.has_openmp() else "OpenMP was not found when this was built"
     own = [f"{name:<9} {flags}" for name, flags, _, _ in _core.built_targets()]
     return [
-        ("threads", f"{_core.get_num_threads()}; {openmp}"),
+        ("threads", f"{_core.get_num_threads()}; of our own, and beside PyTorch those of its OpenMP"),
         ("compiler", _core.compiler),
         *_headed("flags", [f"{'all':<9} {_core.kernel_flags}", *own]),
     ]

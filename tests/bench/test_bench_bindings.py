@@ -15,12 +15,14 @@ pytest.importorskip("ninja")
 
 from flatstep.bench import bindings
 
+from repository import ROOT
+
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def modules():
-    return bindings.build_modules(rounds=1)
+    return bindings.build_modules(ROOT / "bench" / "bindings", rounds=1)
 
 
 @pytest.mark.parametrize("way", bindings.WAYS, ids=lambda way: way.name)
@@ -36,7 +38,8 @@ def test_each_way_takes_the_same(modules, way):
 
 
 def test_figures(modules, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(bindings, "build_modules", lambda rounds: modules)
+    monkeypatch.setattr(bindings, "build_modules", lambda source, rounds: modules)
+    monkeypatch.chdir(ROOT)
     output = tmp_path / "bindings.json"
     assert bindings.run(2, output) == 0
     rows = json.loads(output.read_text())["bindings"]
@@ -51,16 +54,18 @@ def test_figures(modules, tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_missing_is_said(monkeypatch, tmp_path):
-    monkeypatch.setattr(bindings, "SOURCE", tmp_path)
-    with pytest.raises(SystemExit, match="use a checkout"):
-        bindings.require()
+    monkeypatch.setattr(bindings, "__file__", str(tmp_path / "bindings.py"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="in the root of a clone"):
+        bindings.source()
+    monkeypatch.chdir(ROOT)
+    assert bindings.source() == ROOT / "bench" / "bindings"
     monkeypatch.setattr(bindings, "find_spec", lambda name: None if name == "pybind11" else name)
     with pytest.raises(SystemExit, match=r'needs pybind11 and a C\+\+ compiler: pip install "flatstep\[bench-bindings'):
         bindings.require()
 
 
-def test_a_build_that_fails_says_why(tmp_path, monkeypatch):
+def test_a_build_that_fails_says_why(tmp_path):
     (tmp_path / "CMakeLists.txt").write_text('message(FATAL_ERROR "no compiler today")\n')
-    monkeypatch.setattr(bindings, "SOURCE", tmp_path)
     with pytest.raises(RuntimeError, match="no compiler today"):
-        bindings.build_modules(rounds=1)
+        bindings.build_modules(tmp_path, rounds=1)

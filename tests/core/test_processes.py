@@ -10,10 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
+from flatstep.bench import openmp
 
 import flatstep
 from cases import CASES, DEFAULTS, assert_same_bits, numbers
-from flatstep import _core
 from processes import linux, run
 
 
@@ -38,7 +38,8 @@ def test_step_after_fork(on_openmp):
     """Threads do not survive a fork: the child starts some of its own, with the same bits, and does not hang."""
     code = f"""
 import os, numpy as np, flatstep
-flatstep.Optimizer._on_openmp = {on_openmp}
+from flatstep.bench import openmp
+flatstep.Optimizer._on_openmp = {on_openmp} and openmp.load()
 flatstep.set_num_threads(4)
 grad = np.ones(600_000, np.float32)
 param = np.ones_like(grad)
@@ -215,16 +216,39 @@ def test_openmps_threads_are_used_where_chosen():
     """OpenMP's own limit holds for them; our own would be started all the same."""
     code = """
 import os, numpy as np, flatstep
-flatstep.Optimizer._on_openmp = True
+from flatstep.bench import openmp
+flatstep.Optimizer._on_openmp = openmp.load()
 flatstep.set_num_threads(4)
 before = len(os.listdir("/proc/self/task"))
 flatstep.Adam(np.ones(600_000, np.float32), 0.1).step(np.ones(600_000, np.float32))
 print(len(os.listdir("/proc/self/task")) - before)
 """
-    if not _core.has_openmp():
-        pytest.skip("this build has no OpenMP")
+    if not openmp.load():
+        pytest.skip("this machine has no OpenMP runtime")
     assert run(code, OMP_THREAD_LIMIT="1") == ["0"]
     assert run(code) == ["3"]
+
+
+@linux
+def test_flatstep_loads_no_openmp():
+    """A second runtime would keep the threads of the first from the processors. NumPy brings none."""
+    code = """
+import os, numpy as np, flatstep
+flatstep.set_num_threads(2)
+flatstep.Adam(np.ones(600_000, np.float32), 0.1).step(np.ones(600_000, np.float32))
+names = {line.split("/")[-1] for line in open("/proc/self/maps")}
+print(*[name for name in names if name.startswith(("libgomp", "libomp", "libiomp"))])
+"""
+    assert run(code) == []
+
+
+@linux
+@pytest.mark.parametrize("text, expected", [("3", 3), ("3,2", 3), ("", 0), ("0", 0), ("-1", 0), ("many", 0)])
+def test_default_thread_count(text, expected):
+    """OpenMP's variable, or else the processors that the process may use."""
+    code = "import os, flatstep; print(flatstep.get_num_threads(), len(os.sched_getaffinity(0)))"
+    threads, processors = map(int, run(code, OMP_NUM_THREADS=text))
+    assert threads == (expected or processors)
 
 
 def test_other_python_threads_go_on_during_a_step(threads):

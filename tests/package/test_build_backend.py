@@ -1,10 +1,11 @@
-"""What the build backend asks for, by platform: jaxlib for its headers where there is a wheel of it."""
+"""The build backend: jaxlib is asked for where there is a wheel of it, and a wheel says what it lacks."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import sysconfig
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -49,7 +50,34 @@ def test_headers_of_jaxlib(backend, monkeypatch, platform, libc, version, implem
     monkeypatch.setattr(sysconfig, "get_config_var", {"HOST_GNU_TYPE": libc}.get)
     interpreter = SimpleNamespace(version_info=(*version, 0), implementation=SimpleNamespace(name=implementation))
     monkeypatch.setattr(backend, "sys", interpreter)
-    assert backend.get_requires_for_build_wheel() == ["ninja", *expected]
+    assert backend.get_requires_for_build_wheel() == ["ninja", *expected, "wheel>=0.40"]
     assert backend.get_requires_for_build_editable({}) == ["ninja", *expected]
     for name in NAMES:
         assert callable(getattr(backend, name))
+
+
+@pytest.mark.parametrize(
+    "modules, expected",
+    [
+        (["_core", "_cuda", "_xla"], "flatstep-1.0-cp312-abi3-linux_x86_64.whl"),
+        (["_core", "_xla"], "flatstep-1.0-0cpu-cp312-abi3-linux_x86_64.whl"),
+        (["_core", "_cuda"], "flatstep-1.0-0nojax-cp312-abi3-linux_x86_64.whl"),
+        (["_core"], "flatstep-1.0-0cpu_nojax-cp312-abi3-linux_x86_64.whl"),
+    ],
+)
+def test_a_wheel_says_what_it_lacks(backend, tmp_path, monkeypatch, modules, expected):
+    """pip keeps wheels that it has built, and would take one without CUDA after nvcc was installed."""
+    wheelfile = pytest.importorskip("wheel.wheelfile")
+
+    def build(directory, settings, metadata):
+        name = "flatstep-1.0-cp312-abi3-linux_x86_64.whl"
+        with wheelfile.WheelFile(Path(directory, name), "w") as archive:  # which writes RECORD
+            for module in modules:
+                archive.writestr(f"flatstep/{module}.abi3.so", "")
+            archive.writestr("flatstep-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: flatstep\nVersion: 1.0\n")
+            archive.writestr("flatstep-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: cp312-abi3-linux_x86_64\n")
+        return name
+
+    monkeypatch.setattr(backend._backend, "build_wheel", build)
+    assert backend.build_wheel(str(tmp_path)) == expected
+    assert [path.name for path in tmp_path.iterdir()] == [expected]
