@@ -67,11 +67,13 @@ using Kernel = void (*)(const Call&, int64_t first, int64_t last) noexcept;
 
 // A place to run: kernels[rule][layout], counted as in catalog.h and layouts.h; null where the rule does not fit the
 // layout. For benchmarks, limits[slots][variant] moves the bytes of a step with that number of 4-byte slots and
-// computes nothing. Variant 0 does not prefetch; variant 1 prefetches as kernels do.
+// computes nothing. Variant 0 does not prefetch; variant 1 prefetches as kernels do. norms[kind][dtype] finds the norms
+// of gradients block by block (norm_blocks.h), counted as NormKind and Dtype are.
 struct Target {
   const char* name;
   const Kernel* const* kernels;
   const Kernel (*limits)[2];
+  const Kernel* const* norms;
 };
 
 }  // namespace flatstep

@@ -22,5 +22,6 @@ NB_MODULE(_core, module) {
   flatstep::bind_exclusive(module);
   flatstep::bind_step(module);
   flatstep::bind_torch(module);
+  flatstep::bind_norm(module);
   flatstep::bind_trees(module);
 }

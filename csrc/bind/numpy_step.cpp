@@ -11,6 +11,7 @@
 #include "describe.h"
 #include "device_memory.h"
 #include "device_step.h"
+#include "norm.h"
 #include "read_array.h"
 
 namespace flatstep {
@@ -125,8 +126,10 @@ class Stepper {
   }
 
   // One step, with rows of numbers. `progress` becomes the stepper's with the step itself: no signal can strike between
-  // the two.
-  void step(nb::list grads, nb::list rows, const RowOfEach& row_of_each, nb::object progress) {
+  // the two. `max_norm` is a number or None. Where gradients that are not finite shall skip the step, `if_skipped`
+  // becomes the stepper's progress then. Returns the norm of the gradients, if any of the two is given.
+  std::optional<double> step(nb::list grads, nb::list rows, const RowOfEach& row_of_each, nb::object progress,
+                             std::optional<double> max_norm, std::optional<nb::object> if_skipped) {
     if (grads.size() != params_.size() || (row_of_each && row_of_each->size() != params_.size()))
       throw nb::value_error("expected one gradient and one row a parameter");
     const AtTheEnd leave_no_references{[this] {
@@ -157,12 +160,17 @@ class Stepper {
       }
       for (NumpyDeviceStep& device : devices_) device.tensors.check_overlap();
     });
-    unlocked([this] {
+    const GradientLimits limits{max_norm, if_skipped.has_value(), GradientLimits::Formula::optax};
+    std::optional<GradientNorm::Result> norm;
+    unlocked([&] {
+      if (limits.max_norm || limits.skips_nonfinite) norm = limit_gradients(limits);
+      if (norm && limits.is_skipped(*norm)) return;
       for (NumpyDeviceStep& device : devices_) device.prepare(*target_);
       launch(devices_, team_);
       for (NumpyDeviceStep& device : devices_) device.continue_others();
     });
-    progress_ = std::move(progress);
+    progress_ = norm && limits.is_skipped(*norm) ? std::move(*if_skipped) : std::move(progress);
+    return norm ? std::optional(norm->value) : std::nullopt;
   }
 
   // What the caller counts with; goes on with each step.
@@ -292,6 +300,25 @@ class Stepper {
     }
   }
 
+  // The norm of the step's gradients. Those of too large a norm are then scaled down with their own scale.
+  GradientNorm::Result limit_gradients(const GradientLimits& limits) {
+    norm_.begin();
+    for (const Param& param : params_) {
+      if (!param.has_grad) continue;
+      if (!param.device->is_processor())
+        throw std::runtime_error(
+            "max_norm and skip_nonfinite are for parameters in the host's memory, and one is on a device; leave them "
+            "out");
+      norm_.add(param.tensors.grad, param.device->scalars[size_t(param.tensors.row)].grad_scale);
+    }
+    const GradientNorm::Result norm = norm_.find(*target_, NormKind::two, team_);
+    const double factor = limits.factor(norm.value);
+    for (NumpyDeviceStep& device : devices_) {
+      for (Scalars& scalars : device.scalars) scalars.grad_scale *= factor;
+    }
+    return norm;
+  }
+
   void check_unchanged(const Param& param) {
     const Tensor& known = param.tensors.param;
     const int64_t index = param.tensors.index;
@@ -323,7 +350,8 @@ class Stepper {
   Backends backends_;
   const Target* target_;
   Team team_;
-  ArrayReader reader_;                   // of the processor's arrays
+  ArrayReader reader_;  // of the processor's arrays
+  GradientNorm norm_;
   std::deque<NumpyDeviceStep> devices_;  // in the order in which they were met; Param points to them
   std::deque<Param> params_;
 };
@@ -341,7 +369,8 @@ void bind_step(nb::module_& module) {
                    "-> list[list[tuple[typing.Any, int]]]"))
       .def("step", &Stepper::step,
            nb::sig("def step(self, grads: list[typing.Any], rows: list[tuple[float, ...]], "
-                   "row_of_each: collections.abc.Sequence[int] | None, progress: object, /) -> None"))
+                   "row_of_each: collections.abc.Sequence[int] | None, progress: object, max_norm: float | None, "
+                   "if_skipped: object | None, /) -> float | None"))
       .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress,
                    nb::for_getter(nb::sig("def progress(self, /) -> typing.Any")),
                    nb::for_setter(nb::arg("value").none()))

@@ -98,6 +98,7 @@ void bind_device_memory(nb::module_& module);
 void bind_exclusive(nb::module_& module);
 void bind_step(nb::module_& module);
 void bind_torch(nb::module_& module);
+void bind_norm(nb::module_& module);
 void bind_trees(nb::module_& module);
 
 }  // namespace flatstep

@@ -2,30 +2,10 @@
 #pragma once
 
 #include "../formats/format.h"
+#include "gather.h"
 #include "streams.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-// Copies `count` numbers of a strided gradient, from the element `first` on in the parameter's order: run by run along
-// the innermost axis.
-template <class Storage>
-__attribute__((noinline)) void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
-  const int inner = walk.axes - 1;
-  for (int done = 0; done < count;) {
-    int64_t rest = (first + done) / walk.shape[inner];
-    const int64_t along = (first + done) % walk.shape[inner], stride = walk.strides[inner];
-    int64_t offset = along * stride;
-    for (int axis = inner - 1; axis >= 0; --axis) {
-      offset += rest % walk.shape[axis] * walk.strides[axis];
-      rest /= walk.shape[axis];
-    }
-    const auto* from = static_cast<const Storage*>(grad) + offset;
-    const int64_t left = walk.shape[inner] - along;
-    const int run = left < count - done ? int(left) : count - done;
-    for (int k = 0; k < run; ++k) to[done + k] = from[k * stride];
-    done += run;
-  }
-}
 
 // Copies `count` numbers of the gradient, and puts -0 where they were: the update will stand there, and is what the
 // step makes of a parameter of -0, to which all else can be added exactly.
@@ -91,16 +71,6 @@ struct SegmentSweep {
     }
   }
 };
-
-// The segment that holds an element of the call.
-FLATSTEP_FN int64_t find_segment(const Call& call, int64_t element) {
-  int64_t low = 0, high = call.segment_count;
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    (call.segments[middle].first <= element ? low : high) = middle;
-  }
-  return low;
-}
 
 // The Kernel of rule R on layout L. Its name has no concept in it: not all tools can read those of later compilers.
 template <class R, class L>

@@ -2,6 +2,7 @@
 // each time with its own flags and its own FLATSTEP_NAMESPACE (see CMakeLists.txt).
 #include "../catalog.h"
 #include "limit.h"
+#include "norm.h"
 #include "row.h"
 #include "sweep.h"
 
@@ -20,9 +21,16 @@ constexpr Kernel limits[][2] = {
     {&move_streams<4, 0>, &move_streams<4, prefetch_ahead>}, {&move_streams<5, 0>, &move_streams<5, prefetch_ahead>}};
 static_assert(sizeof limits / sizeof *limits == max_slots + 1);
 
+template <NormKind kind>
+struct Norms {
+  static constexpr Kernel kernels[] = {&find_norms<F16, kind>, &find_norms<BF16, kind>, &find_norms<F32, kind>,
+                                       &find_norms<F64, kind>};
+};
+constexpr const Kernel* norms[] = {Norms<NormKind::two>::kernels, Norms<NormKind::largest>::kernels};
+
 #define FLATSTEP_QUOTE_(name) #name
 #define FLATSTEP_QUOTE(name) FLATSTEP_QUOTE_(name)
 extern const Target target;
-const Target target = {FLATSTEP_QUOTE(FLATSTEP_NAMESPACE), Table<Rules>::rows, limits};
+const Target target = {FLATSTEP_QUOTE(FLATSTEP_NAMESPACE), Table<Rules>::rows, limits, norms};
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -2,6 +2,7 @@
 
 from . import _optimizers
 from ._flat import flatten
+from ._norm import global_norm
 from ._optimizer import Optimizer
 from ._optimizers import *  # noqa: F403
 from ._runtime import __version__, get_num_threads, set_num_threads, targets
@@ -11,6 +12,7 @@ __all__ = [
     "__version__",
     "flatten",
     "get_num_threads",
+    "global_norm",
     "set_num_threads",
     "targets",
 ]

@@ -15,9 +15,9 @@ from ._device_arrays import DeviceArray
 from ._state import Past
 from ._trees import Tree
 
-STATE_DICT_VERSION = 1
+STATE_DICT_VERSION = 2  # 1 has no max_norm among its numbers, and no "skipped"
 Change = tuple[Any, str, Any]  # an object, its attribute, and what that becomes
-_KEYS = {"version", "optimizer", "options", "numbers", "count", "leaf_counts", "leaf_numbers", "state"}
+_KEYS = {"version", "optimizer", "options", "numbers", "count", "leaf_counts", "leaf_numbers", "state", "skipped"}
 LARGEST_COUNT = 2**62  # what the compiled core counts in still has room for the steps of a lifetime
 
 
@@ -38,10 +38,10 @@ class Loaded:
     def check_made_by(self, optimizer: str, options: Mapping[str, Any], *more_keys: str) -> None:
         """Whether version, keys, class and options are those; ``more_keys`` is what a file's state_dict has too."""
         version = self.get("version")
-        if not _is_whole(version) or version != STATE_DICT_VERSION:
+        if not _is_whole(version) or not 1 <= version <= STATE_DICT_VERSION:
             raise ValueError(
-                f"state_dict has version {version!r}, expected {STATE_DICT_VERSION}; use the flatstep that wrote it, "
-                "or a newer one"
+                f"state_dict has version {version!r}, expected at most {STATE_DICT_VERSION}; use the flatstep that "
+                "wrote it, or a newer one"
             )
         unknown = [key for key in self._dict if key not in _KEYS.union(more_keys)]
         if unknown:
@@ -68,6 +68,10 @@ class Loaded:
 
     def count(self) -> int:
         return self._natural("state_dict['count']", self.get("count"))
+
+    def skipped(self) -> int:
+        """The steps that were skipped; a state_dict without any need not say so."""
+        return self._natural("state_dict['skipped']", self._dict.get("skipped", 0))
 
     def pasts(self, count: int, remembered: list[str], check: Callable[[str, str, Any], float]) -> list[Past]:
         """The past of each leaf, after ``count`` steps; ``check`` takes a number's name, what to call it, its value."""

@@ -51,7 +51,8 @@ class Number:
     """An attribute of an optimizer: a number within bounds, or a schedule (count -> number).
 
     With ``per_leaf`` it may also be a structure of those like the parameters'. With ``may_be_none`` it is None if the
-    optimizer is made with None. With ``is_fixed`` it is a number, and read-only after the optimizer is made.
+    optimizer is made with None, with ``may_be_unset`` at any time. With ``is_fixed`` it is a number, and read-only
+    after the optimizer is made.
     """
 
     def __init__(
@@ -61,11 +62,13 @@ class Number:
         *,
         per_leaf: bool = False,
         may_be_none: bool = False,
+        may_be_unset: bool = False,
         is_fixed: bool = False,
     ) -> None:
         self._bounds = Bounds(at_least=at_least, below=below)
         self.per_leaf = per_leaf
         self.may_be_none = may_be_none
+        self.may_be_unset = may_be_unset
         self.is_fixed = is_fixed
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -105,7 +108,9 @@ class Option:
         self._name = name
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
-        return self if instance is None else instance._options[self._name]
+        if instance is None:
+            return self
+        return (instance._around if self._name in instance._around else instance._options)[self._name]
 
     def __set__(self, instance: Any, value: NoReturn) -> None:
         raise AttributeError(_fixed(self._name))
@@ -161,6 +166,11 @@ class Numbers:
     def __iter__(self) -> Iterator[str]:
         return iter(self.held.values)
 
+    def in_use(self) -> Iterator[str]:
+        """The names of those that are set, of numbers that need not be."""
+        values = self.held.values
+        return (name for name in values if values[name] is not None or not getattr(self._owner, name).may_be_unset)
+
     def get(self, name: str) -> Any:
         """The number or schedule, or the structure of them, as it was set."""
         value = self.held.values[name]
@@ -180,6 +190,8 @@ class Numbers:
     def check(self, attribute: str, name: str, value: Any) -> Any:
         """The value as it is held; TypeError or ValueError in terms of ``name``."""
         number, largest = declared(self._owner, attribute), self.largest
+        if number.may_be_unset and value is None:
+            return None
         if number.may_be_none and (value is None or attribute in self._none):
             return self._check_none(attribute, name, value)
         if callable(value) and not number.is_fixed:

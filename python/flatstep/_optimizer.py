@@ -21,6 +21,7 @@ from ._state import History, Progress, State, number_off
 from ._trees import Tree
 
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
+_AROUND = ("skip_nonfinite",)  # options that give the state no other meaning, and are not in a state_dict
 _WRITE_INTO = (
     'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
 )
@@ -48,6 +49,8 @@ class Optimizer:
     weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
+    max_norm = Number(at_least=0, may_be_unset=True)
+    skip_nonfinite = Option()
 
     def __init_subclass__(cls, **more: Any) -> None:
         """A class made elsewhere from one of ours adds no rule, and goes by the name of that one."""
@@ -57,9 +60,10 @@ class Optimizer:
 
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         """``arguments`` are numbers, which may be set later, and options, which are fixed from here on."""
-        settled = self._declaration.settled(arguments)
+        settled = {"max_norm": None, "skip_nonfinite": False, **self._declaration.settled(arguments)}
         numbers = {name: value for name, value in settled.items() if self._is_number(name)}
         options = {name: value for name, value in settled.items() if name not in numbers}
+        self._around = {name: declared(type(self), name).check(options.pop(name)) for name in _AROUND}
         self._params = params
         self._tree = Tree(params)
         leaves = take_params(self._tree)
@@ -71,6 +75,7 @@ class Optimizer:
         self._rule = self._declaration.rule({**arguments, "stores_exactly": stores_exactly(leaves, first_moment)})
         self._make_stepper(leaves, first_moment)
         self._settled: _Settled | None = None
+        self._grad_norm: float | None = None
         self._exclusive = _core.Exclusive()
 
     def _is_number(self, name: str) -> bool:
@@ -143,8 +148,9 @@ class Optimizer:
         settled = self._settle(numbers)
         rows, row_of_each = self._rows(history, settled, scale)
         updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
-        after = Progress(count + 1, history.advanced(updated, settled.remembered))
-        self._stepper.step(leaves, rows, row_of_each, after)
+        after = Progress(count + 1, history.advanced(updated, settled.remembered), progress.skipped)
+        if_skipped = Progress(count, history, progress.skipped + 1) if self._around["skip_nonfinite"] else None
+        self._grad_norm = self._stepper.step(leaves, rows, row_of_each, after, numbers["max_norm"], if_skipped)
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
@@ -220,6 +226,16 @@ class Optimizer:
         return self._progress.count
 
     @property
+    def skipped(self) -> int:
+        """Steps that changed nothing, since a gradient was not finite: with ``skip_nonfinite=True``."""
+        return self._progress.skipped
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite."""
+        return self._grad_norm
+
+    @property
     def _progress(self) -> Progress:
         progress: Progress = self._stepper.progress
         return progress
@@ -242,8 +258,9 @@ class Optimizer:
         return self._stepper.target
 
     def __repr__(self) -> str:
-        numbers = {name: self._numbers.get(name) for name in self._numbers}
-        parts = [f"{name}={value!r}" for name, value in {**numbers, **self._options}.items()]
+        numbers = {name: self._numbers.get(name) for name in self._numbers.in_use()}
+        around = {name: value for name, value in self._around.items() if value}
+        parts = [f"{name}={value!r}" for name, value in {**numbers, **self._options, **around}.items()]
         return f"{type(self).__name__}({', '.join(parts)})"
 
     @exclusive
@@ -267,19 +284,21 @@ class Optimizer:
         """The state_dict but for its arrays."""
         progress = self._progress
         each = progress.history.each()
+        numbers = [name for name in self._numbers.in_use() if not self._numbers.has_schedule(name)]
+        more = {"skipped": progress.skipped} if progress.skipped else {}
+        is_plain = "max_norm" not in numbers and not more  # and then older versions can load it too
         return {
-            "version": STATE_DICT_VERSION,
+            "version": 1 if is_plain else STATE_DICT_VERSION,
             "optimizer": self._saved_as,
             "options": dict(self._options),
-            "numbers": {
-                name: self._numbers.get(name) for name in self._numbers if not self._numbers.has_schedule(name)
-            },
+            "numbers": {name: self._numbers.get(name) for name in numbers},
             "count": progress.count,
             "leaf_counts": self._tree.build([own for own, _ in each]),
             "leaf_numbers": {
                 name: self._tree.build([numbers[at] if numbers else None for _, numbers in each])
                 for at, name in enumerate(self._remembered)
             },
+            **more,
         }
 
     @exclusive
@@ -374,7 +393,8 @@ class Optimizer:
             for name, value in loaded.part("numbers", dict.fromkeys(self._numbers), complete=False).items()
         }
         count = loaded.count()
-        progress = Progress(count, History(loaded.pasts(count, self._remembered, self._numbers.check_one)))
+        history = History(loaded.pasts(count, self._remembered, self._numbers.check_one))
+        progress = Progress(count, history, loaded.skipped())
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
 
         buffers = self._state.host_buffers()

@@ -70,6 +70,10 @@ class AMSGrad(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or the convention is
@@ -117,6 +121,8 @@ class AMSGrad(Optimizer):
         weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -134,6 +140,8 @@ class AMSGrad(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -172,6 +180,10 @@ class OptimisticAdam(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -219,6 +231,8 @@ class OptimisticAdam(Optimizer):
         weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -236,6 +250,8 @@ class OptimisticAdam(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -276,6 +292,10 @@ class OptimisticAMSGrad(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or the convention is
@@ -325,6 +345,8 @@ class OptimisticAMSGrad(Optimizer):
         weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -343,6 +365,8 @@ class OptimisticAMSGrad(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -374,6 +398,10 @@ class Adam(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -414,6 +442,8 @@ class Adam(Optimizer):
         weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -429,6 +459,8 @@ class Adam(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -455,6 +487,10 @@ class AdamW(Adam):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient; False makes this Adam. Default True.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -489,6 +525,8 @@ class AdamW(Adam):
         weight_decay: PerLeaf = 1e-2,
         decoupled_weight_decay: bool = True,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -504,6 +542,8 @@ class AdamW(Adam):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -531,6 +571,10 @@ class Lion(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default True.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -564,6 +608,8 @@ class Lion(Optimizer):
         weight_decay: PerLeaf = 0.001,
         decoupled_weight_decay: bool = True,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -576,6 +622,8 @@ class Lion(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -630,6 +678,10 @@ class RMSProp(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or options contradict
@@ -678,6 +730,8 @@ class RMSProp(Optimizer):
         weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -696,6 +750,8 @@ class RMSProp(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -719,6 +775,10 @@ class OptimisticGradientDescent(Optimizer):
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -753,6 +813,8 @@ class OptimisticGradientDescent(Optimizer):
         weight_decay: PerLeaf = 0.0,
         decoupled_weight_decay: bool = False,
         maximize: bool = False,
+        max_norm: Scalar | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -764,5 +826,7 @@ class OptimisticGradientDescent(Optimizer):
                 weight_decay=weight_decay,
                 decoupled_weight_decay=decoupled_weight_decay,
                 maximize=maximize,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )

@@ -134,3 +134,4 @@ class Progress:
 
     count: int
     history: History
+    skipped: int = 0

@@ -102,9 +102,9 @@ def changed(path, value):
 UNFIT = {
     "not a dict": (lambda saved: 5, "state_dict lacks 'version'"),
     "empty": (lambda saved: {}, "state_dict lacks 'version'"),
-    "newer": (changed(["version"], 2), "state_dict has version 2, expected 1"),
-    "true for a version": (changed(["version"], True), "state_dict has version True, expected 1"),
-    "1.0 for a version": (changed(["version"], 1.0), "state_dict has version 1.0, expected 1"),
+    "newer": (changed(["version"], 3), "state_dict has version 3, expected at most 2"),
+    "true for a version": (changed(["version"], True), "state_dict has version True, expected at most 2"),
+    "1.0 for a version": (changed(["version"], 1.0), "state_dict has version 1.0, expected at most 2"),
     "unknown keys": (changed(["epoch"], 3), r"state_dict has the unknown keys \['epoch'\]; expected what state_dict"),
     "params": (changed(["params"], 3), r"state_dict has the unknown keys \['params'\]"),  # which only files have
     "other optimizer": (changed(["optimizer"], "Adam"), "state_dict is of Adam, expected AMSGrad"),

@@ -36,7 +36,24 @@ DECOUPLED = Option(
 MAXIMIZE = Option(name="maximize", default=False, meaning="whether to ascend")
 
 ALL_HAVE = (WEIGHT_DECAY, DECOUPLED, MAXIMIZE)
-"""The last arguments of every optimizer."""
+"""The last arguments of every optimizer's own."""
+
+MAX_NORM = Number(
+    name="max_norm",
+    default=None,
+    meaning="largest norm of all gradients together",
+    more="where they have a larger one, they are scaled down to it",
+    if_none="no limit",
+    at_least=0,
+    may_be_unset=True,
+)
+SKIP_NONFINITE = Option(
+    name="skip_nonfinite",
+    default=False,
+    meaning="whether a step with a gradient that is not finite changes nothing; see ``skipped``",
+)
+AROUND = (MAX_NORM, SKIP_NONFINITE)
+"""What every optimizer can do around its update, by keyword."""
 
 
 def nesterov(default: bool) -> Option:

@@ -44,6 +44,7 @@ class Number(Bounds):
     more: str = ""  # what the line goes on with, after the bounds
     per_leaf: bool = False  # the NumPy class takes a structure of such numbers too
     if_none: str = ""  # what None stands for, where the number may be None; then it is fixed whether it is
+    may_be_unset: bool = False  # the NumPy class takes None for it at any time
     is_fixed: bool = False  # the NumPy class does not let it be set later
 
 

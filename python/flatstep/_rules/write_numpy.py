@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import text
+from .common import AROUND
 from .declaration import Declaration, Number, Option
 from .text import Parameter
 
@@ -43,7 +44,7 @@ def _class(declaration: Declaration) -> list[str]:
     params = [
         Parameter("params", "Any", None, False),
         Parameter("learning_rate", "PerLeaf", None, False),
-        *(_parameter(argument) for argument in declaration.arguments),
+        *(_parameter(argument) for argument in (*declaration.arguments, *AROUND)),
     ]
     return [
         f"class {declaration.name}({declaration.base or 'Optimizer'}):",
@@ -65,7 +66,7 @@ def _class(declaration: Declaration) -> list[str]:
 def _sections(declaration: Declaration) -> list[str]:
     face = declaration.numpy
     rows = [("params", PARAMS), ("learning_rate", LEARNING_RATE)]
-    rows += [(argument.name, _described(argument)) for argument in declaration.arguments]
+    rows += [(argument.name, _described(argument)) for argument in (*declaration.arguments, *AROUND)]
     return [
         declaration.maths,
         face.notes,

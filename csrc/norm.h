@@ -1,0 +1,79 @@
+// The norm of gradients: tensors -> the jobs that find it block by block, and their sum in a fixed tree. Used by steps
+// and by global_norm. Knows no Python.
+#pragma once
+
+#include <deque>
+#include <optional>
+#include <vector>
+
+#include "norm_blocks.h"
+#include "targets.h"
+#include "tensor.h"
+#include "work.h"
+
+namespace flatstep {
+
+// How to visit a tensor in the C order of its shape. What the Walk points to is this object's.
+struct COrder {
+  explicit COrder(const Tensor& tensor);
+  COrder(const COrder&) = delete;
+  COrder& operator=(const COrder&) = delete;
+
+  std::vector<int64_t> shape, strides;
+  Walk walk;
+};
+
+// Throws ArgumentError where no kernel can read the gradient.
+void check_norm(const Tensor& grad, int64_t index);
+
+// The norm of some gradients together: the same bits for any number of threads, target, strides and alignment.
+class GradientNorm {
+ public:
+  void begin();
+
+  // A gradient that was checked, here or by a step. Its numbers are multiplied by `scale` as a step multiplies them.
+  // Its memory must last until `find` returns.
+  void add(const Tensor& grad, double scale);
+
+  struct Result {
+    double value;
+    bool is_finite;  // all numbers, scaled: not the norm, which may overflow
+  };
+  Result find(const Target& target, NormKind kind, Team team, int threads = 0);
+
+ private:
+  struct Piece {
+    Segment segment;
+    Dtype dtype;
+    size_t first_block;
+  };
+
+  const std::vector<Job>& jobs(const Target& target, NormKind kind);
+  Result combine(NormKind kind) const;
+
+  std::vector<Piece> pieces_;
+  std::deque<COrder> orders_;
+  std::vector<Scalars> scalars_;
+  std::vector<NormBlock> blocks_;
+  std::vector<Segment> segments_[size_t(Dtype::other)];
+  std::vector<Call> calls_;
+  std::vector<Job> jobs_;
+  size_t block_count_ = 0;
+  int64_t elements_ = 0;
+};
+
+// What a step asks of its gradients before it changes anything.
+struct GradientLimits {
+  enum class Formula { optax, torch };
+
+  std::optional<double> max_norm;  // of all gradients together: those of a larger norm are scaled down to it
+  bool skips_nonfinite;            // a step with a number that is not finite changes nothing
+  Formula formula;                 // of the factor, as optax.clip_by_global_norm or torch's clip_grad_norm_ have it
+
+  bool is_skipped(const GradientNorm::Result& norm) const { return skips_nonfinite && !norm.is_finite; }
+
+  // By which gradients of this norm are multiplied.
+  double factor(double norm) const;
+};
+
+}  // namespace flatstep

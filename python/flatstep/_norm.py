@@ -1,0 +1,40 @@
+"""The norm of gradients. Public as flatstep.global_norm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import _core
+from ._trees import Tree
+
+
+def global_norm(grads: Any) -> float:
+    r"""The Euclidean norm of all gradients together, as if they were one vector.
+
+    .. math:: \sqrt{\textstyle\sum_i g_i^2}
+
+    Squares are added up in float64 over fixed blocks of each array, in the order of its shape, and the sums of blocks
+    and arrays in fixed pairs. The bits are the same for any number of threads, target, strides and alignment. Another
+    division of the same numbers into arrays may change the last bit.
+
+    Args:
+        grads: an array, or lists, tuples and dicts of arrays of float16, float32 or float64, of any shape and strides:
+            NumPy's, or another library's in the host's memory by DLPack, which may be bfloat16 too. A leaf may be None.
+
+    Returns:
+        The norm; 0.0 without arrays. It is infinite or NaN if a number is.
+
+    Raises:
+        TypeError, ValueError: a leaf is no such array.
+
+    Example:
+        >>> import numpy as np, flatstep
+        >>> flatstep.global_norm({"w": np.array([3.0, 0.0]), "b": np.array(4.0)})
+        5.0
+
+    References:
+        ``optax.global_norm``, ``torch.nn.utils.get_total_norm``
+    """
+    tree = Tree(grads)
+    norm, _ = _core.global_norm(tree.leaves, 1.0, False, tree.path)
+    return norm
