@@ -67,6 +67,11 @@ struct TorchParams : DeviceStep {
     DeviceStep::prepare(target, is_capturable ? nullptr : stays);
   }
 
+  // Multiplies all gradients on the way in.
+  void scale_gradients(double factor) {
+    for (Scalars& each : scalars) each.grad_scale *= factor;
+  }
+
   // Once the step is launched. Devices count for themselves.
   void count() const {
     if (!is_processor()) return;

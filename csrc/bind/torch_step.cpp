@@ -1,5 +1,7 @@
 // torch tensors -> a step: walks parameter groups, gradients and state in one call, and caches nothing between calls,
 // for torch moves all of them in many ways. Links against no torch.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
@@ -10,6 +12,7 @@
 
 #include "describe.h"
 #include "device_memory.h"
+#include "norm.h"
 #include "read_torch.h"
 #include "torch_params.h"
 
@@ -65,16 +68,22 @@ class TorchStepper {
   // parameter out. `scalings` are a loss's scale and overflow flag, either may be None, for each device on which they
   // lie. `completion` are functions that belong to the step: they are called after it, and as long as
   // they run no Python code no signal handler can raise in between. Raises RuntimeError where a step would become part
-  // of a graph, but is not `capturable`.
+  // of a graph, but is not `capturable`. `limits` are the largest norm of all gradients, or None, and whether gradients
+  // that are not finite skip the step; then a third result is their norm, and a fourth whether they did.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
-                 nb::callable name, int threads, nb::list completion) {
+                 nb::callable name, int threads, nb::list completion,
+                 std::optional<std::pair<std::optional<double>, bool>> limits) {
     const AtTheEnd leave_no_references{[this] {
       for (TorchParams& params : params_) params.begin();
       held_.clear();
       unready_ = nb::list();
     }};
+    has_limits_ = limits.has_value();
+    if (has_limits_) norm_.begin();
     read_groups(groups, state, stand_ins, name);
     nb::list stepped;
+    bool is_skipped = false;
+    GradientNorm::Result norm{};
     if (unready_.size() == 0) {
       std::vector<Scaling> scaling;
       for (TorchParams& params : params_) {
@@ -83,13 +92,23 @@ class TorchStepper {
       }
       unlocked([&] {
         check_captures();
+        if (limits) {
+          norm = norm_.find(*target_, NormKind::two, Team::openmp, threads);
+          is_skipped = limits->second && !norm.is_finite;
+          if (is_skipped) return;
+          const GradientLimits rule{limits->first, limits->second, GradientLimits::Formula::torch};
+          for (TorchParams& params : params_) params.scale_gradients(rule.factor(norm.value));
+        }
         for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
         launch(params_, Team::openmp, threads);
         for (const TorchParams& params : params_) params.count();
       });
       for (nb::handle call : completion) call();
-      for (const Parts& parts : held_) stepped.append(parts.param);
+      if (!is_skipped) {
+        for (const Parts& parts : held_) stepped.append(parts.param);
+      }
     }
+    if (has_limits_) return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
     return nb::make_tuple(unready_, stepped);
   }
 
@@ -180,7 +199,18 @@ class TorchStepper {
     Parameter parameter{parts.position, read[0], read[Parts::grad], {}, 0};
     std::copy_n(read + Parts::count + 1, rule_->slots.size(), parameter.state);
     TorchParams* const params = params_on(parameter.param.device);
-    return params && params->add(parameter, read[Parts::count], numbers_);
+    if (!params || !params->add(parameter, read[Parts::count], numbers_)) return false;
+    if (has_limits_) add_to_norm(parameter);
+    return true;
+  }
+
+  void add_to_norm(const Parameter& parameter) {
+    if (parameter.param.device.type != cpu_device) {
+      throw ArgumentError{Operand::param, parameter.index,
+                          "is on a device, but max_norm and skip_nonfinite are for parameters on the CPU; use "
+                          "torch.nn.utils.clip_grad_norm_"};
+    }
+    norm_.add(parameter.grad, numbers_.scalars.grad_scale);
   }
 
   // Those of that device which the group's rule steps; null where nothing can.
@@ -273,7 +303,9 @@ class TorchStepper {
   // Of the step under way.
   const StateOfRule* rule_ = nullptr;  // of the group under way
   GroupNumbers numbers_;
-  Py_ssize_t next_state_;    // where PyDict_Next goes on
+  Py_ssize_t next_state_;  // where PyDict_Next goes on
+  bool has_limits_ = false;
+  GradientNorm norm_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   nb::list unready_;         // positions of parameters that cannot be taken as they are
 };
@@ -287,11 +319,13 @@ void bind_torch(nb::module_& module) {
            nb::sig("def __init__(self, rules: list[tuple[str, list[str]]], plain_types: tuple[type, ...], "
                    "exchange_api: object, backends: list[object], /) -> None"))
       .def("step", &TorchStepper::step,
-           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "
-                   "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...] | None], "
-                   "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
-                   "name: collections.abc.Callable[[int], str], threads: int, "
-                   "completion: list[collections.abc.Callable[[], object]], /) -> tuple[list[int], list[typing.Any]]"))
+           nb::sig(
+               "def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "
+               "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...] | None], "
+               "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
+               "name: collections.abc.Callable[[int], str], threads: int, "
+               "completion: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool] | None, /) "
+               "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

@@ -11,8 +11,9 @@ except ImportError as error:
     raise ImportError(f'flatstep.torch needs PyTorch: pip install "flatstep[torch]" ({error})') from None
 
 from . import _optimizers
+from ._clip import clip_grad_norm_
 from ._flat import flatten_parameters
 from ._optimizers import *  # noqa: F403
 
-__all__ = ["flatten_parameters"]
+__all__ = ["clip_grad_norm_", "flatten_parameters"]
 __all__ += _optimizers.__all__

@@ -14,6 +14,7 @@ from .. import _core
 from .._rules import Declaration
 from . import _devices, _loading, _scaling
 from ._flat import FlatParameter
+from ._limits import Limits
 from ._names import Names
 from ._numbers import Group
 from ._observers import is_observed
@@ -42,6 +43,7 @@ class FusedOptimizer(torch.optim.Optimizer):
     _unscales: bool | None = None  # where a wrapper has set _step_supports_amp_scaling
     _backends: list[object]
     _rows: Rows | None = None
+    _limits: Limits
     _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init_subclass__(cls, **more: Any) -> None:
@@ -54,7 +56,39 @@ class FusedOptimizer(torch.optim.Optimizer):
         if defaults.get("fused") and (defaults["foreach"] or defaults["differentiable"]):
             other = "foreach" if defaults["foreach"] else "differentiable"
             raise RuntimeError(f"`fused` and `{other}` cannot be `True` together; every step here is fused")
+        limits = Limits()
+        limits.set_max_norm(defaults.pop("max_norm", None))
+        limits.set_skip_nonfinite(defaults.pop("skip_nonfinite", False))
+        self._limits = limits
         super().__init__(params, defaults)
+
+    @property
+    def max_norm(self) -> float | None:
+        """The largest norm of all gradients together; None: no limit. May be set between steps."""
+        return self._limits.max_norm
+
+    @max_norm.setter
+    def max_norm(self, value: float | None) -> None:
+        self._limits.set_max_norm(value)
+
+    @property
+    def skip_nonfinite(self) -> bool:
+        """Whether a step with a gradient that is not finite changes nothing. May be set between steps."""
+        return self._limits.skip_nonfinite
+
+    @skip_nonfinite.setter
+    def skip_nonfinite(self, value: bool) -> None:
+        self._limits.set_skip_nonfinite(value)
+
+    @property
+    def skipped(self) -> int:
+        """Steps that changed nothing, since a gradient was not finite: with ``skip_nonfinite=True``."""
+        return self._limits.skipped
+
+    @property
+    def grad_norm(self) -> float | None:
+        """The norm of the last step's unscaled gradients; None without max_norm and skip_nonfinite."""
+        return self._limits.norm
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -196,7 +230,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             self._check_modes(group)
             groups.append((list(group["params"]), *rows.of(place, group, grad_scale)))
         stepper, exclusive = self._stepper()
-        exclusive.run(_step_in_rounds, partial(self._step_once, stepper, scalings), groups, completion)
+        step = partial(self._step_once, stepper, scalings)
+        exclusive.run(_step_in_rounds, step, groups, completion, self._limits)
 
     def _step_once(
         self,
@@ -207,8 +242,9 @@ class FusedOptimizer(torch.optim.Optimizer):
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
         capturable = all(map(_is_capturable, self.param_groups))
+        limits = self._limits.for_core(param for params, *_ in groups for param in params)
         modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
-        step = partial(stepper.step, groups, self.state)
+        step = partial(self._limited, partial(stepper.step, groups, self.state), limits)
         for is_last in (False, True):
             try:
                 stepped = self._attempt(step, groups, modes, completion)
@@ -219,6 +255,16 @@ class FusedOptimizer(torch.optim.Optimizer):
             # From here on nothing holds what the attempt has made.
             if is_last or not _devices.make_room():
                 raise torch.OutOfMemoryError(why)
+
+    def _limited(self, step: Callable[..., Any], limits: Any, *arguments: Any) -> Any:
+        """A step of the core with the limits on gradients, which keeps what it says of them."""
+        unready, stepped, *found = step(*arguments, limits)
+        if limits is None:
+            self._limits.norm = None
+        elif not unready:
+            self._limits.norm, is_skipped = found
+            self._limits.skipped += is_skipped
+        return unready, stepped
 
     def _attempt(
         self, step: Callable[..., Any], groups: list[Work], modes: tuple[Any, ...], completion: list[Call]
@@ -307,12 +353,16 @@ class FusedOptimizer(torch.optim.Optimizer):
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_limits": self._limits}  # type: ignore[no-untyped-call]
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
         defaults = state.get("defaults") or self.defaults
         for group in state["param_groups"]:
             group.update(self._schema.filled(group, defaults))
         super().__setstate__(state)
+        self.__dict__.setdefault("_limits", Limits())  # pickles of older versions have none
 
 
 def _step_with(step: Callable[..., Any], stand_ins: Any, modes: tuple[Any, ...], completion: list[Call]) -> Any:
@@ -323,11 +373,18 @@ def _step_with(step: Callable[..., Any], stand_ins: Any, modes: tuple[Any, ...],
         return step(stand_ins, *modes, completion)
 
 
-def _step_in_rounds(step: Callable[[list[Work], list[Call]], None], groups: list[Work], completion: list[Call]) -> None:
+def _step_in_rounds(
+    step: Callable[[list[Work], list[Call]], None], groups: list[Work], completion: list[Call], limits: Limits
+) -> None:
     """One step, or as many as a parameter stands in the groups."""
     try:
         step(groups, completion)
     except _core.Repeated:
+        if limits.max_norm is not None or limits.skip_nonfinite:
+            raise ValueError(
+                "a parameter stands in the optimizer twice, and is stepped twice; max_norm and skip_nonfinite need "
+                "each parameter once"
+            ) from None
         rounds = _rounds(groups)
         for each_once in rounds:
             step(each_once, completion if each_once is rounds[-1] else [])

@@ -72,6 +72,10 @@ class AMSGrad(FusedOptimizer):
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
             parameter's.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -112,6 +116,8 @@ class AMSGrad(FusedOptimizer):
         decoupled_weight_decay: bool = False,
         eps_root: float = 0.0,
         mu_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -130,6 +136,8 @@ class AMSGrad(FusedOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
                 mu_dtype=mu_dtype,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
                 amsgrad=True,
             ),
         )
@@ -170,6 +178,10 @@ class OptimisticAdam(FusedOptimizer):
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
             parameter's.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -214,6 +226,8 @@ class OptimisticAdam(FusedOptimizer):
         decoupled_weight_decay: bool = False,
         eps_root: float = 0.0,
         mu_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -235,6 +249,8 @@ class OptimisticAdam(FusedOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
                 mu_dtype=mu_dtype,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -279,6 +295,10 @@ class OptimisticAMSGrad(FusedOptimizer):
         eps_root: added under the square root, at least 0. Default 0.0.
         mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
             parameter's.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -323,6 +343,8 @@ class OptimisticAMSGrad(FusedOptimizer):
         decoupled_weight_decay: bool = False,
         eps_root: float = 0.0,
         mu_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -344,6 +366,8 @@ class OptimisticAMSGrad(FusedOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
                 eps_root=eps_root,
                 mu_dtype=mu_dtype,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
                 amsgrad=True,
             ),
         )
@@ -380,6 +404,10 @@ class Adam(FusedOptimizer):
         nesterov: whether to use Nesterov's momentum. Default False.
         mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
             parameter's.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -418,6 +446,8 @@ class Adam(FusedOptimizer):
         eps_root: float = 0.0,
         nesterov: bool = False,
         mu_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -437,6 +467,8 @@ class Adam(FusedOptimizer):
                 eps_root=eps_root,
                 nesterov=nesterov,
                 mu_dtype=mu_dtype,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -466,6 +498,10 @@ class AdamW(Adam):
         nesterov: whether to use Nesterov's momentum. Default False.
         mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
             parameter's.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -503,6 +539,8 @@ class AdamW(Adam):
         eps_root: float = 0.0,
         nesterov: bool = False,
         mu_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -521,6 +559,8 @@ class AdamW(Adam):
                 eps_root=eps_root,
                 nesterov=nesterov,
                 mu_dtype=mu_dtype,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
                 decoupled_weight_decay=True,
             ),
         )
@@ -551,6 +591,10 @@ class Lion(FusedOptimizer):
             Default None.
         mu_dtype: dtype in which exp_avg is stored; bfloat16 halves it for float32 parameters. Default None: the
             parameter's.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -584,6 +628,8 @@ class Lion(FusedOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         mu_dtype: torch.dtype | None = None,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -598,6 +644,8 @@ class Lion(FusedOptimizer):
                 differentiable=differentiable,
                 fused=fused,
                 mu_dtype=mu_dtype,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
                 decoupled_weight_decay=True,
             ),
         )
@@ -629,6 +677,10 @@ class RMSprop(FusedOptimizer):
         foreach: accepted, and without effect: every step here goes over all tensors together. Default None.
         maximize: whether to ascend. Default False.
         differentiable: must be False: a fused step cannot be differentiated. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -665,6 +717,9 @@ class RMSprop(FusedOptimizer):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        *,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -680,6 +735,8 @@ class RMSprop(FusedOptimizer):
                 foreach=foreach,
                 maximize=maximize,
                 differentiable=differentiable,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )
 
@@ -706,6 +763,10 @@ class OptimisticSGD(FusedOptimizer):
             Default None.
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
+        max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled down
+            to it. Default None: no limit.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
+            False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -743,6 +804,8 @@ class OptimisticSGD(FusedOptimizer):
         differentiable: bool = False,
         fused: bool | None = None,
         decoupled_weight_decay: bool = False,
+        max_norm: float | None = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -758,5 +821,7 @@ class OptimisticSGD(FusedOptimizer):
                 differentiable=differentiable,
                 fused=fused,
                 decoupled_weight_decay=decoupled_weight_decay,
+                max_norm=max_norm,
+                skip_nonfinite=skip_nonfinite,
             ),
         )

@@ -1,0 +1,48 @@
+"""Limits on gradients, as an optimizer has them: max_norm and skip_nonfinite. Used by _optimizer.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .._numbers import Number
+from ._plain import is_distributed
+
+_MAX_NORM = Number(at_least=0)
+
+
+@dataclass
+class Limits:
+    """What a step asks of its gradients, and what it found."""
+
+    max_norm: float | None = None
+    skip_nonfinite: bool = False
+    skipped: int = 0
+    norm: float | None = None  # of the last step's gradients
+
+    def set_max_norm(self, value: Any) -> None:
+        """TypeError or ValueError where it is neither None nor a number of at least 0."""
+        self.max_norm = None if value is None else _MAX_NORM.check("max_norm", value)
+
+    def set_skip_nonfinite(self, value: Any) -> None:
+        if not isinstance(value, bool):
+            raise TypeError(f"skip_nonfinite is {value!r}, expected True or False")
+        self.skip_nonfinite = value
+
+    def for_core(self, params: Iterable[torch.Tensor]) -> tuple[float | None, bool] | None:
+        """What the core takes; None where there is nothing to limit.
+
+        ValueError where the gradients of a parameter lie on several processes.
+        """
+        if self.max_norm is None and not self.skip_nonfinite:
+            return None
+        for param in params:
+            if is_distributed(param) or getattr(param, "_fsdp_flattened", False):
+                raise ValueError(
+                    "a parameter is divided among processes, but max_norm and skip_nonfinite see the gradients of one "
+                    "process; leave them out and clip before the step, by torch.nn.utils.clip_grad_norm_ or FSDP's own"
+                )
+        return self.max_norm, self.skip_nonfinite
