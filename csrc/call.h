@@ -43,6 +43,8 @@ struct Walk {
   const int64_t* strides;
 };
 
+struct Tail;  // see tail.h
+
 // One tensor. `first` is its place in the call's numbering of elements, in which tensors follow each other without
 // gaps.
 struct Segment {
@@ -53,7 +55,9 @@ struct Segment {
   const void* grad;
   const Walk* walk;  // null where the gradient lies in memory as the parameter does
   void* state[max_slots];
-  bool makes_update = false;  // param is where the gradient is, or as long, and is given what a step would add to it
+  bool makes_update = false;   // param is where the gradient is, or as long, and is given what a step would add to it
+  const Tail* tail = nullptr;  // what is done besides the update; null: nothing
+  void* average = nullptr;     // of the parameter, for `tail`; null: none
 };
 
 struct Call {
@@ -65,15 +69,20 @@ struct Call {
 // A serial sweep over the elements first <= i < last of a call. Who splits the range is not its business.
 using Kernel = void (*)(const Call&, int64_t first, int64_t last) noexcept;
 
+using FinishTile = void (*)(const Tail&, const Segment&, int64_t updates, int64_t first, int count) noexcept;
+
 // A place to run: kernels[rule][layout], counted as in catalog.h and layouts.h; null where the rule does not fit the
 // layout. For benchmarks, limits[slots][variant] moves the bytes of a step with that number of 4-byte slots and
 // computes nothing. Variant 0 does not prefetch; variant 1 prefetches as kernels do. norms[kind][dtype] finds the norms
 // of gradients block by block (norm_blocks.h), counted as NormKind and Dtype are.
+// tails[dtype][variant] finishes a tile whose parameter has the dtype. Variant 0 has averages in the dtype in which
+// steps compute, variant 1 in the parameter's own.
 struct Target {
   const char* name;
   const Kernel* const* kernels;
   const Kernel (*limits)[2];
   const Kernel* const* norms;
+  const FinishTile (*tails)[2];
 };
 
 }  // namespace flatstep

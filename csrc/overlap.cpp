@@ -34,10 +34,12 @@ void OverlapCheck::clear(bool keeps_written) {
   state_.clear();
   read_.clear();
   strided_.clear();
+  reads_are_written_ = false;
 }
 
 void OverlapCheck::merge(OverlapCheck& other) {
   is_checked_ = other.is_checked_ = false;
+  reads_are_written_ = reads_are_written_ || other.reads_are_written_;
   move_to(written_, other.written_);
   move_to(state_, other.state_);
   move_to(read_, other.read_);
@@ -51,6 +53,28 @@ void OverlapCheck::check() {
   for (const Extent& read : read_) check_read(read, [](const Extent&) { return true; });
   for (const Strided& read : strided_)
     check_read(read.extent, [&](const Extent& written) { return touches(read.tensor, read.extent, written); });
+  if (reads_are_written_) check_reads();
+}
+
+void OverlapCheck::check_reads() const {
+  std::vector<Strided> all = strided_;
+  for (const Extent& dense : read_) all.push_back({dense, {}});
+  std::ranges::sort(all, starts_earlier, &Strided::extent);
+  uintptr_t end = 0;
+  for (size_t i = 0; i < all.size(); ++i) {
+    for (size_t j = i; j-- > 0 && all[i].extent.begin < end;) {
+      const auto& [before, strided] = all[j];
+      const Extent& own = all[i].extent;
+      const bool is_apart = before.end <= own.begin || (strided.shape && !touches(strided, before, own)) ||
+                            (all[i].tensor.shape && !touches(all[i].tensor, own, before));
+      if (is_apart) continue;
+      const auto [first, second] = std::minmax(own.index, before.index);
+      throw ArgumentError{Operand::grad, second,
+                          "shares memory with the gradient of {other}, and zero_grads sets both to zero; pass a copy",
+                          first};
+    }
+    end = std::max(end, all[i].extent.end);
+  }
 }
 
 void OverlapCheck::check_written() {

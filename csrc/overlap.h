@@ -19,6 +19,9 @@ class OverlapCheck {
   void add_read(const Extent& extent) { read_.push_back(extent); }
   void add_read(const Extent& extent, const Tensor& strided) { strided_.push_back({extent, strided}); }
 
+  // What is read is written too: no two of them may share memory.
+  void write_what_is_read() { reads_are_written_ = true; }
+
   // Moves to this check all that `other` was to check.
   void merge(OverlapCheck& other);
 
@@ -34,8 +37,11 @@ class OverlapCheck {
   template <class Touches>
   void check_read(const Extent& read, const Touches& touches) const;
 
+  void check_reads() const;
+
   std::vector<Extent> written_, state_, read_;
   std::vector<Strided> strided_;
+  bool reads_are_written_ = false;
 
   // Tensors seldom move between steps: what was sorted and checked last holds as long as the extents are the same.
   bool is_checked_ = true;

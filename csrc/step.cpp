@@ -2,6 +2,7 @@
 #include "step.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "describe.h"
 
@@ -32,6 +33,21 @@ Extent extent_of_strided(const Parameter& parameter) {
                " elements); pass an array whose elements exist");
   }
   return extent;
+}
+
+void zero(const Segment& segment, int bytes) {
+  char* const grad = static_cast<char*>(const_cast<void*>(segment.grad));
+  if (!segment.walk) {
+    std::memset(grad, 0, size_t(segment.count * bytes));
+    return;
+  }
+  const Walk& walk = *segment.walk;
+  for (int64_t i = 0; i < segment.count; ++i) {
+    int64_t rest = i, offset = 0;
+    for (int axis = walk.axes - 1; axis >= 0; rest /= walk.shape[axis--])
+      offset += rest % walk.shape[axis] * walk.strides[axis];
+    std::memset(grad + offset * bytes, 0, size_t(bytes));
+  }
 }
 
 // "a, b or c", sorted.
@@ -114,6 +130,7 @@ bool Step::add(const Parameter& parameter) {
   } else if (grad.data != param.data || grad.dtype != param.dtype || !options_.grad_may_be_param) {
     overlap_.add_read(extent_of_dense(grad, count, parameter.index));
   }
+  if (tail_ && tail_->zeroes_gradients) check_zeroed(parameter);
   return true;
 }
 
@@ -127,7 +144,16 @@ Segment& Step::append(const Size& size, const Parameter& parameter) {
   segment.param = parameter.param.data;
   segment.grad = parameter.grad.data;
   for (size_t slot = 0; slot < slots_.size(); ++slot) segment.state[slot] = parameter.state[slot].data;
+  segment.average = parameter.average;
   return segments.emplace_back(segment);
+}
+
+void Step::check_zeroed(const Parameter& parameter) {
+  const Tensor& grad = parameter.grad;
+  if (grad.read_only) reject(parameter, Operand::grad, "is read-only, but zero_grads sets it to zero; pass a copy");
+  if (has_repeats(grad))
+    reject(parameter, Operand::grad, "has elements that share memory, but zero_grads sets it to zero; pass a copy");
+  overlap_.write_what_is_read();
 }
 
 Step::Size Step::size_of(const Parameter& parameter) {
@@ -206,11 +232,26 @@ const Walk* Step::walk_over(const Tensor& param, const Tensor& grad) {
   return &owned.walk;
 }
 
+void Step::zero_gradients_if_asked() const {
+  if (!tail_ || !tail_->zeroes_gradients) return;
+  for (size_t layout = 0; layout < segments_.size(); ++layout) {
+    const int bytes = bytes_of(layouts()[layout].grad);
+    for (const Segment& segment : segments_[layout]) zero(segment, bytes);
+  }
+}
+
 const std::vector<Job>& Step::jobs(const std::vector<Scalars>& scalars, const Target& target) {
+  if (tail_) tails_.resize(segments_.size());
   calls_.reserve(segments_.size());  // jobs point into it
   for (size_t layout = 0; layout < segments_.size(); ++layout) {
-    const std::vector<Segment>& segments = segments_[layout];
+    std::vector<Segment>& segments = segments_[layout];
     if (segments.empty()) continue;
+    if (tail_) {
+      const LayoutDescription& own = layouts()[layout];
+      const FinishTile finish = target.tails[size_t(own.param)][tail_->average_in_own_dtype];
+      tails_[layout] = {finish, tail_->zeroes_gradients ? bytes_of(own.grad) : 0, tail_->form, tail_->decay};
+      for (Segment& segment : segments) segment.tail = &tails_[layout];
+    }
     calls_.push_back({segments.data(), int64_t(segments.size()), scalars.data()});
     jobs_.push_back(
         {int(layout), target.kernels[rule_][layout], &calls_.back(), segments.back().first + segments.back().count});

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "overlap.h"
+#include "tail.h"
 #include "targets.h"
 #include "work.h"
 
@@ -21,6 +22,7 @@ struct Parameter {
   Tensor state[max_slots];
   int64_t row;  // of the numbers
   bool makes_update = false;
+  void* average = nullptr;  // that lies as the parameter does; see TailOptions
 };
 
 // What differs between front ends.
@@ -28,6 +30,14 @@ struct StepOptions {
   bool grad_may_differ_in_dtype = true;  // from its parameter
   bool grad_may_be_param = true;         // the same memory: each element is read before it is written
   bool has_fixed_memory = false;         // of parameters and state, that is: see fix_memory
+};
+
+// What a step on the processor does besides the update.
+struct TailOptions {
+  bool zeroes_gradients = false;
+  bool average_in_own_dtype = false;  // the parameter's; else that in which steps compute
+  AverageForm form = AverageForm::interpolated;
+  double decay = 0;  // of the averages that parameters have
 };
 
 // Throws ArgumentError where no optimizer of the rule can have the parameter; returns its layout. `first_moment` is the
@@ -41,6 +51,9 @@ class Step {
   Step(int rule, std::vector<std::string> slots, StepOptions options);
   Step(const Step&) = delete;
   Step& operator=(const Step&) = delete;
+
+  // Of all steps from here on.
+  void set_tail(const TailOptions& options) { tail_ = options; }
 
   void begin();
 
@@ -60,6 +73,9 @@ class Step {
 
   // Moves the overlap checks of another step, on the same device, into this one.
   void merge_overlap(Step& other) { overlap_.merge(other.overlap_); }
+
+  // Sets the gradients of what was added to zero, if the tail does. For a step that is skipped.
+  void zero_gradients_if_asked() const;
 
   // The work of what was added. Valid until `begin`.
   const std::vector<Job>& jobs(const std::vector<Scalars>& scalars, const Target& target);
@@ -87,6 +103,7 @@ class Step {
   void check_shapes(const Parameter& parameter) const;
   int find_layout(const Parameter& parameter);
   [[noreturn]] void reject_dtypes(const Parameter& parameter) const;
+  void check_zeroed(const Parameter& parameter);
   const Walk* walk_over(const Tensor& param, const Tensor& grad);
 
   int rule_;
@@ -95,6 +112,8 @@ class Step {
   std::array<Dtype, 2 + max_slots> last_dtypes_{};  // neighbours often have the same
   int last_layout_ = -1;
   OverlapCheck overlap_;
+  std::optional<TailOptions> tail_;
+  std::vector<Tail> tails_;                     // by layout
   std::vector<std::vector<Segment>> segments_;  // by layout
   std::vector<Call> calls_;
   std::vector<Job> jobs_;

@@ -76,6 +76,20 @@ bool is_aligned(const Tensor& tensor) {
   return (reinterpret_cast<uintptr_t>(tensor.data) & uintptr_t(bytes_of(tensor.dtype) - 1)) == 0;
 }
 
+bool has_repeats(const Tensor& tensor) {
+  std::vector<Axis> axes;
+  for (int axis = 0; axis < tensor.ndim; ++axis) {
+    if (tensor.shape[axis] > 1) axes.push_back({tensor.shape[axis], std::abs(tensor.strides[axis])});
+  }
+  std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
+  int64_t reach = 0;  // from the first to the last element of what is inside
+  for (const Axis& axis : axes) {
+    if (axis.stride <= reach) return true;
+    reach += (axis.length - 1) * axis.stride;
+  }
+  return false;
+}
+
 bool have_same_shape(const Tensor& a, const Tensor& b) {
   return a.ndim == b.ndim && (a.shape == b.shape || std::equal(a.shape, a.shape + a.ndim, b.shape));
 }

@@ -61,6 +61,7 @@ int64_t element_count(const Tensor& tensor);
 bool is_contiguous(const Tensor& tensor);  // in C order
 bool is_dense(const Tensor& tensor);       // elements fill their memory, each once, the axes in any order
 bool is_aligned(const Tensor& tensor);     // to the item size
+bool has_repeats(const Tensor& tensor);    // false only where no two elements share memory
 bool have_same_shape(const Tensor& a, const Tensor& b);
 bool have_same_strides(const Tensor& a, const Tensor& b);  // for one shape: on axes longer than 1
 

@@ -125,6 +125,26 @@ class Stepper {
     return places;
   }
 
+  // What all steps from here on do besides the update: see TailOptions. Parameters are in the processor's memory.
+  void set_tail(bool zeroes_gradients, bool in_own_dtype, bool is_interpolated, double decay) {
+    const AverageForm form = is_interpolated ? AverageForm::interpolated : AverageForm::weighted;
+    for (NumpyDeviceStep& device : devices_) device.tensors.set_tail({zeroes_gradients, in_own_dtype, form, decay});
+  }
+
+  // Makes the averages, which are zero at first, in these dtypes. Returns as an entry of make_state's.
+  nb::list make_averages(nb::callable allocate, const std::vector<std::string>& dtypes) {
+    nb::list places;
+    for (size_t i = 0; i < params_.size(); ++i) places.append(nb::none());
+    std::vector<Tensor> averages;
+    for (size_t i = 0; i < params_.size(); ++i) {
+      averages.push_back(params_[i].tensors.param);
+      averages.back().dtype = dtype_named(dtypes.at(i));
+    }
+    for (NumpyDeviceStep& device : devices_) place(device, allocate, averages, places);
+    for (size_t i = 0; i < params_.size(); ++i) params_[i].tensors.average = averages[i].data;
+    return places;
+  }
+
   // One step, with rows of numbers. `progress` becomes the stepper's with the step itself: no signal can strike between
   // the two. `max_norm` is a number or None. Where gradients that are not finite shall skip the step, `if_skipped`
   // becomes the stepper's progress then. Returns the norm of the gradients, if any of the two is given.
@@ -164,7 +184,10 @@ class Stepper {
     std::optional<GradientNorm::Result> norm;
     unlocked([&] {
       if (limits.max_norm || limits.skips_nonfinite) norm = limit_gradients(limits);
-      if (norm && limits.is_skipped(*norm)) return;
+      if (norm && limits.is_skipped(*norm)) {
+        for (const NumpyDeviceStep& device : devices_) device.tensors.zero_gradients_if_asked();
+        return;
+      }
       for (NumpyDeviceStep& device : devices_) device.prepare(*target_);
       launch(devices_, team_);
       for (NumpyDeviceStep& device : devices_) device.continue_others();
@@ -254,12 +277,20 @@ class Stepper {
 
   // Makes the buffer of a slot on a device, and places in it the state of the parameters there.
   void make_buffer(NumpyDeviceStep& device, size_t slot, const nb::callable& allocate, nb::list& places) {
+    std::vector<Tensor> tensors;
+    for (const Param& param : params_) tensors.push_back(param.tensors.state[slot]);
+    place(device, allocate, tensors, places);
+    for (size_t i = 0; i < params_.size(); ++i) params_[i].tensors.state[slot].data = tensors[i].data;
+  }
+
+  // Makes a buffer on a device for tensors that lie as the parameters there, and sets where they are.
+  void place(NumpyDeviceStep& device, const nb::callable& allocate, std::vector<Tensor>& tensors, nb::list& places) {
     std::vector<int64_t> offsets;
     int64_t bytes = 0;
-    for (const Param& param : params_) {
-      if (param.device != &device) continue;
-      const Tensor& tensor = param.tensors.param;
-      const int item = bytes_of(param.tensors.state[slot].dtype);
+    for (size_t i = 0; i < params_.size(); ++i) {
+      if (params_[i].device != &device) continue;
+      const Tensor& tensor = params_[i].tensors.param;
+      const int item = bytes_of(tensors[i].dtype);
       // As many elements after a cache line's begin as the parameter, so that kernels meet both at one time.
       const auto phase = int64_t(reinterpret_cast<uintptr_t>(tensor.data) % cache_line);
       offsets.push_back(bytes + phase / bytes_of(tensor.dtype) * item);
@@ -271,7 +302,7 @@ class Stepper {
         device.is_processor() ? begin_of(buffer, bytes) : nb::inst_ptr<DeviceMemory>(buffer)->array.data;
     for (size_t i = 0, next = 0; i < params_.size(); ++i) {
       if (params_[i].device != &device) continue;
-      if (bytes > 0) params_[i].tensors.state[slot].data = begin + offsets[next];
+      if (bytes > 0) tensors[i].data = begin + offsets[next];
       places[i] = nb::make_tuple(buffer, offsets[next++]);
     }
     const auto address = reinterpret_cast<uintptr_t>(begin);
@@ -367,6 +398,12 @@ void bind_step(nb::module_& module) {
       .def("make_state", &Stepper::make_state,
            nb::sig("def make_state(self, allocate: collections.abc.Callable[[int], typing.Any], /) "
                    "-> list[list[tuple[typing.Any, int]]]"))
+      .def("set_tail", &Stepper::set_tail,
+           nb::sig("def set_tail(self, zeroes_gradients: bool, in_own_dtype: bool, is_interpolated: bool, "
+                   "decay: float, /) -> None"))
+      .def("make_averages", &Stepper::make_averages,
+           nb::sig("def make_averages(self, allocate: collections.abc.Callable[[int], typing.Any], "
+                   "dtypes: list[str], /) -> list[tuple[typing.Any, int]]"))
       .def("step", &Stepper::step,
            nb::sig("def step(self, grads: list[typing.Any], rows: list[tuple[float, ...]], "
                    "row_of_each: collections.abc.Sequence[int] | None, progress: object, max_norm: float | None, "

@@ -17,10 +17,10 @@ FLATSTEP_FN int64_t find_segment(const Call& call, int64_t element) {
   return low;
 }
 
-// Copies `count` numbers of a strided gradient, from the element `first` on in the parameter's order: run by run along
-// the innermost axis.
-template <class Storage>
-__attribute__((noinline)) void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
+// Calls f(k, offset, stride, run) for runs along the innermost axis that hold `count` elements of a strided gradient,
+// from the element `first` on in the parameter's order: of the elements k, k + 1, ... the first lies at the offset.
+template <class F>
+FLATSTEP_FN void for_each_run(const Walk& walk, int64_t first, int count, const F& f) {
   const int inner = walk.axes - 1;
   for (int done = 0; done < count;) {
     int64_t rest = (first + done) / walk.shape[inner];
@@ -30,12 +30,20 @@ __attribute__((noinline)) void gather(const void* grad, const Walk& walk, int64_
       offset += rest % walk.shape[axis] * walk.strides[axis];
       rest /= walk.shape[axis];
     }
-    const auto* from = static_cast<const Storage*>(grad) + offset;
     const int64_t left = walk.shape[inner] - along;
     const int run = left < count - done ? int(left) : count - done;
-    for (int k = 0; k < run; ++k) to[done + k] = from[k * stride];
+    f(done, offset, stride, run);
     done += run;
   }
+}
+
+// Copies these elements.
+template <class Storage>
+__attribute__((noinline)) void gather(const void* grad, const Walk& walk, int64_t first, int count, Storage* to) {
+  for_each_run(walk, first, count, [&](int at, int64_t offset, int64_t stride, int run) {
+    const auto* from = static_cast<const Storage*>(grad) + offset;
+    for (int k = 0; k < run; ++k) to[at + k] = from[k * stride];
+  });
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../formats/format.h"
+#include "../tail.h"
 #include "gather.h"
 #include "streams.h"
 
@@ -28,6 +29,7 @@ struct SegmentSweep {
 
   const Segment& segment;
   const Coefficients& coefficients;
+  const int64_t updates;  // of the segment, this one included
 
   FLATSTEP_FN void run(int64_t first, int64_t last) const {
     // Tiles begin where the parameter begins a cache line. State begins at the same place in a line (where
@@ -53,6 +55,7 @@ struct SegmentSweep {
       typename S::Partial partial;
       update_blocks(is_partial ? partial.load(streams, count) : streams, count);
       if (is_partial) partial.store(streams, count);
+      if (segment.tail) segment.tail->finish(*segment.tail, segment, updates, i, count);
     }
   }
 
@@ -84,7 +87,8 @@ void sweep(const Call& call, int64_t first, int64_t last) noexcept {
     for (; first < last && call.segments[at].scalars == scalars; ++at) {
       const Segment& segment = call.segments[at];
       const int64_t end = segment.first + segment.count < last ? segment.first + segment.count : last;
-      SegmentSweep<R, L>{segment, coefficients}.run(first - segment.first, end - segment.first);
+      SegmentSweep<R, L>{segment, coefficients, call.scalars[scalars].count}.run(first - segment.first,
+                                                                                 end - segment.first);
       first = end;
     }
   }

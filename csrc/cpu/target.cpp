@@ -5,6 +5,7 @@
 #include "norm.h"
 #include "row.h"
 #include "sweep.h"
+#include "tail.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
@@ -28,9 +29,14 @@ struct Norms {
 };
 constexpr const Kernel* norms[] = {Norms<NormKind::two>::kernels, Norms<NormKind::largest>::kernels};
 
+constexpr FinishTile tails[][2] = {{&finish_tile<F16, F32>, &finish_tile<F16, F16>},
+                                   {&finish_tile<BF16, F32>, &finish_tile<BF16, BF16>},
+                                   {&finish_tile<F32, F32>, &finish_tile<F32, F32>},
+                                   {&finish_tile<F64, F64>, &finish_tile<F64, F64>}};
+
 #define FLATSTEP_QUOTE_(name) #name
 #define FLATSTEP_QUOTE(name) FLATSTEP_QUOTE_(name)
 extern const Target target;
-const Target target = {FLATSTEP_QUOTE(FLATSTEP_NAMESPACE), Table<Rules>::rows, limits, norms};
+const Target target = {FLATSTEP_QUOTE(FLATSTEP_NAMESPACE), Table<Rules>::rows, limits, norms, tails};
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

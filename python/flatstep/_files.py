@@ -1,8 +1,8 @@
 """An optimizer in a file: its state_dict with the parameters, in the safetensors format. Used by _optimizer.py.
 
-Tensors are named by leaf number, ``params/0`` or ``state/mu/0``, because a dict's keys may be anything. All else is
-JSON in the metadata, under "flatstep": the state_dict, in which a list with one entry a leaf stands for each structure
-like params, and "structure", which says where each leaf number belongs.
+Tensors are named by leaf number, ``params/0``, ``state/mu/0`` or ``ema/0``, because a dict's keys may be anything. All
+else is JSON in the metadata, under "flatstep": the state_dict, in which a list with one entry a leaf stands for each
+structure like params, and "structure", which says where each leaf number belongs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ._trees import Tree
 
 # Of what is described above; what the state_dict itself holds has a version of its own. What an older flatstep would
 # have to ignore raises one of the two, so that it is rejected there.
-FORMAT = 1
+FORMAT = 2  # 1 has no averages; a file without any is written as 1
 
 FilePath = str | os.PathLike[str]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
@@ -56,7 +56,8 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
         described = _parsed(file.metadata())
         layout = _outline.read(described.pop("structure"), tree)
         slots = described.pop("slots")
-        columns = _columns(file, ["params", *[f"state/{slot}" for slot in slots]], len(layout.leaves))
+        whole = ["params", *(["ema"] if described.pop("ema", False) else [])]
+        columns = _columns(file, [*whole, *[f"state/{slot}" for slot in slots]], len(layout.leaves))
     return {
         **described,
         "numbers": {
@@ -68,7 +69,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
             name: _spread(layout, f"leaf_numbers['{name}']", column)
             for name, column in described["leaf_numbers"].items()
         },
-        "params": _spread(layout, "params", columns["params"]),
+        **{name: _spread(layout, name, columns[name]) for name in whole},
         "state": {slot: _spread(layout, slot, columns[f"state/{slot}"]) for slot in slots},
     }
 
@@ -112,8 +113,9 @@ def _check_is_file(mode: int, expected: str) -> None:
 def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
     """All of a state_dict but its arrays, as JSON can hold it."""
     return {
-        "format": FORMAT,
-        **{key: value for key, value in saved.items() if key not in ("params", "state")},
+        "format": FORMAT if "ema" in saved else 1,
+        **{key: value for key, value in saved.items() if key not in ("params", "state", "ema")},
+        **({"ema": True} if "ema" in saved else {}),
         "numbers": {
             name: value if value is None or isinstance(value, float) else tree.match(value, name)
             for name, value in saved["numbers"].items()
@@ -126,7 +128,8 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tensors(tree: Tree, saved: Mapping[str, Any]) -> Tensors:
-    structures = {"params": saved["params"], **{f"state/{slot}": value for slot, value in saved["state"].items()}}
+    structures = {key: saved[key] for key in ("params", "ema") if key in saved}
+    structures |= {f"state/{slot}": value for slot, value in saved["state"].items()}
     return {
         f"{name}/{leaf}": array
         for name, structure in structures.items()
@@ -221,9 +224,9 @@ def _parsed(metadata: Mapping[str, str] | None) -> dict[str, Any]:
     if not isinstance(described, dict) or "format" not in described:
         raise ValueError("its metadata lacks 'format'; expected what save() has written")
     found = described.pop("format")
-    if type(found) is not int or found != FORMAT:
+    if type(found) is not int or not 1 <= found <= FORMAT:
         raise ValueError(
-            f"it has file format {found!r}, expected {FORMAT}; use the flatstep that wrote it, or a newer one"
+            f"it has file format {found!r}, expected at most {FORMAT}; use the flatstep that wrote it, or a newer one"
         )
     missing = [key for key in _KINDS if key not in described]
     if missing:

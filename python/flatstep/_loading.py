@@ -15,7 +15,7 @@ from ._device_arrays import DeviceArray
 from ._state import Past
 from ._trees import Tree
 
-STATE_DICT_VERSION = 2  # 1 has no max_norm among its numbers, and no "skipped"
+STATE_DICT_VERSION = 2  # 1 has nothing of what a step does around its update
 Change = tuple[Any, str, Any]  # an object, its attribute, and what that becomes
 _KEYS = {"version", "optimizer", "options", "numbers", "count", "leaf_counts", "leaf_numbers", "state", "skipped"}
 LARGEST_COUNT = 2**62  # what the compiled core counts in still has room for the steps of a lifetime
@@ -94,6 +94,10 @@ class Loaded:
         for slot, structure in self.part("state", views).items():
             pairs += self._pairs(f"state_dict['state']['{slot}']", structure, views[slot])
         return pairs
+
+    def averages(self, views: Sequence[Any]) -> list[tuple[Any, Any]]:
+        """Each average with the array that it is to take over."""
+        return self._pairs("state_dict['ema']", self.get("ema"), views)
 
     def params(self, params: Sequence[Any]) -> list[tuple[Any, Any]]:
         """Each parameter with the array that it is to take over; a file's state_dict has them."""

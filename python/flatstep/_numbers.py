@@ -63,12 +63,14 @@ class Number:
         per_leaf: bool = False,
         may_be_none: bool = False,
         may_be_unset: bool = False,
+        is_around: bool = False,
         is_fixed: bool = False,
     ) -> None:
         self._bounds = Bounds(at_least=at_least, below=below)
         self.per_leaf = per_leaf
         self.may_be_none = may_be_none
         self.may_be_unset = may_be_unset
+        self.is_around = is_around  # left out of state_dicts and texts where it is None
         self.is_fixed = is_fixed
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -167,9 +169,9 @@ class Numbers:
         return iter(self.held.values)
 
     def in_use(self) -> Iterator[str]:
-        """The names of those that are set, of numbers that need not be."""
+        """Their names, without those of what a step does around its update where that is off."""
         values = self.held.values
-        return (name for name in values if values[name] is not None or not getattr(self._owner, name).may_be_unset)
+        return (name for name in values if values[name] is not None or not getattr(self._owner, name).is_around)
 
     def get(self, name: str) -> Any:
         """The number or schedule, or the structure of them, as it was set."""

@@ -10,18 +10,22 @@ import numpy as np
 
 from . import _core, _devices, _files
 from ._arrays import Array
+from ._average import Averages
 from ._device_arrays import DeviceArray
 from ._exclusive import exclusive
 from ._leaves import Leaf, as_they_are, check_same_memory, largest_number, stores_exactly, take_params
 from ._loading import STATE_DICT_VERSION, Loaded, change_at_once
 from ._numbers import Number, Numbers, Option, declared, finite
 from ._read_only import read_only
-from ._rules import Declaration
+from ._rules import Declaration, declaration
+from ._rules.common import AROUND
 from ._state import History, Progress, State, number_off
 from ._trees import Tree
 
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
-_AROUND = ("skip_nonfinite",)  # options that give the state no other meaning, and are not in a state_dict
+_OFF = {argument.name: argument.default for argument in AROUND}  # what a step does around its update: all of it off
+_AROUND = [argument.name for argument in AROUND if isinstance(argument, declaration.Option)]
+_OF_AVERAGES = ("ema_start", "ema_debias", "ema_dtype")  # options that say what the averages are
 _WRITE_INTO = (
     'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
 )
@@ -49,8 +53,13 @@ class Optimizer:
     weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
-    max_norm = Number(at_least=0, may_be_unset=True)
+    max_norm = Number(at_least=0, may_be_unset=True, is_around=True)
     skip_nonfinite = Option()
+    ema_decay = Number(at_least=0, below=1, may_be_none=True, is_around=True)
+    ema_start = Option("copy", "zero")
+    ema_debias = Option()
+    ema_dtype = Option(is_dtype=True)
+    zero_grads = Option()
 
     def __init_subclass__(cls, **more: Any) -> None:
         """A class made elsewhere from one of ours adds no rule, and goes by the name of that one."""
@@ -60,7 +69,7 @@ class Optimizer:
 
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         """``arguments`` are numbers, which may be set later, and options, which are fixed from here on."""
-        settled = {"max_norm": None, "skip_nonfinite": False, **self._declaration.settled(arguments)}
+        settled = {**_OFF, **self._declaration.settled(arguments)}
         numbers = {name: value for name, value in settled.items() if self._is_number(name)}
         options = {name: value for name, value in settled.items() if name not in numbers}
         self._around = {name: declared(type(self), name).check(options.pop(name)) for name in _AROUND}
@@ -76,6 +85,10 @@ class Optimizer:
         self._make_stepper(leaves, first_moment)
         self._settled: _Settled | None = None
         self._grad_norm: float | None = None
+        decay = self._numbers.held.values["ema_decay"]
+        self._averages = Averages(leaves, self._around, self._stepper)
+        self._averages.check(decay)
+        self._averages.begin(decay is not None)
         self._exclusive = _core.Exclusive()
 
     def _is_number(self, name: str) -> bool:
@@ -144,6 +157,7 @@ class Optimizer:
         count, history = progress.count, progress.history
         scale = finite("grad_scale", grad_scale, self._numbers.largest)
         numbers = self._numbers.at(count)
+        self._averages.prepare(numbers["ema_decay"])
         self._check_same_leaves()  # after schedules, which may do anything
         settled = self._settle(numbers)
         rows, row_of_each = self._rows(history, settled, scale)
@@ -236,6 +250,47 @@ class Optimizer:
         return self._grad_norm
 
     @property
+    def ema(self) -> Any:
+        """The averages of the parameters, in the structure of ``params``; AttributeError without ``ema_decay``.
+
+        With ``ema_debias`` they are arrays of their own, else those that steps update: a copy keeps what they are now.
+        While they are swapped with the parameters, they are what the parameters were.
+        """
+        self._check_has_averages()
+        values = self._averages.values(self._numbers.held.values["ema_decay"], self._progress.history.each())
+        return read_only(self._tree.build(values), "opt.ema is a structure of its own; write into its arrays")
+
+    @exclusive
+    def swap_ema(self) -> None:
+        """Exchanges the parameters with their averages, in place; the next call exchanges them back.
+
+        For evaluation. In between, step, save, load and the state's dict raise RuntimeError.
+
+        Raises:
+            AttributeError: the optimizer was made without ``ema_decay``.
+
+        Example:
+            >>> import numpy as np, flatstep
+            >>> w = np.array([1.0, -1.0])
+            >>> opt = flatstep.AMSGrad(w, learning_rate=0.1, ema_decay=0.5)
+            >>> for _ in range(2):
+            ...     opt.step(2 * w)
+            >>> opt.swap_ema()
+            >>> w.round(2)
+            array([ 0.85, -0.85])
+            >>> opt.swap_ema()
+            >>> w.round(2)
+            array([ 0.81, -0.81])
+        """
+        self._check_has_averages()
+        self._check_same_leaves()
+        self._averages.swap(self._numbers.held.values["ema_decay"], self._progress.history.each())
+
+    def _check_has_averages(self) -> None:
+        if not self._averages.views:
+            raise AttributeError(f"this {type(self).__name__} has no averages; make it with ema_decay")
+
+    @property
     def _progress(self) -> Progress:
         progress: Progress = self._stepper.progress
         return progress
@@ -259,7 +314,7 @@ class Optimizer:
 
     def __repr__(self) -> str:
         numbers = {name: self._numbers.get(name) for name in self._numbers.in_use()}
-        around = {name: value for name, value in self._around.items() if value}
+        around = {name: value for name, value in self._around.items() if value != _OFF[name]}
         parts = [f"{name}={value!r}" for name, value in {**numbers, **self._options, **around}.items()]
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -269,7 +324,11 @@ class Optimizer:
 
         Parameters are not in it, nor are schedules.
         """
-        return {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
+        self._averages.check_not_swapped()
+        found = {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
+        if self._averages.views:
+            found["ema"] = self._tree.build([view.copy(order="K") for view in self._averages.views])
+        return found
 
     def _in_host_memory(self, take: Callable[[Array], Array]) -> dict[str, Any]:
         """The state by slot, in which ``take`` says what becomes of views of the host's memory; the rest is copied."""
@@ -280,17 +339,22 @@ class Optimizer:
             for slot in self._state.slots
         }
 
+    def _saved_options(self) -> dict[str, Any]:
+        """Those that give the state its meaning."""
+        return {**self._options, **{name: self._around[name] for name in _OF_AVERAGES if self._averages.views}}
+
     def _described(self) -> dict[str, Any]:
         """The state_dict but for its arrays."""
         progress = self._progress
         each = progress.history.each()
         numbers = [name for name in self._numbers.in_use() if not self._numbers.has_schedule(name)]
-        more = {"skipped": progress.skipped} if progress.skipped else {}
-        is_plain = "max_norm" not in numbers and not more  # and then older versions can load it too
+        more: dict[str, Any] = {"skipped": progress.skipped} if progress.skipped else {}
+        options = self._saved_options()
+        is_plain = not more and options == self._options and not _OFF.keys() & numbers  # older versions can load it
         return {
             "version": 1 if is_plain else STATE_DICT_VERSION,
             "optimizer": self._saved_as,
-            "options": dict(self._options),
+            "options": options,
             "numbers": {name: self._numbers.get(name) for name in numbers},
             "count": progress.count,
             "leaf_counts": self._tree.build([own for own, _ in each]),
@@ -345,9 +409,13 @@ class Optimizer:
             >>> w, opt.count
             (array([ 1., -1.]), 0)
         """
+        self._averages.check_not_swapped()
         params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._checked_params()]
         state = self._in_host_memory(lambda view: view)
-        _files.write(path, self._tree, {**self._described(), "params": self._tree.build(params), "state": state})
+        saved = {**self._described(), "params": self._tree.build(params), "state": state}
+        if self._averages.views:
+            saved["ema"] = self._tree.build(self._averages.views)
+        _files.write(path, self._tree, saved)
 
     @exclusive
     def load(self, path: _files.FilePath) -> None:
@@ -386,7 +454,9 @@ class Optimizer:
 
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""
-        loaded.check_made_by(self._saved_as, self._options, *([] if params is None else ["params"]))
+        self._averages.check_not_swapped()
+        more_keys = [*(["ema"] if self._averages.views else []), *([] if params is None else ["params"])]
+        loaded.check_made_by(self._saved_as, self._saved_options(), *more_keys)
         arrays = [] if params is None else loaded.params(params)
         numbers = {
             name: self._numbers.check(name, f"state_dict['numbers']['{name}']", value)
@@ -396,6 +466,7 @@ class Optimizer:
         history = History(loaded.pasts(count, self._remembered, self._numbers.check_one))
         progress = Progress(count, history, loaded.skipped())
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
+        arrays += loaded.averages(self._averages.views) if self._averages.views else []
 
         buffers = self._state.host_buffers()
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):

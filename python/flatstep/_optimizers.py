@@ -74,6 +74,14 @@ class AMSGrad(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or the convention is
@@ -123,6 +131,11 @@ class AMSGrad(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -142,6 +155,11 @@ class AMSGrad(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -184,6 +202,14 @@ class OptimisticAdam(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -233,6 +259,11 @@ class OptimisticAdam(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -252,6 +283,11 @@ class OptimisticAdam(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -296,6 +332,14 @@ class OptimisticAMSGrad(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or the convention is
@@ -347,6 +391,11 @@ class OptimisticAMSGrad(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -367,6 +416,11 @@ class OptimisticAMSGrad(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -402,6 +456,14 @@ class Adam(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -444,6 +506,11 @@ class Adam(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -461,6 +528,11 @@ class Adam(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -491,6 +563,14 @@ class AdamW(Adam):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -527,6 +607,11 @@ class AdamW(Adam):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -544,6 +629,11 @@ class AdamW(Adam):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -575,6 +665,14 @@ class Lion(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -610,6 +708,11 @@ class Lion(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -624,6 +727,11 @@ class Lion(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -682,6 +790,14 @@ class RMSProp(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds, or options contradict
@@ -732,6 +848,11 @@ class RMSProp(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -752,6 +873,11 @@ class RMSProp(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -779,6 +905,14 @@ class OptimisticGradientDescent(Optimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a parameter cannot be updated in place, a number is out of bounds.
@@ -815,6 +949,11 @@ class OptimisticGradientDescent(Optimizer):
         maximize: bool = False,
         max_norm: Scalar | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: Scalar | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: DTypeLike | None = None,
+        zero_grads: bool = False,
     ) -> None:
         Optimizer.__init__(
             self,
@@ -828,5 +967,10 @@ class OptimisticGradientDescent(Optimizer):
                 maximize=maximize,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )

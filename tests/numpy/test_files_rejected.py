@@ -101,9 +101,9 @@ def change_metadata(path: Path, change) -> None:
 
 
 BROKEN = {
-    "newer format": (lambda d: {**d, "format": 2}, "it has file format 2, expected 1; use the flatstep that wrote it"),
+    "newer format": (lambda d: {**d, "format": 3}, "it has file format 3, expected at most 2; use the flatstep"),
     "newer state": (lambda d: {**d, "version": 3}, "state_dict has version 3, expected at most 2; use the flatstep"),
-    "true for a format": (lambda d: {**d, "format": True}, "it has file format True, expected 1"),
+    "true for a format": (lambda d: {**d, "format": True}, "it has file format True, expected at most 2"),
     "true for a version": (lambda d: {**d, "version": True}, "state_dict has version True, expected at most 2"),
     "unknown key": (lambda d: {**d, "epoch": 3}, r"state_dict has the unknown keys \['epoch'\]"),
     "params": (lambda d: {**d, "params": []}, "its metadata has the unknown key 'params'"),

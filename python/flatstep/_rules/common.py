@@ -52,8 +52,42 @@ SKIP_NONFINITE = Option(
     default=False,
     meaning="whether a step with a gradient that is not finite changes nothing; see ``skipped``",
 )
-AROUND = (MAX_NORM, SKIP_NONFINITE)
-"""What every optimizer can do around its update, by keyword."""
+LIMITS = (MAX_NORM, SKIP_NONFINITE)
+"""What every optimizer asks of its gradients, by keyword."""
+
+EMA_DECAY = Number(
+    name="ema_decay",
+    default=None,
+    meaning="decay rate of an exponential moving average of each parameter, which steps update; see ``ema``",
+    if_none="no averages",
+    at_least=0,
+    below=1,
+)
+EMA_START = Option(
+    name="ema_start",
+    default="copy",
+    meaning='what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``',
+    choices=("copy", "zero"),
+)
+EMA_DEBIAS = Option(
+    name="ema_debias",
+    default=False,
+    meaning="whether ``ema`` corrects the start at zero, as ``optax.ema`` does",
+)
+EMA_DTYPE = Option(
+    name="ema_dtype",
+    default=None,
+    meaning="dtype of the averages: the parameter's, or that in which its steps compute",
+    if_none="the latter, float32 for float16",
+    is_dtype=True,
+)
+ZERO_GRADS = Option(
+    name="zero_grads",
+    default=False,
+    meaning="whether a step sets the gradients to zero where it has read them",
+)
+AROUND = (*LIMITS, EMA_DECAY, EMA_START, EMA_DEBIAS, EMA_DTYPE, ZERO_GRADS)
+"""What the optimizers of ``flatstep`` can do around their update, by keyword."""
 
 
 def nesterov(default: bool) -> Option:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import text
-from .common import AROUND
+from .common import LIMITS
 from .declaration import Declaration, Number, Option, Torch
 from .signature import parameters
 from .text import Parameter
@@ -68,7 +68,7 @@ def _class(declaration: Declaration, face: Torch) -> list[str]:
     params = [
         Parameter("params", "ParamsT", None, False),
         *(Parameter(name, _annotation(declaration, face, name), default, last) for name, default, last in rows),
-        *(Parameter(a.name, _own_annotation(a), repr(a.default), True) for a in AROUND),
+        *(Parameter(a.name, _own_annotation(a), repr(a.default), True) for a in LIMITS),
     ]
     return [
         f"class {face.name or declaration.name}({declaration.base or 'FusedOptimizer'}):",
@@ -81,7 +81,7 @@ def _class(declaration: Declaration, face: Torch) -> list[str]:
         "        FusedOptimizer.__init__(",
         "            self,",
         "            params,",
-        *text.handed_on([*(name for name, _, _ in rows), *(a.name for a in AROUND)], face.fixed, " " * 12),
+        *text.handed_on([*(name for name, _, _ in rows), *(a.name for a in LIMITS)], face.fixed, " " * 12),
         "        )",
     ]
 
@@ -91,7 +91,7 @@ def _sections(declaration: Declaration, face: Torch, rows: list[tuple[str, str |
     for ours, theirs in SYMBOLS:
         maths = maths.replace(ours, theirs)
     described = [(name, _described(declaration, face, name, default)) for name, default, _ in rows]
-    described += [(a.name, text.described(a, repr(a.default))) for a in AROUND]
+    described += [(a.name, text.described(a, repr(a.default))) for a in LIMITS]
     return [
         maths,
         text.entries("Args", [("params", PARAMS), *described]),

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 import flatstep
-from flatstep._files import FORMAT
 from flatstep._trees import Tree
 from repository import TESTS
 from table import TABLE, Entry
@@ -42,6 +41,11 @@ def make(entry: Entry, options: dict[str, Any], *args: Any, **numbers: Any) -> f
 MAKE: dict[str, Callable[..., flatstep.Optimizer]] = {
     name: partial(make, entry, options) for entry in TABLE for name, options in of_entry(entry).items()
 }
+# With averages of the parameters, which the second format of files has.
+AVERAGED: dict[str, Callable[..., flatstep.Optimizer]] = {
+    "AMSGrad-ema": partial(flatstep.AMSGrad, ema_decay=0.75),
+    "AMSGrad-ema-zero": partial(flatstep.AMSGrad, ema_decay=0.75, ema_start="zero", ema_debias=True),
+}
 NUMBERS = dict(learning_rate=0.1, b1=0.8, b2=0.95, eps=1e-300, eps_root=2.0**-40, weight_decay=0.3)
 
 
@@ -63,7 +67,7 @@ def grads(step: int) -> dict[Any, Any]:
 
 def bits(opt: flatstep.Optimizer) -> dict[str, list[str]]:
     """Parameters and state as hexadecimal bytes, leaf by leaf."""
-    structures = {"params": opt.params, **opt.state}
+    structures = {"params": opt.params, **opt.state, **({} if opt.ema_decay is None else {"ema": opt.ema})}
     return {name: [leaf.tobytes().hex() for leaf in Tree(value).leaves] for name, value in structures.items()}
 
 
@@ -71,7 +75,7 @@ def write(name: str, folder: Path) -> None:
     path, expected = folder / f"{name}.safetensors", folder / f"{name}.json"
     if path.exists():
         return
-    opt = MAKE[name](params(), **NUMBERS)
+    opt = {**MAKE, **AVERAGED}[name](params(), **NUMBERS)
     for step in range(STEPS):
         opt.step(grads(step))
     opt.save(path)
@@ -81,10 +85,11 @@ def write(name: str, folder: Path) -> None:
 
 
 def write_missing() -> None:
-    folder = FOLDER / f"format-{FORMAT}"
-    folder.mkdir(exist_ok=True)
-    for name in MAKE:
-        write(name, folder)
+    for format, names in {1: MAKE, 2: AVERAGED}.items():
+        folder = FOLDER / f"format-{format}"
+        folder.mkdir(exist_ok=True)
+        for name in names:
+            write(name, folder)
 
 
 if __name__ == "__main__":

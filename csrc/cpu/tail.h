@@ -1,0 +1,80 @@
+// What a step does to a tile after its update: an average of the parameter, and zeros where the gradient was read. By
+// format and not by rule. Included by cpu/target.cpp alone.
+#pragma once
+
+#include "../tail.h"
+#include "blocks.h"
+#include "gather.h"
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+// The average after an update, of the parameter as it is stored. V is T, or a vector of Ts.
+template <class T>
+struct Averaging {
+  T of_param, of_average;
+  bool copies, interpolates;
+
+  FLATSTEP_FN Averaging(const Tail& tail, int64_t updates)
+      : of_param(T(1 - tail.decay)),
+        of_average(tail.form == AverageForm::interpolated ? T(1) - of_param : T(tail.decay)),
+        copies(tail.form == AverageForm::interpolated && updates == 1),
+        interpolates(tail.form == AverageForm::interpolated) {}
+
+  template <class V>
+  FLATSTEP_FN V operator()(V average, V param) const {
+    if (copies) return param;
+    if (!interpolates) return V(of_param) * param + V(of_average) * average;
+    // From the nearer end, as torch.lerp.
+    return of_param < T(0.5) ? average + V(of_param) * (param - average) : param - (param - average) * V(of_average);
+  }
+};
+
+template <class Param, class Average>
+void update_average(const Averaging<typename Param::Compute>& averaging, const Segment& segment, int64_t first,
+                    int count) {
+  using T = typename Param::Compute;
+  using V = Vector<T>;
+  const auto* const param = static_cast<const typename Param::Storage*>(segment.param) + first;
+  auto* const average = static_cast<typename Average::Storage*>(segment.average) + first;
+  int k = 0;
+  for (; k + V::size <= count; k += V::size) {
+    V p[1], a[1];
+    InOrder<Param>::load(param + k, p);
+    InOrder<Average>::load(average + k, a);
+    a[0] = averaging(a[0], p[0]);
+    InOrder<Average>::store(average + k, a);
+  }
+  const typename Param::Tile params(segment.param, first);
+  const typename Average::Tile averages(segment.average, first);
+  for (; k < count; ++k) averages.store(k, averaging(averages.load(k), params.load(k)));
+}
+
+// As `gather` reads them.
+template <class Storage>
+void scatter_zeros(void* grad, const Walk& walk, int64_t first, int count) {
+  for_each_run(walk, first, count, [&](int, int64_t offset, int64_t stride, int run) {
+    auto* const to = static_cast<Storage*>(grad) + offset;
+    for (int k = 0; k < run; ++k) to[k * stride] = 0;
+  });
+}
+
+inline void zero_gradient(const Segment& segment, int bytes, int64_t first, int count) {
+  void* const grad = const_cast<void*>(segment.grad);  // writable, which Step has checked
+  if (!segment.walk) {
+    __builtin_memset(static_cast<char*>(grad) + first * bytes, 0, size_t(count) * size_t(bytes));
+  } else if (bytes == 2) {
+    scatter_zeros<uint16_t>(grad, *segment.walk, first, count);
+  } else if (bytes == 4) {
+    scatter_zeros<uint32_t>(grad, *segment.walk, first, count);
+  } else {
+    scatter_zeros<uint64_t>(grad, *segment.walk, first, count);
+  }
+}
+
+template <class Param, class Average>
+void finish_tile(const Tail& tail, const Segment& segment, int64_t updates, int64_t first, int count) noexcept {
+  if (segment.average) update_average<Param, Average>({tail, updates}, segment, first, count);
+  if (tail.zeroed_bytes) zero_gradient(segment, tail.zeroed_bytes, first, count);
+}
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

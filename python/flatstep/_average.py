@@ -1,0 +1,114 @@
+"""The averages of an optimizer's parameters (EMA): one more array for each, which steps update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from . import _core
+from ._arrays import ALIGNMENT, Array, aligned_zeros, view
+from ._device_arrays import DeviceArray
+from ._leaves import Leaf
+from ._loading import change_at_once
+from ._state import Past
+
+
+class Averages:
+    """What ``ema_decay`` and its companions ask for; without them it holds nothing."""
+
+    def __init__(self, params: Sequence[Leaf], options: Mapping[str, Any], stepper: _core.Stepper) -> None:
+        self._stepper = stepper
+        self._zeroes = bool(options["zero_grads"])
+        self._is_copy = options["ema_start"] == "copy"
+        self._debias = bool(options["ema_debias"])
+        self._dtype = options["ema_dtype"]
+        self._decay: float | None = -1.0  # as the compiled core has it: not yet
+        self._params = params
+        self._saved: list[Array] = []  # the parameters, while their averages stand in their place
+        self.views: list[Array] = []
+
+    def check(self, decay: Any) -> None:
+        """ValueError or TypeError where these options do not go together, or not with the parameters."""
+        if (self._zeroes or decay is not None) and any(isinstance(param, DeviceArray) for param in self._params):
+            raise ValueError("zero_grads and ema_decay are for parameters in the host's memory, and one is on a device")
+        if decay is None and (self._debias or self._dtype is not None or not self._is_copy):
+            raise ValueError("ema_start, ema_debias and ema_dtype need ema_decay")
+        if self._debias and self._is_copy:
+            raise ValueError("ema_debias=True corrects an average that starts at zero; pass ema_start='zero' too")
+        if self._debias and callable(decay):
+            raise ValueError("ema_debias=True needs an ema_decay that is a number; a schedule has no such correction")
+        for param in self._params if decay is not None else []:
+            if self._dtype not in (None, param.dtype.name, _computed(param)):
+                own, computed = param.dtype.name, _computed(param)
+                raise TypeError(
+                    f"ema_dtype is {self._dtype!r}, expected {own!r} or {computed!r} for parameters of {own}"
+                )
+
+    def begin(self, is_used: bool) -> None:
+        """Makes the averages."""
+        if not is_used:
+            return
+        dtypes = [self._dtype or _computed(param) for param in self._params]
+        places = self._stepper.make_averages(lambda count: aligned_zeros(count, 57 * ALIGNMENT), dtypes)
+        for param, (buffer, offset), dtype in zip(self._params, places, dtypes, strict=True):
+            strides = tuple([stride // param.itemsize for stride in param.strides])
+            self.views.append(view((param.shape, strides), buffer, offset, dtype))
+            if self._is_copy:
+                self.views[-1][...] = param
+
+    def prepare(self, decay: float | None) -> None:
+        """For the next step."""
+        self.check_not_swapped()
+        if (self._zeroes or decay is not None) and decay != self._decay:
+            own = self._dtype is not None and all(param.dtype.name == self._dtype for param in self._params)
+            self._stepper.set_tail(self._zeroes, own, self._is_copy, 0.0 if decay is None else decay)
+            self._decay = decay
+
+    def check_not_swapped(self) -> None:
+        """RuntimeError while averages stand in the place of parameters."""
+        if self._saved:
+            raise RuntimeError("the parameters are swapped with their averages; call swap_ema() again first")
+
+    def values(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
+        """The averages: views, or arrays of their own where they are corrected. While they are swapped: parameters."""
+        return self._saved or self._averages(decay, pasts)
+
+    def _averages(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
+        if not self._debias:
+            return self.views
+        return [_corrected(view, decay, updates) for view, (updates, _) in zip(self.views, pasts, strict=True)]
+
+    def swap(self, decay: Any, pasts: Sequence[Past]) -> None:
+        """Puts the averages, rounded, in the place of the parameters, or the parameters back."""
+        into = [param.view(np.ndarray) for param in self._params]
+        if self._saved:
+            change_at_once(list(zip(into, self._saved, strict=True)), [(self, "_saved", [])])
+            return
+        saved = [param.copy(order="K") for param in into]
+        with np.errstate(all="ignore"):
+            rounded = [a.astype(p.dtype) for a, p in zip(self._averages(decay, pasts), into, strict=True)]
+        change_at_once(list(zip(into, rounded, strict=True)), [(self, "_saved", saved)])
+
+
+def _computed(param: Leaf) -> str:
+    """The dtype in which steps of a parameter compute."""
+    return "float64" if param.dtype == np.float64 else "float32"
+
+
+def _corrected(average: Array, decay: float, updates: int) -> Array:
+    """The average without its start at zero: divided by 1 - decay^updates, in the dtype in which steps compute."""
+    computed = average.astype(np.float64 if average.dtype == np.float64 else np.float32)
+    return computed / computed.dtype.type(1 - _power(decay, updates)) if updates else computed
+
+
+def _power(base: float, exponent: int) -> float:
+    """The same products in the same order on every machine, as the kernels' own power."""
+    result = 1.0
+    while exponent:
+        if exponent % 2:
+            result *= base
+        base *= base
+        exponent //= 2
+    return result
