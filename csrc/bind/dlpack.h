@@ -88,19 +88,14 @@ namespace flatstep {
 // other.
 class OnDevice {
  public:
-  OnDevice(const DeviceBackend& backend, int index) : backend_(backend), before_(backend.use(index)) {}
-  ~OnDevice() {
-    try {
-      backend_.use(before_);
-    } catch (...) {  // it was current a moment ago; its next use reports the error
-    }
-  }
+  OnDevice(const DeviceBackend& backend, int index) : backend_(backend), before_(backend.enter(index)) {}
+  ~OnDevice() { backend_.leave(before_); }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
   const DeviceBackend& backend_;
-  int before_;
+  void* const before_;
 };
 
 // "the CPU", "cuda:0", for messages.

@@ -22,12 +22,13 @@ std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
   return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index);
 }
 
-int use(int index) { return flatstep::device::exchange_device(stand_in(), index); }
+void* enter(int index) { return stand_in().make_current(index); }
+void leave(void* before) { stand_in().restore(before); }
 
 StandIn::Graph graph;
 
-constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &use},
-                                  cuda_backend = {dlpack_cuda, &make_queue, &use};
+constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &enter, &leave},
+                                  cuda_backend = {dlpack_cuda, &make_queue, &enter, &leave};
 
 }  // namespace
 
