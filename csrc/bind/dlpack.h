@@ -101,6 +101,9 @@ class OnDevice {
 // "the CPU", "cuda:0", for messages.
 std::string name_of(const Device& device);
 
+// Whether an array's library says in C, for all arrays of a type, on which stream it launches its work.
+bool has_stream_of_type(nb::handle type);
+
 // The stream on which an array's library launches its work on a device, which is to be current: as its type says in C,
 // or else the array itself. Nothing where neither does.
 std::optional<void*> current_stream(nb::handle array, const Device& device);
