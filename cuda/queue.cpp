@@ -47,7 +47,7 @@ int64_t append_walk(std::vector<int64_t>& walks, const Walk* walk) {
 
 // By their scalars, among which each thread of a preparation looks for its own.
 std::vector<Traced> in_order(std::vector<Traced> traced) {
-  std::ranges::stable_sort(traced, {}, &Traced::scalars);
+  if (!std::ranges::is_sorted(traced, {}, &Traced::scalars)) std::ranges::stable_sort(traced, {}, &Traced::scalars);
   return traced;
 }
 
