@@ -22,7 +22,7 @@ built = pytest.mark.skipif(find_spec("flatstep._cuda") is None, reason="the cuda
 def compiled(tmp_path_factory, *flags: str) -> tuple[str, str]:
     """What comes out of nvcc for the target with the flags that CMakeLists.txt gives it, and what it prints."""
     out = tmp_path_factory.mktemp("cuda") / "target"
-    own = re.search(r"target_compile_options\(flatstep_cuda PRIVATE (.*?) --threads=\d+\)", cmake())[1].split()
+    own = re.search(r"set\(FLATSTEP_CUDA_FLAGS (.*?) --threads=\d+\)", cmake())[1].split()
     includes = [f"-I{ROOT / folder}" for folder in ("csrc", "cuda")]
     command = ["nvcc", "-std=c++20", *own, "-DFLATSTEP_NAMESPACE=cuda", *includes, *flags]
     done = subprocess.run([*command, "-o", out, ROOT / "cuda/target.cu"], capture_output=True, text=True)
