@@ -6,6 +6,7 @@
 #include <utility>  // std::index_sequence
 
 #include "catalog.h"
+#include "conversions.cuh"
 #include "segments.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
@@ -59,7 +60,7 @@ struct Pack {
     for (int k = 0; k < quads; ++k) store_quad(static_cast<Storage*>(memory) + first, k, stored[k]);
   }
 
-  FLATSTEP_FN typename Format::Tile tile() { return {numbers, 0}; }
+  FLATSTEP_FN DeviceTile<Format> tile() { return {numbers, 0}; }
 };
 
 // The pack of a slot, told from those of other slots with the same format.
@@ -141,14 +142,14 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
   FLATSTEP_FN void update_each(int64_t first, int64_t last) const {
 #pragma unroll 1
     for (int64_t i = first < 0 ? 0 : first; i < last && i < segment.count; ++i) {
-      const typename Param::Tile param(segment.param, i);
+      const DeviceTile<Param> param(segment.param, i);
       const int64_t grad_at = gradient.walk < 0 ? i : walk_to(walks + gradient.walk, i);
-      const T g = typename Grad::Tile(const_cast<void*>(gradient.data), grad_at).load(0);
+      const T g = DeviceTile<Grad>(const_cast<void*>(gradient.data), grad_at).load(0);
       T p = segment.makes_update ? T(-0.0) : param.load(0);
-      T state[] = {typename Slot<slot>::Tile(segment.state[slot], i).load(0)...};
+      T state[] = {DeviceTile<Slot<slot>>(segment.state[slot], i).load(0)...};
       R::update(p, g, state, coefficients);
       param.store(0, p);
-      (typename Slot<slot>::Tile(segment.state[slot], i).store(0, state[slot]), ...);
+      (DeviceTile<Slot<slot>>(segment.state[slot], i).store(0, state[slot]), ...);
     }
   }
 
