@@ -16,8 +16,11 @@ constexpr int tile_elements = 1024;  // of one tensor; a multiple of every phase
 constexpr int phases = 64;           // tiles begin where a parameter's address is a multiple of this number of elements
 constexpr int block_threads = 256;
 
+// Rows of tables that a thread reads whole have the alignment of its largest loads, which is also that of each table.
+constexpr int table_alignment = 16;
+
 // One tensor, as long as it stays where it is.
-struct Segment {
+struct alignas(table_alignment) Segment {
   int64_t count;
   void* param;
   void* state[max_slots];
@@ -26,13 +29,13 @@ struct Segment {
 };
 
 // A gradient, which may lie elsewhere at every step.
-struct Gradient {
+struct alignas(table_alignment) Gradient {
   const void* data;
   int64_t walk;  // where in the table of walks its shape and strides stand; -1 where it lies as its parameter does
 };
 
 // Some elements of one segment: those from index * tile_elements - phase on that it has.
-struct Tile {
+struct alignas(8) Tile {
   int32_t segment;
   int32_t index;
 };

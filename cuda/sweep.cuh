@@ -7,38 +7,10 @@
 
 #include "catalog.h"
 #include "conversions.cuh"
+#include "quads.cuh"
 #include "segments.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-// 16 bytes, moved at once.
-#ifdef __CUDACC__
-using Quad = uint4;
-#else
-struct alignas(16) Quad {
-  uint32_t words[4];
-};
-#endif
-
-FLATSTEP_FN Quad load_quad(const void* memory, int64_t index) {
-  const Quad* const from = static_cast<const Quad*>(memory) + index;
-#ifdef __CUDA_ARCH__
-  __builtin_assume(__isGlobal(from));
-#endif
-  return *from;
-}
-
-// Spelled out, because nvcc was seen to cut the store into those of single numbers.
-FLATSTEP_FN void store_quad(void* memory, int64_t index, const Quad& quad) {
-  Quad* const to = static_cast<Quad*>(memory) + index;
-#ifdef __CUDA_ARCH__
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(quad.x), "r"(quad.y),
-               "r"(quad.z), "r"(quad.w)
-               : "memory");
-#else
-  *to = quad;
-#endif
-}
 
 // Numbers of one stream in registers: whole quads.
 template <class Format, int count>
@@ -177,12 +149,14 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
 // What one lane does for one tile.
 template <Rule R, class L>
 FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, int64_t tile_index, int lane) {
-  if (tile_index >= sweep.tile_count || (sweep.skip && *sweep.skip != 0)) return;
+  if (tile_index >= sweep.tile_count) return;
   const device::Tile tile = sweep.tiles[tile_index];
-  const device::Segment segment = sweep.segments[tile.segment];
-  using Coefficients = typename R::template Coefficients<typename L::Compute>;
-  const Coefficients coefficients = static_cast<const Coefficients*>(sweep.coefficients)[segment.row];
-  Lane<R, L>{segment, sweep.gradients[tile.segment], sweep.walks, coefficients}.update_tile(tile, lane);
+  const auto segment = load_row<device::Segment>(sweep.segments, tile.segment);
+  const auto gradient = load_row<device::Gradient>(sweep.gradients, tile.segment);
+  if (sweep.skip && *sweep.skip != 0) return;  // asked here, so that the tables' rows are on their way meanwhile
+  const auto coefficients =
+      load_row<typename R::template Coefficients<typename L::Compute>>(sweep.coefficients, segment.row);
+  Lane<R, L>{segment, gradient, sweep.walks, coefficients}.update_tile(tile, lane);
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE
