@@ -15,12 +15,27 @@ struct alignas(16) Quad {
 };
 #endif
 
-FLATSTEP_FN Quad load_quad(const void* memory, int64_t index) {
-  const Quad* const from = static_cast<const Quad*>(memory) + index;
+// From global memory, which the compiler is told.
+template <class T>
+FLATSTEP_FN T load_number(const T* from) {
 #ifdef __CUDA_ARCH__
   __builtin_assume(__isGlobal(from));
 #endif
   return *from;
+}
+
+FLATSTEP_FN bool is_quad(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % sizeof(Quad) == 0; }
+
+FLATSTEP_FN Quad load_quad(const void* memory, int64_t index) {
+#ifdef __CUDA_ARCH__
+  return load_number(static_cast<const Quad*>(memory) + index);
+#else
+  const char* const from = static_cast<const char*>(memory) + index * int64_t(sizeof(Quad));
+  if (!is_quad(from)) __builtin_trap();  // as a device stops
+  Quad quad;
+  __builtin_memcpy(&quad, from, sizeof quad);  // gcc 12 was seen to take `*from` for a read that may be elsewhere
+  return quad;
+#endif
 }
 
 // Spelled out, because nvcc was seen to cut the store into those of single numbers.
@@ -31,6 +46,7 @@ FLATSTEP_FN void store_quad(void* memory, int64_t index, const Quad& quad) {
                "r"(quad.z), "r"(quad.w)
                : "memory");
 #else
+  if (!is_quad(to)) __builtin_trap();
   *to = quad;
 #endif
 }

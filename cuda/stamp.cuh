@@ -13,7 +13,8 @@ constexpr device::Kernel kernel() {
   if constexpr (fits<R, L>) {
     using T = typename L::Compute;
     using Row = PaddedRow<typename R::template Coefficients<T>>;
-    return {&load<R, L>, &launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(Row)};
+    return {&load<R, L>, &launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(Row),
+            device::tile_elements(sizeof(typename L::Param::Storage))};
   } else {
     return {};
   }
