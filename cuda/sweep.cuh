@@ -80,6 +80,7 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
     return int(sizeof(Quad)) / narrowest;
   }
   static constexpr int count = pack();
+  static constexpr int quads = count * (bytes<Param> + bytes<Grad> + (bytes<Slot<slot>> + ...)) / int(sizeof(Quad));
 
   // Where the operands lie at a tile's begin, whether or not the tensor has the element there. Offsets from here on are
   // small numbers, so that they take one register each.
@@ -164,6 +165,15 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
     (slots.SlotPack<slot, Slot<slot>, count>::store(at<Slot<slot>>(state[slot], first)), ...);
   }
 };
+
+// How many blocks a multiprocessor is to have room for: of its 65,536 registers a thread then has 80, 96 or 128. More
+// blocks hide more of what memory takes, but where a lane holds more quads than here ptxas would spill.
+template <class R, class L>
+constexpr int blocks_at_once() {
+  constexpr int quads = Lane<R, L>::quads;
+  if (sizeof(typename L::Compute) == sizeof(double)) return quads <= 5 ? 5 : 4;
+  return quads <= 5 ? 6 : quads <= 9 ? 5 : 4;
+}
 
 // What one lane does for one tile.
 template <Rule R, class L>

@@ -19,7 +19,8 @@ __global__ void prepare(device::Preparation preparation) {
 }
 
 template <class R, class L>
-__global__ void __launch_bounds__(device::block_threads, 4) sweep(device::Sweep sweep, int lane_bits, int lanes) {
+__global__ void __launch_bounds__(device::block_threads, blocks_at_once<R, L>())
+    sweep(device::Sweep sweep, int lane_bits, int lanes) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   sweep_lane<R, L>(sweep, thread >> lane_bits, int(thread) & (lanes - 1), lanes);
 }
