@@ -5,6 +5,7 @@
 #include <utility>  // std::integer_sequence
 
 #include "catalog.h"
+#include "quads.cuh"
 #include "segments.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
@@ -73,7 +74,7 @@ FLATSTEP_FN void prepare_row(const device::Preparation& p, int64_t index) {
     const double value = read(traced.value);
     replace(scalars, traced.number, traced.is_inverted ? 1 / value : value);
   }
-  static_cast<typename R::template Coefficients<T>*>(p.coefficients)[index] = R::template prepare<T>(scalars);
+  store_row(p.coefficients, index, R::template prepare<T>(scalars));
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

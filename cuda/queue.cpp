@@ -190,7 +190,8 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
     }
     segments.push_back(on_device(*s, row));
     gradients.push_back({s->grad, append_walk(walks, s->walk)});
-    part.tile_count += tiles_of(s->count, phase_of(s->param, param_bytes(job.layout)));
+    part.tile_count +=
+        tiles_of(s->count, phase_of(s->param, param_bytes(job.layout)), launcher_.kernel(job.layout).tile_elements);
   }
   part.row_count = int64_t(rows.size());
   append(tensors_, &part.layout, 1);  // tiles depend on it
@@ -237,7 +238,8 @@ Bytes Queue::tiles() const {
   for (const Part& part : parts_) {
     const auto* segment = reinterpret_cast<const Segment*>(tensors_.data() + part.segments);
     for (int64_t i = 0; i < part.segment_count; ++i, ++segment)
-      add_tiles(tiles, int32_t(i), segment->count, phase_of(segment->param, param_bytes(part.layout)));
+      add_tiles(tiles, int32_t(i), segment->count, phase_of(segment->param, param_bytes(part.layout)),
+                launcher_.kernel(part.layout).tile_elements);
   }
   Bytes bytes;
   append(bytes, tiles);

@@ -43,6 +43,23 @@ def same(opts, here, there):
         same_bits({k: slot.cpu() for k, slot in opts[1].state[other].items()}, dict(opts[0].state[param]))
 
 
+@defaults
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_gradients_that_share_a_bucket(case, dtype):
+    """As DistributedDataParallel lays them: after a tensor of odd length none begins where its parameter would."""
+    lengths = [1, 4100, 5, 70_001]
+    here, there = pair([(length,) for length in lengths], dtype)
+    bucket = torch.empty(sum(lengths), dtype=dtype, device=DEVICE).split(lengths)
+    opts = case.make(here), case.make(there)
+    for count in range(2):
+        give_grads(here, seed=count)
+        for param, other, grad in zip(here, there, bucket, strict=True):
+            other.grad = grad.copy_(param.grad)
+        for opt in opts:
+            opt.step()
+    same(opts, here, there)
+
+
 @by_name
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_bits_of_the_cpu(case, dtype):

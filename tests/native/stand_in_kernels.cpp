@@ -33,10 +33,11 @@ void launch_preparation(const device::Preparation& p, void* stream) {
 
 template <class R, class L>
 void launch_sweep(const device::Sweep& s, void* stream) {
+  constexpr int multiprocessors = 2;  // so few that steps of tests share tiles in all ways
   testing::StandIn::active().enqueue_launch(stream, {s.tiles, s.segments, s.gradients, s.coefficients}, [sweep = s] {
-    for_each_thread(sweep.tile_count * device::lanes, [&](int64_t thread) {
-      sweep_lane<R, L>(sweep, thread / device::lanes, int(thread % device::lanes));
-    });
+    const int bits = device::lane_bits_for(sweep.tile_count, multiprocessors), lanes = 1 << bits;
+    for_each_thread(sweep.tile_count << bits,
+                    [&](int64_t thread) { sweep_lane<R, L>(sweep, thread >> bits, int(thread % lanes), lanes); });
   });
 }
 
