@@ -31,9 +31,9 @@ FLATSTEP_FN Quad load_quad(const void* memory, int64_t index) {
   return load_number(static_cast<const Quad*>(memory) + index);
 #else
   const char* const from = static_cast<const char*>(memory) + index * int64_t(sizeof(Quad));
-  if (!is_quad(from)) __builtin_trap();  // as a device stops
+  if (!is_quad(from)) __builtin_trap();  // a device would fail too
   Quad quad;
-  __builtin_memcpy(&quad, from, sizeof quad);  // gcc 12 was seen to take `*from` for a read that may be elsewhere
+  __builtin_memcpy(&quad, from, sizeof quad);  // gcc 12 merged `*from` with unaligned reads of other branches
   return quad;
 #endif
 }

@@ -34,7 +34,7 @@ struct alignas(table_alignment) Gradient {
   int64_t walk;  // where in the table of walks its shape and strides stand; -1 where it lies as its parameter does
 };
 
-// Some elements of one segment: a tile's from index * tile_elements - phase on, as far as it has them.
+// Some elements of one segment: those from index * tile_elements(item_bytes) - phase on, as far as it has them.
 struct alignas(8) Tile {
   int32_t segment;
   int32_t index;
