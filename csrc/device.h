@@ -83,7 +83,8 @@ class DeviceQueue {
 struct DeviceBackend {
   int32_t type;  // as DLPack numbers them
   std::unique_ptr<DeviceQueue> (*make)(int rule, int index);
-  int (*use)(int index);  // that device is current for the thread from here on; returns which was before
+  void* (*enter)(int index);    // that device is current for the thread from here on; returns what was before,
+  void (*leave)(void* before);  // which is current again from here on
 };
 
 constexpr const char* device_backend_name = "flatstep.device_backend";

@@ -48,7 +48,7 @@ FLATSTEP_FN void lay_out_tile(const device::Batch& batch, const device::Tables& 
     }
   }
   const int64_t within = index - batch.leaves[leaf].first_tile;
-  const int64_t tiles = device::tiles_of_entry(batch.leaves[leaf].count);
+  const int64_t tiles = device::tiles_of_entry(batch.leaves[leaf].count, device::tile_elements(batch.param_bytes));
   tables.tiles[index] = {int32_t(leaf * batch.entries + within / tiles), int32_t(within % tiles)};
 }
 

@@ -49,7 +49,7 @@ struct Tables {
 static_assert(sizeof(Batch) + sizeof(Tables) <= 4096, "a kernel takes no more arguments");
 
 // How many tiles one entry of a leaf is cut into, wherever it begins: the last one may have nothing to do.
-FLATSTEP_FN int64_t tiles_of_entry(int64_t count) { return tiles_of(count, phases - 1); }
+FLATSTEP_FN int64_t tiles_of_entry(int64_t count, int elements) { return tiles_of(count, phases - 1, elements); }
 
 // As many as the longest table has rows.
 inline int64_t threads_of(const Batch& batch) {

@@ -31,17 +31,17 @@ Workspace::Workspace(char* memory, int64_t entries, int64_t leaves, int64_t tile
 
 void add_leaf(Batch& batch, Leaf leaf) {
   constexpr int64_t most = std::numeric_limits<int32_t>::max();
-  if (batch.leaf_count == most_leaves || batch.entries * (batch.leaf_count + 1) > most ||
-      tiles_of_entry(leaf.count) > most)
+  const int64_t tiles = tiles_of_entry(leaf.count, tile_elements(batch.param_bytes));
+  if (batch.leaf_count == most_leaves || batch.entries * (batch.leaf_count + 1) > most || tiles > most)
     throw std::invalid_argument("flatstep: a step has more leaves, entries or elements than one call can take");
   leaf.first_tile = batch.tile_count;
-  batch.tile_count += batch.entries * tiles_of_entry(leaf.count);
+  batch.tile_count += batch.entries * tiles;
   batch.leaves[batch.leaf_count++] = leaf;
 }
 
 int64_t workspace_bytes(const Kernel& kernel, const std::vector<int64_t>& counts, int64_t entries) {
   int64_t tiles = 0;
-  for (const int64_t count : counts) tiles += entries * tiles_of_entry(count);
+  for (const int64_t count : counts) tiles += entries * tiles_of_entry(count, kernel.tile_elements);
   return Workspace(nullptr, entries, int64_t(counts.size()), tiles, kernel.coefficient_bytes).bytes;
 }
 

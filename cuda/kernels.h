@@ -11,6 +11,7 @@ struct Kernel {
   void (*launch_preparation)(const Preparation&, void* stream);
   void (*launch_sweep)(const Sweep&, void* stream);
   int64_t coefficient_bytes;  // of one row
+  int tile_elements;
 };
 
 using Kernels = const Kernel* const*;  // [rule][layout], both counted as in catalog.h

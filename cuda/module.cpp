@@ -21,9 +21,10 @@ std::unique_ptr<DeviceQueue> make_queue(int rule, int index) {
   return std::make_unique<device::Queue>(device::cuda_runtime(), device::cuda_kernels, rule, index);
 }
 
-int use(int index) { return device::exchange_device(device::cuda_runtime(), index); }
+void* enter(int index) { return device::cuda_runtime().make_current(index); }
+void leave(void* before) { device::cuda_runtime().restore(before); }
 
-constexpr DeviceBackend backend = {dlpack_cuda, &make_queue, &use};
+constexpr DeviceBackend backend = {dlpack_cuda, &make_queue, &enter, &leave};
 
 // [(name, (major, minor))]
 nb::list devices() {

@@ -5,6 +5,7 @@
 #include <utility>  // std::integer_sequence
 
 #include "catalog.h"
+#include "quads.cuh"
 #include "segments.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
@@ -40,6 +41,21 @@ FLATSTEP_FN void replace(Scalars& scalars, int32_t number, double value) {
   }
 }
 
+// The first of the numbers that replace some of these scalars', or of later ones': they are in the order of scalars.
+FLATSTEP_FN int64_t first_traced(const device::Preparation& p, int64_t scalars) {
+  int64_t first = 0, end = p.traced_count;
+#pragma unroll 1
+  while (first < end) {
+    const int64_t middle = (first + end) / 2;
+    if (p.traced[middle].scalars < scalars) {
+      first = middle + 1;
+    } else {
+      end = middle;
+    }
+  }
+  return first;
+}
+
 // What one thread does for its row.
 template <Rule R, class T>
 FLATSTEP_FN void prepare_row(const device::Preparation& p, int64_t index) {
@@ -52,13 +68,13 @@ FLATSTEP_FN void prepare_row(const device::Preparation& p, int64_t index) {
     scalars.count = int64_t(count);
     scalars.is_initial_step = scalars.count == 1;
   }
-  for (int64_t i = 0; i < p.traced_count; ++i) {
+  for (int64_t i = first_traced(p, row.scalars); i < p.traced_count; ++i) {
     const Traced traced = p.traced[i];
-    if (traced.scalars != row.scalars) continue;
+    if (traced.scalars != row.scalars) break;
     const double value = read(traced.value);
     replace(scalars, traced.number, traced.is_inverted ? 1 / value : value);
   }
-  static_cast<typename R::template Coefficients<T>*>(p.coefficients)[index] = R::template prepare<T>(scalars);
+  store_row(p.coefficients, index, R::template prepare<T>(scalars));
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -1,6 +1,7 @@
 // See queue.h.
 #include "queue.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 
@@ -44,6 +45,12 @@ int64_t append_walk(std::vector<int64_t>& walks, const Walk* walk) {
   return begin;
 }
 
+// By their scalars, among which each thread of a preparation looks for its own.
+std::vector<Traced> in_order(std::vector<Traced> traced) {
+  if (!std::ranges::is_sorted(traced, {}, &Traced::scalars)) std::ranges::stable_sort(traced, {}, &Traced::scalars);
+  return traced;
+}
+
 int param_bytes(int layout) { return bytes_of(layouts()[size_t(layout)].param); }
 
 }  // namespace
@@ -57,17 +64,21 @@ Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index)
       tensor_table_(runtime),
       tile_table_(runtime),
       step_table_(runtime),
-      coefficient_table_(runtime),
-      captured_(runtime) {
+      coefficient_table_(runtime) {
   const CurrentDevice current(runtime_, index_);
   done_ = runtime_.make_event();
 }
 
 // What was prepared and never launched is not past with the last launch.
 Queue::~Queue() {
+  try {
+    at_the_end_.emplace(runtime_, index_);
+  } catch (const std::exception&) {  // then nothing is left of it
+  }
   ring_.wait();
   runtime_.wait(done_);
   runtime_.release_event(done_);
+  runtime_.release_dropped();
 }
 
 bool Queue::is_capturing(void* stream) {
@@ -101,11 +112,21 @@ void* Queue::allocate(size_t bytes, void* stream) {
 }
 
 void Queue::release(void* memory) noexcept {
-  runtime_.wait(done_);
-  runtime_.release_lasting(memory);
+  try {
+    const CurrentDevice current(runtime_, index_);
+    runtime_.wait(done_);
+    runtime_.release_lasting(memory);
+  } catch (const std::exception&) {  // the device is lost, and its memory with it
+  }
 }
 
-void Queue::wait() noexcept { runtime_.wait(done_); }
+void Queue::wait() noexcept {
+  try {
+    const CurrentDevice current(runtime_, index_);
+    runtime_.wait(done_);
+  } catch (const std::exception&) {  // the next step says why
+  }
+}
 
 void Queue::copy(void* to, const void* from, size_t bytes, void* stream) {
   const CurrentDevice current(runtime_, index_);
@@ -147,7 +168,7 @@ void Queue::gather(const DeviceWork& work) {
   for (const Job& job : work.jobs) add_part(job, work);
   add_rest(work);
   scalars_ = append(step_, work.scalars);
-  traced_ = append(step_, work.traced);
+  traced_ = append(step_, in_order(work.traced));
   traced_count_ = int64_t(work.traced.size());
 }
 
@@ -169,7 +190,8 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
     }
     segments.push_back(on_device(*s, row));
     gradients.push_back({s->grad, append_walk(walks, s->walk)});
-    part.tile_count += tiles_of(s->count, phase_of(s->param, param_bytes(job.layout)));
+    part.tile_count +=
+        tiles_of(s->count, phase_of(s->param, param_bytes(job.layout)), launcher_.kernel(job.layout).tile_elements);
   }
   part.row_count = int64_t(rows.size());
   append(tensors_, &part.layout, 1);  // tiles depend on it
@@ -216,7 +238,8 @@ Bytes Queue::tiles() const {
   for (const Part& part : parts_) {
     const auto* segment = reinterpret_cast<const Segment*>(tensors_.data() + part.segments);
     for (int64_t i = 0; i < part.segment_count; ++i, ++segment)
-      add_tiles(tiles, int32_t(i), segment->count, phase_of(segment->param, param_bytes(part.layout)));
+      add_tiles(tiles, int32_t(i), segment->count, phase_of(segment->param, param_bytes(part.layout)),
+                launcher_.kernel(part.layout).tile_elements);
   }
   Bytes bytes;
   append(bytes, tiles);
@@ -234,6 +257,7 @@ void Queue::go_over_to(void* stream) {
 }
 
 void Queue::place() {
+  ring_.reserve(std::max(tensors_.size(), step_.size()));
   placed_.coefficients = coefficient_table_.reserve(coefficient_bytes_, stream_);
   if (tensors_ != placed_tensors_) {
     placed_tensors_.clear();
@@ -251,9 +275,16 @@ void Queue::place() {
   placed_.step = step_table_.memory();
 }
 
+// What a graph reads at every replay is written once, and is the graph's own: it may be replayed after the queue is
+// gone.
 void Queue::place_for_capture() {
-  placed_ = {captured_.write(tensors_), captured_.write(tiles()), captured_.write(step_),
-             captured_.reserve(coefficient_bytes_)};
+  Bytes all;
+  const size_t tensors = append(all, tensors_), tiles = append(all, this->tiles()), step = append(all, step_);
+  const size_t coefficients = append(all, Bytes());
+  runtime_.release_dropped();
+  auto* const memory = static_cast<char*>(runtime_.allocate_for_graph(coefficients + coefficient_bytes_, stream_));
+  runtime_.copy_now(memory, all.data(), all.size());
+  placed_ = {memory + tensors, memory + tiles, memory + step, memory + coefficients};
 }
 
 void Queue::launch() {

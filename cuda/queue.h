@@ -1,6 +1,8 @@
 // The steps of one optimizer on one device: tables for its tensors, uploads, launches. Knows no CUDA: see runtime.h.
 #pragma once
 
+#include <optional>
+
 #include "device.h"
 #include "launch.h"
 #include "staging.h"
@@ -50,6 +52,7 @@ class Queue : public DeviceQueue {
   void mark_done();
 
   Runtime& runtime_;
+  std::optional<CurrentDevice> at_the_end_;  // the first member, so that the others end with their device current
   Launcher launcher_;
   std::vector<bool> loaded_;  // by layout
   int index_;
@@ -58,7 +61,6 @@ class Queue : public DeviceQueue {
 
   PinnedRing ring_;
   Table tensor_table_, tile_table_, step_table_, coefficient_table_;
-  Lasting captured_;
 
   // The step under way.
   std::vector<Part> parts_;

@@ -13,8 +13,11 @@ class Runtime {
  public:
   virtual ~Runtime() = default;
 
-  virtual int current_device() = 0;
-  virtual void set_device(int index) = 0;
+  // Makes a device current for this thread. Returns what was current, for `restore`; null where nothing was, and then
+  // nothing is again. No device gets a context by this but the one that is asked for.
+  virtual void* make_current(int index) = 0;
+  virtual void restore(void* before) noexcept = 0;
+
   virtual bool is_capturing(void* stream) = 0;
   virtual uint64_t stream_id(void* stream) = 0;  // that no other stream has, not even a later one with its handle
 
@@ -23,9 +26,12 @@ class Runtime {
   virtual void* allocate(size_t bytes, void* stream) = 0;
   virtual void release(void* memory, void* stream) noexcept = 0;
 
-  // Device memory that a captured graph may keep for as long as it lives; also while a stream is capturing.
-  virtual void* allocate_lasting(size_t bytes) = 0;
   virtual void release_lasting(void* memory) noexcept = 0;
+
+  // Device memory that belongs to the graph into which a stream is capturing, and to all that is made of the graph.
+  // Once these are gone and their last replay is done, `release_dropped` releases it, where its device is current.
+  virtual void* allocate_for_graph(size_t bytes, void* stream) = 0;
+  virtual void release_dropped() noexcept = 0;
 
   // Host memory from which copies need not wait.
   virtual void* allocate_pinned(size_t bytes) = 0;
@@ -53,30 +59,17 @@ class Runtime {
   virtual Failure launch_failure() = 0;  // why the launch or load just made was refused
 };
 
-// Makes a device current. Returns which was before.
-inline int exchange_device(Runtime& runtime, int index) {
-  const int before = runtime.current_device();
-  if (before != index) runtime.set_device(index);
-  return before;
-}
-
-// Makes a device current, and the one before it again in the end.
+// Makes a device current, and what was before it again in the end.
 class CurrentDevice {
  public:
-  CurrentDevice(Runtime& runtime, int index)
-      : runtime_(runtime), before_(exchange_device(runtime, index)), index_(index) {}
-  ~CurrentDevice() {
-    try {
-      if (before_ != index_) runtime_.set_device(before_);
-    } catch (...) {  // it was current a moment ago; the next call reports the error
-    }
-  }
+  CurrentDevice(Runtime& runtime, int index) : runtime_(runtime), before_(runtime.make_current(index)) {}
+  ~CurrentDevice() { runtime_.restore(before_); }
   CurrentDevice(const CurrentDevice&) = delete;
   CurrentDevice& operator=(const CurrentDevice&) = delete;
 
  private:
   Runtime& runtime_;
-  int before_, index_;
+  void* const before_;
 };
 
 }  // namespace flatstep::device

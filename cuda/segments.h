@@ -11,13 +11,16 @@
 
 namespace flatstep::device {
 
-constexpr int lanes = 32;            // threads that share a tile: a warp
-constexpr int tile_elements = 1024;  // of one tensor; a multiple of every phase
-constexpr int phases = 64;           // tiles begin where a parameter's address is a multiple of this number of elements
-constexpr int block_threads = 256;
+constexpr int warp_bits = 5;        // 32 threads
+constexpr int block_threads = 128;  // of larger blocks, more registers would be left that make no whole one
+constexpr int tile_bytes = 4096;    // of a parameter: a warp's loop then comes round up to eight times
+constexpr int phases = 64;          // tiles begin where a parameter's address is a multiple of this number of elements
+
+// Rows of tables that a thread reads whole have the alignment of its largest loads, which is also that of each table.
+constexpr int table_alignment = 16;
 
 // One tensor, as long as it stays where it is.
-struct Segment {
+struct alignas(table_alignment) Segment {
   int64_t count;
   void* param;
   void* state[max_slots];
@@ -26,13 +29,13 @@ struct Segment {
 };
 
 // A gradient, which may lie elsewhere at every step.
-struct Gradient {
+struct alignas(table_alignment) Gradient {
   const void* data;
   int64_t walk;  // where in the table of walks its shape and strides stand; -1 where it lies as its parameter does
 };
 
-// Some elements of one segment: those from index * tile_elements - phase on that it has.
-struct Tile {
+// Some elements of one segment: those from index * tile_elements(item_bytes) - phase on, as far as it has them.
+struct alignas(8) Tile {
   int32_t segment;
   int32_t index;
 };
@@ -70,20 +73,37 @@ struct Preparation {
   const float* skip;
 };
 
+// How many elements a tile of one tensor has: a multiple of every phase.
+FLATSTEP_FN constexpr int tile_elements(int item_bytes) { return tile_bytes / item_bytes; }
+
 // How many elements after such an address a parameter begins.
 FLATSTEP_FN int phase_of(const void* param, int item_bytes) {
   return int(reinterpret_cast<uintptr_t>(param) / uintptr_t(item_bytes) % phases);
 }
 
 // The first element of a tile; below zero where the segment begins inside of the tile.
-FLATSTEP_FN int64_t tile_begin(const Tile& tile, int phase) { return int64_t(tile.index) * tile_elements - phase; }
+FLATSTEP_FN int64_t tile_begin(const Tile& tile, int phase, int elements) {
+  return int64_t(tile.index) * elements - phase;
+}
 
 // How many tiles a segment is cut into.
-FLATSTEP_FN int64_t tiles_of(int64_t count, int phase) { return (count + phase + tile_elements - 1) / tile_elements; }
+FLATSTEP_FN int64_t tiles_of(int64_t count, int phase, int elements) {
+  return (count + phase + elements - 1) / elements;
+}
 
-inline void add_tiles(std::vector<Tile>& tiles, int32_t segment, int64_t count, int phase) {
-  const int64_t last = tiles_of(count, phase);
+inline void add_tiles(std::vector<Tile>& tiles, int32_t segment, int64_t count, int phase, int elements) {
+  const int64_t last = tiles_of(count, phase, elements);
   for (int64_t index = 0; index < last; ++index) tiles.push_back({segment, int32_t(index)});
+}
+
+// How many threads share a tile, as a power of two: those of a warp, or more where the device then still has room for
+// all threads at once. A small step takes as long as one thread's loop, which is shorter the more threads share a tile.
+// A multiprocessor has room for 512 threads at least.
+inline int lane_bits_for(int64_t tile_count, int multiprocessors) {
+  constexpr int most = 8;  // a tile's loop then comes round once
+  int bits = warp_bits;
+  while (bits < most && tile_count << (bits + 1) <= int64_t(multiprocessors) * 512) ++bits;
+  return bits;
 }
 
 inline int64_t blocks_for(int64_t threads) { return (threads + block_threads - 1) / block_threads; }

@@ -7,34 +7,53 @@
 namespace flatstep::device {
 
 PinnedRing::~PinnedRing() {
-  for (const Slot& slot : slots_) {
-    runtime_.release_event(slot.event);
-    runtime_.release_pinned(slot.memory);
+  while (!slots_.empty()) drop_first();
+}
+
+void PinnedRing::drop_first() {
+  runtime_.release_event(slots_.front().event);
+  slots_.pop_front();
+}
+
+void PinnedRing::add(int count, size_t bytes) {
+  const auto release = [&runtime = runtime_](char* memory) { runtime.release_pinned(memory); };
+  const std::shared_ptr<char> all(static_cast<char*>(runtime_.allocate_pinned(size_t(count) * bytes)), release);
+  for (int i = 0; i < count; ++i) {
+    slots_.push_front({{all, all.get() + size_t(i) * bytes}, bytes, nullptr});
+    try {
+      slots_.front().event = runtime_.make_event();
+    } catch (...) {
+      slots_.pop_front();
+      throw;
+    }
   }
 }
 
-PinnedRing::Slot& PinnedRing::free_slot(size_t bytes) {
-  for (Slot& slot : slots_) {
-    if (slot.bytes >= bytes && runtime_.is_past(slot.event)) return slot;
+void PinnedRing::reserve(size_t bytes) {
+  if (bytes <= room_) return;
+  constexpr size_t least = 4096;
+  while (!slots_.empty() && runtime_.is_past(slots_.front().event)) drop_first();
+  const size_t room = std::max(least, (bytes + bytes / 4 + least - 1) / least * least);
+  add(first_slots, room);
+  room_ = room;
+}
+
+// The one of that size that was used longest ago, or a new one.
+const PinnedRing::Slot& PinnedRing::next(size_t bytes) {
+  auto found = std::find_if(slots_.begin(), slots_.end(), [=](const Slot& slot) { return slot.bytes >= bytes; });
+  if (found == slots_.end() || !runtime_.is_past(found->event)) {
+    add(1, std::max(bytes, room_));
+    found = slots_.begin();
   }
-  const size_t room = std::max<size_t>(bytes + bytes / 4, 4096);
-  slots_.reserve(slots_.size() + 1);
-  Slot slot{runtime_.allocate_pinned(room), room, nullptr};
-  try {
-    slot.event = runtime_.make_event();
-  } catch (...) {
-    runtime_.release_pinned(slot.memory);
-    throw;
-  }
-  slots_.push_back(slot);
-  return slots_.back();
+  slots_.splice(slots_.end(), slots_, found);
+  return *found;
 }
 
 void PinnedRing::upload(void* to, const Bytes& bytes, void* stream) {
   if (bytes.empty()) return;
-  Slot& slot = free_slot(bytes.size());
-  std::memcpy(slot.memory, bytes.data(), bytes.size());
-  runtime_.copy(to, slot.memory, bytes.size(), stream);
+  const Slot& slot = next(bytes.size());
+  std::memcpy(slot.memory.get(), bytes.data(), bytes.size());
+  runtime_.copy(to, slot.memory.get(), bytes.size(), stream);
   runtime_.record(slot.event, stream);
 }
 
@@ -63,22 +82,6 @@ char* Table::reserve(size_t bytes, void* stream) {
 char* Table::write(const Bytes& bytes, PinnedRing& ring, void* stream) {
   ring.upload(reserve(bytes.size(), stream), bytes, stream);
   return memory_;
-}
-
-Lasting::~Lasting() {
-  for (void* memory : memory_) runtime_.release_lasting(memory);
-}
-
-char* Lasting::reserve(size_t bytes) {
-  memory_.reserve(memory_.size() + 1);
-  memory_.push_back(runtime_.allocate_lasting(bytes));
-  return static_cast<char*>(memory_.back());
-}
-
-char* Lasting::write(const Bytes& bytes) {
-  char* const to = reserve(bytes.size());
-  if (!bytes.empty()) runtime_.copy_now(to, bytes.data(), bytes.size());
-  return to;
 }
 
 }  // namespace flatstep::device

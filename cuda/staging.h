@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <list>
+#include <memory>
 #include <vector>
 
 #include "runtime.h"
@@ -11,8 +13,9 @@ namespace flatstep::device {
 
 using Bytes = std::vector<char>;
 
-// Pinned buffers, each free again once the copy from it is done. Nobody waits: where none is free there will be one
-// more.
+// Pinned buffers, used in turn, each again once the copy from it is done. There are enough from the beginning for a
+// host that is a few steps ahead of the device. One that is further ahead does not wait for a copy, but makes one more
+// buffer, for which CUDA may hold up the work of all streams.
 class PinnedRing {
  public:
   explicit PinnedRing(Runtime& runtime) : runtime_(runtime) {}
@@ -20,21 +23,27 @@ class PinnedRing {
   PinnedRing& operator=(const PinnedRing&) = delete;
   ~PinnedRing();
 
+  void reserve(size_t bytes);  // buffers of that size, for the uploads to come
   void upload(void* to, const Bytes& bytes, void* stream);
   void wait();                        // for all copies
   void wait_in_stream(void* stream);  // the same, but only the stream waits
 
  private:
   struct Slot {
-    void* memory;
+    std::shared_ptr<char> memory;  // a part of what was allocated for several
     size_t bytes;
     void* event;
   };
 
-  Slot& free_slot(size_t bytes);
+  void add(int count, size_t bytes);  // as those to be used next
+  void drop_first();
+  const Slot& next(size_t bytes);
+
+  static constexpr int first_slots = 8;
 
   Runtime& runtime_;
-  std::vector<Slot> slots_;
+  std::list<Slot> slots_;  // the one that was used longest ago comes first
+  size_t room_ = 0;        // bytes of those that are made from now on
 };
 
 // A table in device memory, for what streams are given from its last writing on. Whoever destroys it knows that the
@@ -54,22 +63,6 @@ class Table {
   Runtime& runtime_;
   char* memory_ = nullptr;
   size_t capacity_ = 0;
-};
-
-// Tables that a captured graph reads at every replay: written once, before the graph can run, and never again.
-class Lasting {
- public:
-  explicit Lasting(Runtime& runtime) : runtime_(runtime) {}
-  Lasting(const Lasting&) = delete;
-  Lasting& operator=(const Lasting&) = delete;
-  ~Lasting();
-
-  char* write(const Bytes& bytes);
-  char* reserve(size_t bytes);
-
- private:
-  Runtime& runtime_;
-  std::vector<void*> memory_;
 };
 
 }  // namespace flatstep::device

@@ -4,6 +4,7 @@
 
 #include "catalog.h"
 #include "kernels.h"
+#include "quads.cuh"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
@@ -11,7 +12,9 @@ template <class R, class L>
 constexpr device::Kernel kernel() {
   if constexpr (fits<R, L>) {
     using T = typename L::Compute;
-    return {&load<R, L>, &launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(typename R::template Coefficients<T>)};
+    using Row = PaddedRow<typename R::template Coefficients<T>>;
+    return {&load<R, L>, &launch_preparation<R, T>, &launch_sweep<R, L>, sizeof(Row),
+            device::tile_elements(sizeof(typename L::Param::Storage))};
   } else {
     return {};
   }

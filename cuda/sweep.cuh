@@ -1,43 +1,16 @@
-// The same load -> update -> store as on the CPU, written for one lane of a warp: 16 bytes of each stream at a time.
-// Lanes share nothing, so that the host can carry them out one by one. Included by target.cu, and by the tests'
-// stand-in for a device.
+// The same load -> update -> store as on the CPU, written for one of the threads that share a tile, a lane: 16 bytes of
+// each operand at a time. Lanes share nothing, so that the host can carry them out one by one. Included by target.cu,
+// and by the tests' stand-in for a device.
 #pragma once
 
 #include <utility>  // std::index_sequence
 
 #include "catalog.h"
+#include "conversions.cuh"
+#include "quads.cuh"
 #include "segments.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-// 16 bytes, moved at once.
-#ifdef __CUDACC__
-using Quad = uint4;
-#else
-struct alignas(16) Quad {
-  uint32_t words[4];
-};
-#endif
-
-FLATSTEP_FN Quad load_quad(const void* memory, int64_t index) {
-  const Quad* const from = static_cast<const Quad*>(memory) + index;
-#ifdef __CUDA_ARCH__
-  __builtin_assume(__isGlobal(from));
-#endif
-  return *from;
-}
-
-// Spelled out, because nvcc was seen to cut the store into those of single numbers.
-FLATSTEP_FN void store_quad(void* memory, int64_t index, const Quad& quad) {
-  Quad* const to = static_cast<Quad*>(memory) + index;
-#ifdef __CUDA_ARCH__
-  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(quad.x), "r"(quad.y),
-               "r"(quad.z), "r"(quad.w)
-               : "memory");
-#else
-  *to = quad;
-#endif
-}
 
 // Numbers of one stream in registers: whole quads.
 template <class Format, int count>
@@ -47,19 +20,24 @@ struct Pack {
 
   alignas(16) Storage numbers[count];
 
-  FLATSTEP_FN void load(const void* memory, int64_t first) {
+  FLATSTEP_FN void load(const void* from) {
     Quad loaded[quads];
-    for (int k = 0; k < quads; ++k) loaded[k] = load_quad(static_cast<const Storage*>(memory) + first, k);
+    for (int k = 0; k < quads; ++k) loaded[k] = load_quad(from, k);
     __builtin_memcpy(numbers, loaded, sizeof numbers);
   }
 
-  FLATSTEP_FN void store(void* memory, int64_t first) const {
-    Quad stored[quads];
-    __builtin_memcpy(stored, numbers, sizeof numbers);
-    for (int k = 0; k < quads; ++k) store_quad(static_cast<Storage*>(memory) + first, k, stored[k]);
+  // From where no multiple of 16 bytes is.
+  FLATSTEP_FN void load_each(const void* from) {
+    for (int k = 0; k < count; ++k) numbers[k] = load_number(static_cast<const Storage*>(from) + k);
   }
 
-  FLATSTEP_FN typename Format::Tile tile() { return {numbers, 0}; }
+  FLATSTEP_FN void store(void* to) const {
+    Quad stored[quads];
+    __builtin_memcpy(stored, numbers, sizeof numbers);
+    for (int k = 0; k < quads; ++k) store_quad(to, k, stored[k]);
+  }
+
+  FLATSTEP_FN DeviceTile<Format> tile() { return {numbers, 0}; }
 };
 
 // The pack of a slot, told from those of other slots with the same format.
@@ -102,86 +80,117 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
     return int(sizeof(Quad)) / narrowest;
   }
   static constexpr int count = pack();
+  static constexpr int quads = count * (bytes<Param> + bytes<Grad> + (bytes<Slot<slot>> + ...)) / int(sizeof(Quad));
 
-  const device::Segment& segment;
-  const device::Gradient gradient;
-  const int64_t* walks;
+  // Where the operands lie at a tile's begin, whether or not the tensor has the element there. Offsets from here on are
+  // small numbers, so that they take one register each.
+  void* param;
+  const void* grad;
+  void* state[sizeof...(slot)];
+  bool makes_update;
   const typename R::template Coefficients<T>& coefficients;
 
-  FLATSTEP_FN void update_tile(const device::Tile& tile, int lane) const {
-    const int phase = device::phase_of(segment.param, bytes<Param>);
-    const int64_t begin = device::tile_begin(tile, phase), left = segment.count - begin;
-    const int end = left < device::tile_elements ? int(left) : device::tile_elements;
-    if (is_aligned(phase)) {
-      for (int k = lane * count; k < end; k += device::lanes * count) {
-        const int64_t first = begin + k;
-        if (first >= 0 && first + count <= segment.count) {
-          update_pack(first);
-        } else {
-          update_each(first, first + count);
-        }
-      }
-    } else {
+  FLATSTEP_FN Lane(const device::Segment& segment, const device::Gradient& gradient, int64_t begin,
+                   const typename R::template Coefficients<T>& coefficients)
+      : param(shift<Param>(segment.param, begin)),
+        grad(shift<Grad>(gradient.data, gradient.walk < 0 ? begin : 0)),
+        state{shift<Slot<slot>>(segment.state[slot], begin)...},
+        makes_update(segment.makes_update),
+        coefficients(coefficients) {}
+
+  // Elements low <= k < high of a tile. A walk says where a strided gradient has them, the first one's place being
+  // `begin`.
+  FLATSTEP_FN void update(int64_t begin, const int64_t* walk, int low, int high, int lane, int lanes) const {
+    if (walk || !(is_quad(state[slot]) && ...)) {
 #pragma unroll 1
-      for (int k = lane; k < end; k += device::lanes) update_each(begin + k, begin + k + 1);
+      for (int k = low + lane; k < high; k += lanes) update_one(k, walk ? walk_to(walk, begin + k) : k);
+      return;
+    }
+    const bool grad_is_quad = is_quad(grad);
+    for (int k = lane * count; k < high; k += lanes * count) {
+      if (k >= low && k + count <= high) {
+        update_pack(k, grad_is_quad);
+      } else {
+#pragma unroll 1
+        for (int i = k < low ? low : k; i < k + count && i < high; ++i) update_one(i, i);
+      }
     }
   }
 
  private:
-  // Whether packs begin at a multiple of 16 bytes in every stream.
-  FLATSTEP_FN bool is_aligned(int phase) const {
-    const auto lies_alike = [&](const void* memory, int item_bytes) {
-      return (reinterpret_cast<uintptr_t>(memory) / uintptr_t(item_bytes) - uintptr_t(phase)) % count == 0;
-    };
-    return gradient.walk < 0 && lies_alike(gradient.data, bytes<Grad>) &&
-           (lies_alike(segment.state[slot], bytes<Slot<slot>>) && ...);
+  template <class Format>
+  FLATSTEP_FN static void* shift(const void* memory, int64_t elements) {
+    return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(memory) + uintptr_t(elements * bytes<Format>));
   }
 
-  // Those of first <= i < last that the segment has.
-  FLATSTEP_FN void update_each(int64_t first, int64_t last) const {
-#pragma unroll 1
-    for (int64_t i = first < 0 ? 0 : first; i < last && i < segment.count; ++i) {
-      const typename Param::Tile param(segment.param, i);
-      const int64_t grad_at = gradient.walk < 0 ? i : walk_to(walks + gradient.walk, i);
-      const T g = typename Grad::Tile(const_cast<void*>(gradient.data), grad_at).load(0);
-      T p = segment.makes_update ? T(-0.0) : param.load(0);
-      T state[] = {typename Slot<slot>::Tile(segment.state[slot], i).load(0)...};
-      R::update(p, g, state, coefficients);
-      param.store(0, p);
-      (typename Slot<slot>::Tile(segment.state[slot], i).store(0, state[slot]), ...);
-    }
+  // Where an operand has element k of the tile. Unsigned, as the sum then takes one instruction less.
+  template <class Format>
+  FLATSTEP_FN static char* at(const void* operand, int k) {
+    return const_cast<char*>(static_cast<const char*>(operand)) + uint32_t(k * bytes<Format>);
   }
 
-  FLATSTEP_FN void update_pack(int64_t first) const {
-    Pack<Param, count> param;
-    Pack<Grad, count> grad;
+  FLATSTEP_FN void update_one(int k, int64_t grad_at) const {
+    const DeviceTile<Param> params(param, k);
+    const T g = DeviceTile<Grad>(const_cast<void*>(grad), grad_at).load(0);
+    T p = makes_update ? T(-0.0) : params.load(0);
+    T values[] = {DeviceTile<Slot<slot>>(state[slot], k).load(0)...};
+    R::update(p, g, values, coefficients);
+    params.store(0, p);
+    (DeviceTile<Slot<slot>>(state[slot], k).store(0, values[slot]), ...);
+  }
+
+  // Of parameter and state, 16 bytes at a time. A gradient may lie otherwise, as in a bucket with others: it is then
+  // read number by number.
+  FLATSTEP_FN void update_pack(int first, bool grad_is_quad) const {
+    Pack<Param, count> params;
+    Pack<Grad, count> grads;
     struct : SlotPack<slot, Slot<slot>, count>... {
     } slots;
-    param.load(segment.param, first);
-    grad.load(gradient.data, first);
-    (slots.SlotPack<slot, Slot<slot>, count>::load(segment.state[slot], first), ...);
+    params.load(at<Param>(param, first));
+    (slots.SlotPack<slot, Slot<slot>, count>::load(at<Slot<slot>>(state[slot], first)), ...);
+    if (grad_is_quad) {
+      grads.load(at<Grad>(grad, first));
+    } else {
+      grads.load_each(at<Grad>(grad, first));
+    }
 #pragma unroll
     for (int k = 0; k < count; ++k) {
-      T p = segment.makes_update ? T(-0.0) : param.tile().load(k);
-      T state[] = {slots.SlotPack<slot, Slot<slot>, count>::tile().load(k)...};
-      R::update(p, grad.tile().load(k), state, coefficients);
-      param.tile().store(k, p);
-      (slots.SlotPack<slot, Slot<slot>, count>::tile().store(k, state[slot]), ...);
+      T p = makes_update ? T(-0.0) : params.tile().load(k);
+      T values[] = {slots.SlotPack<slot, Slot<slot>, count>::tile().load(k)...};
+      R::update(p, grads.tile().load(k), values, coefficients);
+      params.tile().store(k, p);
+      (slots.SlotPack<slot, Slot<slot>, count>::tile().store(k, values[slot]), ...);
     }
-    param.store(segment.param, first);
-    (slots.SlotPack<slot, Slot<slot>, count>::store(segment.state[slot], first), ...);
+    params.store(at<Param>(param, first));
+    (slots.SlotPack<slot, Slot<slot>, count>::store(at<Slot<slot>>(state[slot], first)), ...);
   }
 };
 
+// How many blocks a multiprocessor is to have room for: of its 65,536 registers a thread then has 80, 96 or 128. More
+// blocks hide more of what memory takes, but where a lane holds more quads than here ptxas would spill.
+template <class R, class L>
+constexpr int blocks_at_once() {
+  constexpr int quads = Lane<R, L>::quads;
+  if (sizeof(typename L::Compute) == sizeof(double)) return quads <= 5 ? 5 : 4;
+  return quads <= 5 ? 6 : quads <= 9 ? 5 : 4;
+}
+
 // What one lane does for one tile.
 template <Rule R, class L>
-FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, int64_t tile_index, int lane) {
-  if (tile_index >= sweep.tile_count || (sweep.skip && *sweep.skip != 0)) return;
+FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, int64_t tile_index, int lane, int lanes) {
+  if (tile_index >= sweep.tile_count) return;
   const device::Tile tile = sweep.tiles[tile_index];
-  const device::Segment segment = sweep.segments[tile.segment];
-  using Coefficients = typename R::template Coefficients<typename L::Compute>;
-  const Coefficients coefficients = static_cast<const Coefficients*>(sweep.coefficients)[segment.row];
-  Lane<R, L>{segment, sweep.gradients[tile.segment], sweep.walks, coefficients}.update_tile(tile, lane);
+  const auto segment = load_row<device::Segment>(sweep.segments, tile.segment);
+  const auto gradient = load_row<device::Gradient>(sweep.gradients, tile.segment);
+  if (sweep.skip && *sweep.skip != 0) return;  // asked here, so that the tables' rows are on their way meanwhile
+  const auto coefficients =
+      load_row<typename R::template Coefficients<typename L::Compute>>(sweep.coefficients, segment.row);
+  constexpr int item_bytes = sizeof(typename L::Param::Storage), elements = device::tile_elements(item_bytes);
+  const int64_t begin = device::tile_begin(tile, device::phase_of(segment.param, item_bytes), elements);
+  const int64_t left = segment.count - begin;
+  const int low = begin < 0 ? int(-begin) : 0, high = left < elements ? int(left) : elements;
+  const int64_t* const walk = gradient.walk < 0 ? nullptr : sweep.walks + gradient.walk;
+  Lane<R, L>(segment, gradient, begin, coefficients).update(begin, walk, low, high, lane, lanes);
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -19,9 +19,10 @@ __global__ void prepare(device::Preparation preparation) {
 }
 
 template <class R, class L>
-__global__ void __launch_bounds__(device::block_threads, 2) sweep(device::Sweep sweep) {
+__global__ void __launch_bounds__(device::block_threads, blocks_at_once<R, L>())
+    sweep(device::Sweep sweep, int lane_bits, int lanes) {
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  sweep_lane<R, L>(sweep, thread / device::lanes, int(thread % device::lanes));
+  sweep_lane<R, L>(sweep, thread >> lane_bits, int(thread) & (lanes - 1), lanes);
 }
 
 void launch_tables(const device::Batch& batch, const device::Tables& tables, void* stream) {
@@ -37,6 +38,13 @@ void load() {
     cudaFuncGetAttributes(&unused, sweep<R, L>);
 }
 
+// Of the current device; as if it had one, where that is not known.
+int multiprocessors() {
+  int device = 0, count = 1;
+  if (cudaGetDevice(&device) == cudaSuccess) cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
 template <class R, class T>
 void launch_preparation(const device::Preparation& preparation, void* stream) {
   const auto blocks = unsigned(device::blocks_for(preparation.row_count));
@@ -45,8 +53,9 @@ void launch_preparation(const device::Preparation& preparation, void* stream) {
 
 template <class R, class L>
 void launch_sweep(const device::Sweep& args, void* stream) {
-  const auto blocks = unsigned(device::blocks_for(args.tile_count * device::lanes));
-  sweep<R, L><<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(args);
+  const int lane_bits = device::lane_bits_for(args.tile_count, multiprocessors());
+  const auto blocks = unsigned(device::blocks_for(args.tile_count << lane_bits));
+  sweep<R, L><<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(args, lane_bits, 1 << lane_bits);
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

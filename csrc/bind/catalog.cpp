@@ -119,6 +119,7 @@ void bind_catalog(nb::module_& module) {
              nb::sig("def move_streams(arrays: list[typing.Any], prefetch: bool, on_openmp: bool = False) -> None"));
   module.attr("compiler") = build_info.compiler;
   module.attr("kernel_flags") = build_info.flags;
+  module.attr("why_no_cuda") = FLATSTEP_WHY_NO_CUDA;  // empty where it was built
 }
 
 }  // namespace flatstep

@@ -168,10 +168,17 @@ std::string name_of(const Device& device) {
   return "a device of another kind";
 }
 
+static const dlpack::ExchangeAPI* find_exchange_api(nb::handle type) {
+  return dlpack::exchange_api_in(attribute_or_none(type, "__dlpack_c_exchange_api__"));
+}
+
+bool has_stream_of_type(nb::handle type) {
+  const dlpack::ExchangeAPI* const api = find_exchange_api(type);
+  return api && api->current_stream_raw;
+}
+
 std::optional<void*> current_stream(nb::handle array, const Device& device) {
-  const dlpack::ExchangeAPI* const api =
-      dlpack::exchange_api_in(attribute_or_none(array.type(), "__dlpack_c_exchange_api__"));
-  if (api && api->current_stream_raw) return api->current_stream(device);
+  if (has_stream_of_type(array.type())) return find_exchange_api(array.type())->current_stream(device);
   const nb::object interface = attribute_or_none(array, "__cuda_array_interface__");
   nb::object stream = nb::none();
   if (PyDict_Check(interface.ptr())) stream = interface.attr("get")("stream");

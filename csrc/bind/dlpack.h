@@ -88,23 +88,21 @@ namespace flatstep {
 // other.
 class OnDevice {
  public:
-  OnDevice(const DeviceBackend& backend, int index) : backend_(backend), before_(backend.use(index)) {}
-  ~OnDevice() {
-    try {
-      backend_.use(before_);
-    } catch (...) {  // it was current a moment ago; its next use reports the error
-    }
-  }
+  OnDevice(const DeviceBackend& backend, int index) : backend_(backend), before_(backend.enter(index)) {}
+  ~OnDevice() { backend_.leave(before_); }
   OnDevice(const OnDevice&) = delete;
   OnDevice& operator=(const OnDevice&) = delete;
 
  private:
   const DeviceBackend& backend_;
-  int before_;
+  void* const before_;
 };
 
 // "the CPU", "cuda:0", for messages.
 std::string name_of(const Device& device);
+
+// Whether an array's library says in C, for all arrays of a type, on which stream it launches its work.
+bool has_stream_of_type(nb::handle type);
 
 // The stream on which an array's library launches its work on a device, which is to be current: as its type says in C,
 // or else the array itself. Nothing where neither does.

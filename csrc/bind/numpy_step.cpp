@@ -34,6 +34,7 @@ struct NumpyDeviceStep : DeviceStep {
   std::vector<void*> other_streams;  // of libraries, other than `stream`, that are to continue after the step
   bool waits = false;                // some libraries do not say on which stream they work
   nb::handle last_type;              // of the array read last
+  bool is_last_in_order = false;     // that type's arrays are written in the order of `stream`
   DeviceMemory* first = nullptr;     // of the parameters
   std::deque<DeviceMemory> held;     // of the step under way
 
@@ -54,7 +55,7 @@ struct NumpyDeviceStep : DeviceStep {
       if (const Device found = dlpack::device_of(object); found != device)
         reject(" on " + name_of(found) + ", expected one on " + name_of(device) + "; move it there");
       note_stream(object);
-      held.push_back(DeviceMemory::take(object, number_of(stream), *backend));
+      held.push_back(DeviceMemory::take(object, is_last_in_order ? dlpack::no_stream : number_of(stream), *backend));
     });
     if (why) reject(" that cannot be shared by DLPack: " + *why);
     return held.back().array.tensor();
@@ -64,6 +65,8 @@ struct NumpyDeviceStep : DeviceStep {
     if (array.type().is(last_type)) return;
     last_type = array.type();
     const std::optional<void*> other = stream_of(array);
+    // Without a wait: torch takes another handle of its own stream for another stream, and records an event an array.
+    is_last_in_order = other == stream && has_stream_of_type(last_type);
     if (other && *other != stream && std::ranges::find(other_streams, *other) == other_streams.end())
       other_streams.push_back(*other);
   }

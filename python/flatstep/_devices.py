@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib.util import find_spec
 
+from . import _core
+
 
 @cache
 def backends() -> list[object]:
@@ -18,3 +20,9 @@ def backends() -> list[object]:
 
     _cuda.devices()  # a driver that will not do says so here
     return [_cuda.backend]
+
+
+def why_none() -> str:
+    """Why ``backends`` is empty, and what to do about it."""
+    why = _core.why_no_cuda or "only one for NVIDIA's devices, which this is not"
+    return f"this build of flatstep has no cuda target ({why}); install it where nvcc can build that"

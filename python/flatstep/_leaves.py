@@ -46,8 +46,7 @@ def _take(leaf: Any, tree: Tree, index: int) -> Leaf:
         taken: Leaf = DeviceArray(_core.borrow(leaf, backends)) if backends else _share(leaf)
     except Exception as error:  # whatever the library at the other end raises
         if is_on_device and not backends:
-            why = "this build of flatstep has no cuda target; install flatstep where nvcc is on PATH"
-            raise unfit(f"{kind} on a CUDA device, but {why}") from None
+            raise unfit(f"{kind} on a CUDA device, but {_devices.why_none()}") from None
         raise unfit(f"{kind} that cannot be shared by DLPack: {error}{_advice(leaf)}") from error
     return taken
 

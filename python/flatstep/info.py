@@ -72,7 +72,7 @@ def surroundings() -> list[Row]:
 
 def _cuda() -> list[str]:
     if find_spec("flatstep._cuda") is None:
-        return ["not built: no nvcc was found, or it was not wanted"]
+        return [f"not built: {_core.why_no_cuda}"]
     from . import _cuda
 
     built = f"built for {_cuda.architectures}"

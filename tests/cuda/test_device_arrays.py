@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import weakref
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import flatstep
 import stand_in
 from cases import CASES, DEFAULTS, assert_same_bits, numbers
 from flatstep._device_arrays import DeviceArray
-from foreign import CUDA, CUDA_MANAGED, LEGACY_STREAM, Array, from_dlpack
+from foreign import CUDA, CUDA_MANAGED, LEGACY_STREAM, NO_STREAM, Array, capsule_of, from_dlpack
 
 pytestmark = pytest.mark.stand_in
 
@@ -282,6 +283,32 @@ def test_a_librarys_own_stream_is_used(streams):
     opt.step(grad)
     assert stand_in.last_stream() == streams[1]
     assert grad.waited_for == list(streams)
+
+
+def test_a_library_that_names_its_stream_in_c_waits_for_nothing(streams):
+    """Its arrays are in the order of the stream on which they are stepped; those on another stream of it are not."""
+
+    def current_stream(kind: int, index: int, out: int) -> int:
+        ctypes.c_void_p.from_address(out).value = now
+        return 0
+
+    class InC(Array):
+        __dlpack_c_exchange_api__ = capsule_of(current_stream=current_stream)
+
+    now = streams[0]
+    param, grad = InC(np.ones(3)), InC(np.ones(3))
+    opt = flatstep.Adam(param, 0.1)
+    opt.step(grad)
+    assert stand_in.last_stream() == now
+    assert grad.waited_for == [NO_STREAM]
+    now = streams[1]
+    opt.step(grad)
+    assert stand_in.last_stream() == now
+    assert grad.waited_for == [NO_STREAM] * 2
+    other = flatstep.Adam(Array(np.ones(3)), 0.1)  # whose library works on the first stream
+    other.step(grad)
+    assert stand_in.last_stream() == streams[0]
+    assert grad.waited_for[2:] == [streams[0]]
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -11,23 +11,12 @@ import pytest
 import stand_in
 from cases import assert_same_bits, numbers
 from flatstep import _core
+from foreign import ExchangeAPI, capsule_of
 from torch_cases import torch
 
 pytestmark = pytest.mark.stand_in
 
 KEYS = ["step", "exp_avg", "exp_avg_sq"]
-
-
-class ExchangeAPI(ctypes.Structure):
-    """DLPack's table of functions, version 1."""
-
-    _fields_ = [
-        ("version", ctypes.c_uint32 * 2),
-        ("previous", ctypes.c_void_p),
-        ("unused", ctypes.c_void_p * 3),
-        ("describe", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)),
-        ("current_stream", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)),
-    ]
 
 
 def exchange_api() -> object:
@@ -46,16 +35,7 @@ def exchange_api() -> object:
         ctypes.c_void_p.from_address(out).value = 0
         return 0
 
-    kinds = dict(ExchangeAPI._fields_)
-    table = ExchangeAPI(describe=kinds["describe"](describe), current_stream=kinds["current_stream"](current_stream))
-    table.version[:] = 1, 3
-    KEPT.append(table)
-    new = ctypes.pythonapi.PyCapsule_New
-    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
-    return new(ctypes.addressof(table), b"dlpack_exchange_api", None)
-
-
-KEPT: list[ExchangeAPI] = []
+    return capsule_of(describe=describe, current_stream=current_stream)
 
 
 class Tensor:

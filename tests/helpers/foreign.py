@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 CPU, CUDA, CUDA_MANAGED = 1, 2, 13
-LEGACY_STREAM, ANOTHER_DEVICES = 1, 0xBAD
+LEGACY_STREAM, NO_STREAM, ANOTHER_DEVICES = 1, -1, 0xBAD
 
 
 class Array:
@@ -65,6 +66,32 @@ def from_dlpack(lender: Any) -> Array:
 
     taken = np.from_dlpack(OnTheProcessor())
     return Array(taken.view("bfloat16") if is_brain else taken, device)
+
+
+class ExchangeAPI(ctypes.Structure):
+    """DLPack's table of functions, version 1."""
+
+    _fields_ = [
+        ("version", ctypes.c_uint32 * 2),
+        ("previous", ctypes.c_void_p),
+        ("unused", ctypes.c_void_p * 3),
+        ("describe", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_void_p)),
+        ("current_stream", ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_int32, ctypes.c_int32, ctypes.c_void_p)),
+    ]
+
+
+def capsule_of(**functions: Callable[..., int]) -> object:
+    """What a type of arrays offers as __dlpack_c_exchange_api__."""
+    kinds = dict(ExchangeAPI._fields_)
+    table = ExchangeAPI(**{name: kinds[name](function) for name, function in functions.items()})
+    table.version[:] = 1, 3
+    _kept.append(table)
+    new = ctypes.pythonapi.PyCapsule_New
+    new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+    return new(ctypes.addressof(table), b"dlpack_exchange_api", None)
+
+
+_kept: list[ExchangeAPI] = []
 
 
 def relabel(

@@ -127,7 +127,7 @@ _kept: list[object] = []
 
 
 def asked(what: str) -> int:
-    """How many launches, copies, allocations or waits there were so far."""
+    """How many launches, copies, allocations or waits there were so far; how many bytes of memory are in use."""
     return getattr(functions(), f"stand_in_{what}")()
 
 

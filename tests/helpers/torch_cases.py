@@ -117,6 +117,17 @@ def give_grads(*lists, seed):
             param.grad = grad.clone()
 
 
+def in_a_bucket(grads):
+    """Equal gradients as DDP's ``gradient_as_bucket_view`` lays them out: parts of one buffer, here an element late."""
+    bucket = torch.cat([grads[0].new_zeros(1), *(grad.flatten() for grad in grads)])
+    parts = bucket[1:].split([grad.numel() for grad in grads])
+    return [part.view(grad.shape) for part, grad in zip(parts, grads, strict=True)]
+
+
+# Gradients that cost a kernel another path, by what they are made of.
+GRADIENTS = {"in a bucket": in_a_bucket, "all zero": lambda grads: [torch.zeros_like(grad) for grad in grads]}
+
+
 def same_bits(ours, theirs, what=""):
     """Of tensors, or lists and dicts of them."""
     if isinstance(ours, torch.Tensor):

@@ -160,6 +160,7 @@ void too_much_is_refused() {
   const auto refuses = [](int64_t entries, int leaves, int64_t length) {
     device::Batch batch{};
     batch.entries = entries;
+    batch.param_bytes = 4;
     try {
       for (int i = 0; i < leaves; ++i) add_leaf(batch, {length, 0, nullptr, nullptr, {}});
     } catch (const std::invalid_argument&) {

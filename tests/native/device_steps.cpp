@@ -135,6 +135,24 @@ void numbers_are_read_on_the_device() {
   });
 }
 
+// In whatever order they are given, and where a number is given twice, the last one.
+void each_row_finds_its_numbers_among_many() {
+  constexpr int64_t rows = 400;
+  Random random(6);
+  for (const char* name : {"adam", "optimistic_adam"}) {
+    StandIn runtime;
+    Twins twins(runtime, find_rule(name), {0}, 3 * rows, rows, random.bits());
+    for (int64_t i = 0; i < 3 * rows; ++i) {
+      const bool is_inverted = random.chance(30);
+      twins.numbers.trace(random.below(rows), is_inverted, NumberKind::float32, is_inverted, 1.0 / double(i + 2));
+    }
+    Queue queue(runtime, StandIn::kernels, find_rule(name), 0);
+    twins.step(queue);
+    twins.step(queue);
+    twins.check_alike();
+  }
+}
+
 void a_skipped_step_changes_nothing() {
   Random random(5);
   constexpr double nan = std::numeric_limits<double>::quiet_NaN(), infinity = std::numeric_limits<double>::infinity();
@@ -165,5 +183,6 @@ int main() {
                     {"a step is the plain step of each element", a_step_is_the_plain_step_of_each_element},
                     {"counts move on the device", counts_move_on_the_device},
                     {"numbers are read on the device", numbers_are_read_on_the_device},
+                    {"each row finds its numbers among many", each_row_finds_its_numbers_among_many},
                     {"a skipped step changes nothing", a_skipped_step_changes_nothing}});
 }

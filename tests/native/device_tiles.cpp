@@ -12,8 +12,6 @@ namespace flatstep::testing {
 
 namespace {
 
-using device::tile_elements;
-
 // Memory of which only what is touched exists.
 class Vast {
  public:
@@ -36,8 +34,9 @@ struct Range {
   int64_t first, last;
 };
 
-constexpr int64_t middle = int64_t{1} << 31, beyond = middle + 4321;  // elements
-constexpr int64_t item = 2, phase = 5, streams = 4;                   // bfloat16 throughout: param, grad, mu, nu
+constexpr int64_t item = 2, phase = 5, streams = 4;  // bfloat16 throughout: param, grad, mu, nu
+constexpr int tile_elements = device::tile_elements(item);
+constexpr int64_t middle = int64_t{1} << 31, beyond = middle + 4 * tile_elements + 225;  // elements
 
 // Those at the tensor's begin, before and after 2^31 elements, at its end; and what they cover.
 constexpr int32_t middle_tile = int32_t(middle / tile_elements);
@@ -81,10 +80,11 @@ void sweep_some_tiles(int rule, int layout, const Scalars& scalars, char* const 
   runtime.synchronize();
 }
 
-// In packs, and, with gradients that lie otherwise, one by one.
+// In packs, with gradients that lie as parameters do and with others.
 void one_tensor_may_have_more_than_2_31_elements() {
   const int rule = find_rule("adam"), layout = find_layout(Dtype::bfloat16, Dtype::bfloat16, Dtype::bfloat16);
-  check(device::tiles_of(beyond, phase) == some_tiles[4] + 1, "the last of the tiles is the tensor's last");
+  check(device::tiles_of(beyond, phase, tile_elements) == some_tiles[4] + 1,
+        "the last of the tiles is the tensor's last");
   Random random(1);
   const Vast memory((streams * (beyond + 4096) + 8192) * item);
   for (const int64_t grad_phase : {phase, phase + 1}) {
@@ -127,19 +127,33 @@ void tiles_cover_every_element_once() {
   int64_t expected = 0;
   for (size_t i = 0; i < counts.size(); ++i) {
     phase_of_segment.push_back(int(random.below(device::phases)));
-    expected += device::tiles_of(counts[i], phase_of_segment[i]);
-    device::add_tiles(tiles, int32_t(i), counts[i], phase_of_segment[i]);
+    expected += device::tiles_of(counts[i], phase_of_segment[i], tile_elements);
+    device::add_tiles(tiles, int32_t(i), counts[i], phase_of_segment[i], tile_elements);
   }
   check(int64_t(tiles.size()) == expected, "tiles are as many as was said");
   std::vector<int64_t> done(counts.size());
   for (const device::Tile& tile : tiles) {
     const auto segment = size_t(tile.segment);
-    const int64_t begin = device::tile_begin(tile, phase_of_segment[segment]);
+    const int64_t begin = device::tile_begin(tile, phase_of_segment[segment], tile_elements);
     check(std::max<int64_t>(begin, 0) == done[segment], "a tile begins where the one before it ends");
     done[segment] = std::min(begin + tile_elements, counts[segment]);
     check(done[segment] > begin, "no tile is empty");
   }
   check(done == counts, "tiles end where their tensors do");
+}
+
+// A warp has a tile, and up to eight warps share one where the device has room for them all.
+void few_tiles_are_shared() {
+  constexpr int multiprocessors = 132;
+  for (const auto& [tiles, bits] : {std::pair<int64_t, int>{1, 8},
+                                    {98, 8},
+                                    {264, 8},
+                                    {265, 7},
+                                    {977, 6},
+                                    {1056, 6},
+                                    {1057, 5},
+                                    {int64_t{1} << 40, 5}})
+    check(device::lane_bits_for(tiles, multiprocessors) == bits, "all that share tiles have room at once");
 }
 
 }  // namespace
@@ -149,5 +163,6 @@ void tiles_cover_every_element_once() {
 int main() {
   using namespace flatstep::testing;
   return run_parts({{"one tensor may have more than 2^31 elements", one_tensor_may_have_more_than_2_31_elements},
-                    {"tiles cover every element once", tiles_cover_every_element_once}});
+                    {"tiles cover every element once", tiles_cover_every_element_once},
+                    {"few tiles are shared", few_tiles_are_shared}});
 }

@@ -1,4 +1,4 @@
-// See stand_in.h. Compiled with the kernels' flags, which say how arithmetic rounds.
+// See stand_in.h.
 #include "stand_in.h"
 
 #include <algorithm>
@@ -9,15 +9,11 @@
 #include <stdexcept>
 #include <utility>
 
-#include "batch.cuh"
-#include "prepare.cuh"
-#include "sweep.cuh"
-
 namespace flatstep::testing {
 
 namespace {
 
-StandIn* active;
+StandIn* the_active;
 
 // As a device gives it: well aligned, but no longer than asked for, so that sanitizers see who goes beyond.
 char* new_memory(size_t bytes) {
@@ -40,60 +36,48 @@ void or_abort(F&& f) {
 
 }  // namespace
 
-}  // namespace flatstep::testing
-
-namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-// Every thread of the blocks that a device would be given, last ones first: none may count on another.
-template <class F>
-void for_each_thread(int64_t threads, F&& thread) {
-  for (int64_t i = device::blocks_for(threads) * device::block_threads; i-- > 0;) thread(i);
-}
-
-void launch_tables(const device::Batch& batch, const device::Tables& tables, void* stream) {
-  testing::active->enqueue_launch(stream, {tables.rows, tables.tiles}, [batch, tables] {
-    for_each_thread(device::threads_of(batch), [&](int64_t thread) { lay_out(batch, tables, thread); });
-  });
-}
-
-template <class R, class L>
-void load() {
-  testing::active->load_kernel();
-}
-
-template <class R, class T>
-void launch_preparation(const device::Preparation& p, void* stream) {
-  testing::active->enqueue_launch(stream, {p.rows, p.scalars, p.coefficients}, [preparation = p] {
-    for_each_thread(preparation.row_count, [&](int64_t thread) { prepare_row<R, T>(preparation, thread); });
-  });
-}
-
-template <class R, class L>
-void launch_sweep(const device::Sweep& s, void* stream) {
-  testing::active->enqueue_launch(stream, {s.tiles, s.segments, s.gradients, s.coefficients}, [sweep = s] {
-    for_each_thread(sweep.tile_count * device::lanes, [&](int64_t thread) {
-      sweep_lane<R, L>(sweep, thread / device::lanes, int(thread % device::lanes));
-    });
-  });
-}
-
-}  // namespace flatstep::inline FLATSTEP_NAMESPACE
-
-#include "stamp.cuh"
-
-namespace flatstep::testing {
-
-const device::LayOut StandIn::lay_out = &launch_tables;
-const device::Kernels StandIn::kernels = Table<Rules>::rows;
+StandIn& StandIn::active() { return *the_active; }
 
 StandIn::StandIn() : now_(&find(0, nullptr)) {
-  if (active) throw std::logic_error("there is a stand-in already");
-  active = this;
+  if (the_active) throw std::logic_error("there is a stand-in already");
+  the_active = this;
 }
 
 StandIn::~StandIn() {
   synchronize();
-  active = nullptr;
+  the_active = nullptr;
+}
+
+StandIn::Dropped::~Dropped() {
+  for (char* begin : all) std::free(begin);
+}
+
+void StandIn::set_device(int index) {
+  current_ = index;
+  used_.insert(index);
+}
+
+int StandIn::device() {
+  if (!current_) set_device(0);
+  return *current_;
+}
+
+// A device's index, and one more.
+void* StandIn::make_current(int index) {
+  const intptr_t before = current_ ? *current_ + 1 : 0;
+  set_device(index);
+  return reinterpret_cast<void*>(before);
+}
+
+void StandIn::restore(void* before) noexcept {
+  current_.reset();
+  if (before) current_ = int(reinterpret_cast<intptr_t>(before)) - 1;
+}
+
+size_t StandIn::bytes_in_use() const {
+  size_t bytes = 0;
+  for (const auto& [begin, memory] : memory_) bytes += memory.bytes;
+  return bytes;
 }
 
 // Of a device's own stream there is always one; like CUDA's it has two handles.
@@ -139,13 +123,13 @@ StandIn::Graph StandIn::end_capture() {
 }
 
 void StandIn::replay(const Graph& graph) {
-  for (const auto& kernel : graph) push(*now_, {kernel});
+  for (const auto& kernel : graph.kernels) push(*now_, {[kernel, memory = graph.memory] { kernel(); }});
 }
 
 // As given by a caller, who should have the stream's device current.
 StandIn::Stream& StandIn::own(void* handle) {
-  Stream& stream = find(device_, handle);
-  if (stream.device != device_) throw std::logic_error("another device is current than that of the stream");
+  Stream& stream = find(device(), handle);
+  if (stream.device != device()) throw std::logic_error("another device is current than that of the stream");
   return stream;
 }
 
@@ -206,7 +190,7 @@ void StandIn::enqueue_launch(void* handle, const std::vector<const void*>& table
     own();
   };
   if (stream.captured) {
-    stream.captured->push_back(std::move(checked));
+    stream.captured->kernels.push_back(std::move(checked));
   } else {
     push(stream, {std::move(checked)});
   }
@@ -229,6 +213,7 @@ void StandIn::load_kernel() {
   const auto is_captured = [](const Stream& stream) { return stream.captured.has_value(); };
   if (!may_load_ && std::any_of(streams_.begin(), streams_.end(), is_captured))
     throw std::logic_error("no kernel may be loaded while a stream is capturing");
+  device();
   ++loads;
   load_lacks_memory_ = is_to_fail();
   launch_failed_ = launch_failed_ || fails_loads;
@@ -251,9 +236,7 @@ void StandIn::may_lack_memory(const char* what) {
 void* StandIn::allocate(size_t bytes, void* handle) {
   Stream& stream = eager(handle, "allocate");
   may_lack_memory("allocate");
-  ++allocations;
-  char* const begin = new_memory(bytes);
-  memory_[begin] = {bytes, stream.device, false};
+  char* const begin = add_memory(bytes, stream.device, false);
   push(stream, {[this, begin] { memory_.at(begin).is_there = true; }});
   return begin;
 }
@@ -264,35 +247,60 @@ void StandIn::release(void* memory, void* handle) noexcept {
     auto* const begin = static_cast<char*>(memory);
     push(stream, {[this, begin, device = stream.device] {
            check_access(begin, device);
-           memory_.erase(begin);
-           std::free(begin);
+           free_memory(begin);
          }});
   });
 }
 
-void* StandIn::allocate_lasting(size_t bytes) {
-  may_lack_memory("allocate_lasting");
+char* StandIn::add_memory(size_t bytes, int device, bool is_there) {
   ++allocations;
   char* const begin = new_memory(bytes);
-  memory_[begin] = {bytes, device_, true};
+  memory_[begin] = {bytes, device, is_there};
   return begin;
+}
+
+void StandIn::free_memory(char* begin) {
+  memory_.erase(begin);
+  std::free(begin);
 }
 
 void StandIn::release_lasting(void* memory) noexcept {
   or_abort([&] {
-    check_access(memory, memory_.at(static_cast<char*>(memory)).device);
-    memory_.erase(static_cast<char*>(memory));
-    std::free(memory);
+    check_access(memory, device());
+    free_memory(static_cast<char*>(memory));
+  });
+}
+
+void* StandIn::allocate_for_graph(size_t bytes, void* handle) {
+  Stream& stream = own(handle);
+  if (!stream.captured) throw std::logic_error("the stream is not capturing");
+  may_lack_memory("allocate_for_graph");
+  const auto drop = [dropped = dropped_](char* memory) { dropped->all.push_back(memory); };
+  stream.captured->memory.emplace_back(add_memory(bytes, stream.device, true), drop);
+  return stream.captured->memory.back().get();
+}
+
+void StandIn::release_dropped() noexcept {
+  or_abort([&] {
+    const auto is_elsewhere = [this](char* begin) { return memory_.at(begin).device != device(); };
+    const auto first = std::partition(dropped_->all.begin(), dropped_->all.end(), is_elsewhere);
+    std::for_each(first, dropped_->all.end(), [this](char* begin) { free_memory(begin); });
+    dropped_->all.erase(first, dropped_->all.end());
   });
 }
 
 void* StandIn::allocate_pinned(size_t bytes) {
   may_lack_memory("allocate_pinned");
+  device();
   ++allocations;
+  ++pinned_allocations;
   return std::malloc(bytes);
 }
 
-void StandIn::release_pinned(void* memory) noexcept { std::free(memory); }
+void StandIn::release_pinned(void* memory) noexcept {
+  device();
+  std::free(memory);
+}
 
 void StandIn::copy(void* to, const void* from, size_t bytes, void* handle) {
   Stream& stream = eager(handle, "copy from memory that will be written again");
@@ -330,13 +338,13 @@ void StandIn::clear(void* memory, size_t bytes, void* handle) {
 void StandIn::copy_now(void* to, const void* from, size_t bytes) {
   may_fail("copy_now");
   ++copies;
-  check_access(to, device_);
+  check_access(to, device());
   if (bytes > 0) std::memcpy(to, from, bytes);
 }
 
 void* StandIn::make_event() {
   may_lack_memory("make_event");
-  return new std::shared_ptr<Event>(new Event{device_});
+  return new std::shared_ptr<Event>(new Event{device()});
 }
 
 void StandIn::record(void* event, void* handle) {
@@ -358,6 +366,7 @@ void StandIn::wait_in_stream(void* handle, void* event) {
 
 // The stream that somebody asks for goes on a little.
 bool StandIn::is_past(void* event) {
+  device();
   Stream* const stream = event_of(event)->last;
   if (stream && stream->can_go_on()) do_first(*stream);
   return event_of(event)->is_past();
@@ -365,11 +374,15 @@ bool StandIn::is_past(void* event) {
 
 void StandIn::wait(void* event) noexcept {
   ++waits;
+  device();
   or_abort([&] {
     while (!event_of(event)->is_past()) do_one();
   });
 }
 
-void StandIn::release_event(void* event) noexcept { delete static_cast<std::shared_ptr<Event>*>(event); }
+void StandIn::release_event(void* event) noexcept {
+  device();
+  delete static_cast<std::shared_ptr<Event>*>(event);
+}
 
 }  // namespace flatstep::testing

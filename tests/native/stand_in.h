@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "kernels.h"
@@ -18,13 +19,17 @@ namespace flatstep::testing {
 
 class StandIn : public device::Runtime {
  public:
-  using Graph = std::vector<std::function<void()>>;
+  struct Graph {
+    std::vector<std::function<void()>> kernels;
+    std::vector<std::shared_ptr<char>> memory;  // that it has been given
+  };
 
   StandIn();
   ~StandIn() override;
 
+  static StandIn& active();  // there is one at a time
   static const device::LayOut lay_out;
-  static const device::Kernels kernels;  // they run on the stand-in that is there; there is one at a time
+  static const device::Kernels kernels;  // they run on the active one
 
   // What a program does with devices. It works on one stream at a time, at first on device 0's own: the handle of a
   // device's own stream is null.
@@ -45,22 +50,32 @@ class StandIn : public device::Runtime {
   bool fails_launches = false, fails_loads = false;
   bool is_lazy = true;  // nothing is done before somebody waits, or asks in vain a few times
 
+  // A thread that has used no device has none current, until it sets one, or does what needs one: then that is device
+  // 0.
+  int current_device() const { return current_.value_or(0); }
+  bool has_current_device() const { return current_.has_value(); }
+  void set_device(int index);
+  const std::set<int>& used_devices() const { return used_; }  // those that have a context
+
+  size_t bytes_in_use() const;  // of all devices
+
   // What it was asked for.
-  int loads = 0, launches = 0, copies = 0, allocations = 0, waits = 0, waits_in_stream = 0;
+  int loads = 0, launches = 0, copies = 0, allocations = 0, pinned_allocations = 0, waits = 0, waits_in_stream = 0;
   void* last_stream = nullptr;  // that a launch went to
 
   // For kernels: `tables` is the device memory that the kernel begins with.
   void load_kernel();
   void enqueue_launch(void* stream, const std::vector<const void*>& tables, std::function<void()> kernel);
 
-  int current_device() override { return device_; }
-  void set_device(int index) override { device_ = index; }
+  void* make_current(int index) override;
+  void restore(void* before) noexcept override;
   bool is_capturing(void* stream) override { return own(stream).captured.has_value(); }
   uint64_t stream_id(void* stream) override { return own(stream).id; }
   void* allocate(size_t bytes, void* stream) override;
   void release(void* memory, void* stream) noexcept override;
-  void* allocate_lasting(size_t bytes) override;
   void release_lasting(void* memory) noexcept override;
+  void* allocate_for_graph(size_t bytes, void* stream) override;
+  void release_dropped() noexcept override;
   void* allocate_pinned(size_t bytes) override;
   void release_pinned(void* memory) noexcept override;
   void copy(void* to, const void* from, size_t bytes, void* stream) override;
@@ -109,6 +124,12 @@ class StandIn : public device::Runtime {
     bool is_there;  // the stream in whose order it was allocated has come so far
   };
 
+  // Memory of graphs that are gone; the last of them may go after the stand-in.
+  struct Dropped {
+    std::vector<char*> all;
+    ~Dropped();
+  };
+
   static constexpr uintptr_t legacy_stream = 1;
 
   static const std::shared_ptr<Event>& event_of(void* handle) { return *static_cast<std::shared_ptr<Event>*>(handle); }
@@ -124,7 +145,13 @@ class StandIn : public device::Runtime {
   Memory* memory_at(const void* address);
   void check_access(const void* address, int device);
 
-  int device_ = 0;
+  int device();  // that which is current, from here on
+  char* add_memory(size_t bytes, int device, bool is_there);
+  void free_memory(char* begin);
+
+  std::optional<int> current_;
+  std::set<int> used_;
+  std::shared_ptr<Dropped> dropped_ = std::make_shared<Dropped>();
   bool launch_failed_ = false, load_lacks_memory_ = false;
   bool may_load_ = false;  // even while a stream is capturing
   Random choice_{1};

@@ -22,12 +22,13 @@ std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
   return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index);
 }
 
-int use(int index) { return flatstep::device::exchange_device(stand_in(), index); }
+void* enter(int index) { return stand_in().make_current(index); }
+void leave(void* before) { stand_in().restore(before); }
 
 StandIn::Graph graph;
 
-constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &use},
-                                  cuda_backend = {dlpack_cuda, &make_queue, &use};
+constexpr flatstep::DeviceBackend backend = {dlpack_cpu, &make_queue, &enter, &leave},
+                                  cuda_backend = {dlpack_cuda, &make_queue, &enter, &leave};
 
 }  // namespace
 
@@ -39,6 +40,7 @@ FLATSTEP_EXPORT void stand_in_use(int device, void* stream) { stand_in().use(dev
 FLATSTEP_EXPORT int stand_in_current_device() { return stand_in().current_device(); }
 FLATSTEP_EXPORT void stand_in_begin_capture() { stand_in().begin_capture(); }
 FLATSTEP_EXPORT void stand_in_end_capture() { graph = stand_in().end_capture(); }
+FLATSTEP_EXPORT void stand_in_drop_graph() { graph = {}; }
 FLATSTEP_EXPORT void stand_in_replay() {
   stand_in().replay(graph);
   stand_in().synchronize();
@@ -60,4 +62,5 @@ FLATSTEP_EXPORT void stand_in_synchronize() { stand_in().synchronize(); }
 FLATSTEP_EXPORT int stand_in_launches() { return stand_in().launches; }
 FLATSTEP_EXPORT int stand_in_copies() { return stand_in().copies; }
 FLATSTEP_EXPORT int stand_in_allocations() { return stand_in().allocations; }
+FLATSTEP_EXPORT int stand_in_memory() { return int(stand_in().bytes_in_use()); }
 FLATSTEP_EXPORT int stand_in_waits() { return stand_in().waits; }

@@ -117,7 +117,7 @@ std::vector<std::string> Streams::images() const {
 std::vector<int64_t> random_lengths(Random& random, int64_t tensors) {
   std::vector<int64_t> lengths;
   for (int64_t i = 0; i < tensors; ++i) {
-    const int64_t around = tensors > 100 ? 0 : random.pick<int64_t>({0, 0, 64, 1024, 2 * 1024, -1});
+    const int64_t around = tensors > 100 ? 0 : random.pick<int64_t>({0, 0, 64, 512, 1024, 2048, 2 * 2048, -1});
     lengths.push_back(around < 0    ? random.between(1, 3000)
                       : around == 0 ? random.between(1, 3)
                                     : random.between(around - 9, around + 9));

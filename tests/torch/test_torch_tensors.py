@@ -87,6 +87,30 @@ def test_layouts(layout, grad_layout):
     assert GRADS["negated"](values).is_neg()
 
 
+@parametrize(DEFAULTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_gradients_that_share_a_bucket(case, dtype):
+    """As DistributedDataParallel lays them: after a tensor of odd length none begins where its parameter would."""
+    lengths = [1, 4100, 5, 2100]
+    generator = torch.Generator().manual_seed(0)
+    values = [torch.randn(length, generator=generator).to(dtype) for length in lengths]
+    ours, theirs = ([Parameter(value.clone()) for value in values] for _ in range(2))
+    grads = torch.empty(sum(lengths), dtype=dtype).split(lengths)
+    assert [grad.data_ptr() % 16 != 0 for grad in grads] == [False, True, True, True]
+    opt, peer = case.make(ours), case.make(theirs)
+    for _ in range(2):
+        for param, plain, grad in zip(ours, theirs, grads, strict=True):
+            plain.grad = torch.randn(grad.shape, generator=generator).to(dtype)
+            param.grad = grad.copy_(plain.grad)
+        opt.step()
+        peer.step()
+    states = (
+        [value for param in params for value in each.state[param].values()]
+        for params, each in ((ours, opt), (theirs, peer))
+    )
+    same_bits([*ours, *next(states)], [*theirs, *next(states)])
+
+
 # Several of these lie in one piece of memory.
 def quarters(values):
     return [values[:2, :2], values[:2, 2:], values[2:, :2], values[2:, 2:]]

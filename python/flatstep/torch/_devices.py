@@ -54,8 +54,5 @@ def why_rejected(device: torch.device) -> str:
     if device.type == "cpu" or is_apart(device):
         return ""
     if device.type == "cuda":
-        return (
-            f"is on {device}, but this build of flatstep has no cuda target; install flatstep where nvcc is on PATH, "
-            "or move the model to the CPU"
-        )
+        return f"is on {device}, but {_devices.why_none()}, or move the model to the CPU"
     return f"is on {device}, but flatstep steps tensors on the CPU and on CUDA devices"
