@@ -13,12 +13,12 @@ constexpr int64_t one = 1, two = 2;  // strides
 
 }  // namespace
 
-std::unique_ptr<Model> Model::make(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed) {
+std::unique_ptr<Model> Model::make(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed, bool has_tail) {
   if (!has_kernel(rule, layout)) return nullptr;
-  return std::unique_ptr<Model>(new Model(rule, layout, std::move(lengths), seed));
+  return std::unique_ptr<Model>(new Model(rule, layout, std::move(lengths), seed, has_tail));
 }
 
-Model::Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed)
+Model::Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed, bool has_tail)
     : lengths_(std::move(lengths)),
       params_(sum(lengths_) * bytes_of(layouts()[size_t(layout)].param)),
       grads_(sum(lengths_) * bytes_of(layouts()[size_t(layout)].grad) * two),
@@ -30,6 +30,13 @@ Model::Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed)
   grads_.fill(random, true);
   for (const SlotDescription& slot : slots)
     state_.emplace_back(sum(lengths_) * bytes_of(formats.slot(slot.role))).fill(random, false);
+  const bool in_own_dtype = random.chance(50);
+  const int average_bytes = formats.param == Dtype::float64 ? 8 : in_own_dtype ? bytes_of(formats.param) : 4;
+  const AverageForm form = random.chance(50) ? AverageForm::interpolated : AverageForm::weighted;
+  if (has_tail) {
+    state_.emplace_back(sum(lengths_) * average_bytes).fill(random, true);
+    step_.set_tail({true, in_own_dtype, form, random.pick<double>({0.3, 0.9})});
+  }
   int64_t first = 0;
   for (const int64_t& length : lengths_) {
     const auto tensor = [&](const Block& block, Dtype dtype, const int64_t& stride) {
@@ -42,6 +49,7 @@ Model::Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed)
     parameter.grad = tensor(grads_, formats.grad, index % 3 == 2 ? two : one);
     for (size_t slot = 0; slot < slots.size(); ++slot)
       parameter.state[slot] = tensor(state_[slot], formats.slot(slots[slot].role), one);
+    if (has_tail) parameter.average = state_.back().data() + first * average_bytes;
     parameter.row = random.below(2);
     first += length;
   }

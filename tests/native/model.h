@@ -11,8 +11,9 @@ namespace flatstep::testing {
 class Model {
  public:
   // Tensors of the given lengths with all formats of a layout; every third gradient is strided. Nothing where no
-  // optimizer can have the layout.
-  static std::unique_ptr<Model> make(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed);
+  // optimizer can have the layout. With a tail, steps average the parameters and set gradients to zero.
+  static std::unique_ptr<Model> make(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed,
+                                     bool has_tail = false);
 
   // The work of one step. The same every time; steps go on from what the last one made.
   const std::vector<Job>& jobs(const Target& target);
@@ -23,7 +24,7 @@ class Model {
   std::vector<std::string> images() const;
 
  private:
-  Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed);
+  Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed, bool has_tail);
 
   std::vector<int64_t> lengths_;
   std::vector<Scalars> scalars_;
