@@ -1,7 +1,7 @@
 """The build backend: scikit-build-core, with the headers of jaxlib where there is a wheel of it. For pip and build.
 
 flatstep.jax is compiled against those headers alone. What is compiled against the oldest works with later ones too.
-Where there is no wheel of jaxlib, as on musl, flatstep is built without flatstep.jax.
+Where there is no wheel of jaxlib, as on musl, or no jax that is new enough, flatstep is built without flatstep.jax.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from scikit_build_core.build import (  # noqa: F401
     prepare_metadata_for_build_wheel,
 )
 
-_OLDEST = {(3, 10): "0.6.1", (3, 11): "0.6.1", (3, 12): "0.6.1", (3, 13): "0.6.1", (3, 14): "0.7.1"}  # by Python
+_OLDEST = {(3, 11): "0.6.1", (3, 12): "0.6.1", (3, 13): "0.6.1", (3, 14): "0.7.1"}  # by Python; 3.10's jax is too old
 _PLATFORMS = ("linux-x86_64", "linux-aarch64", "macosx-arm64")
 
 
