@@ -1,12 +1,13 @@
 """The build backend: scikit-build-core, with two things more. For pip and build.
 
 flatstep.jax is compiled against the headers of jaxlib alone, which are asked for where there is a wheel of it. What is
-compiled against the oldest works with later ones too. Where there is no wheel, as on musl, flatstep is built without
-flatstep.jax.
+compiled against the oldest works with later ones too. Where there is no wheel, as on musl, or no jax that is new enough,
+flatstep is built without flatstep.jax.
 
-A wheel without CUDA or without JAX says so in its build tag, as ``flatstep-0.2.0-0cpu-cp312-abi3-linux_x86_64.whl``. It
-is then seen which one pip takes from its cache. A local version (0.2.0+cpu) would do the same, but pip rejects a wheel
-whose version is not that of the source archive from which it is built.
+A wheel without CUDA, or without JAX where it could have it, says so in its build tag, as
+``flatstep-0.2.0-0cpu-cp312-abi3-linux_x86_64.whl``. It is then seen which one pip takes from its cache. A local version
+(0.2.0+cpu) would do the same, but pip rejects a wheel whose version is not that of the source archive from which it is
+built.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from scikit_build_core.build import (  # noqa: F401
     prepare_metadata_for_build_wheel,
 )
 
-_OLDEST = {(3, 10): "0.6.1", (3, 11): "0.6.1", (3, 12): "0.6.1", (3, 13): "0.6.1", (3, 14): "0.7.1"}  # by Python
+_OLDEST = {(3, 11): "0.6.1", (3, 12): "0.6.1", (3, 13): "0.6.1", (3, 14): "0.7.1"}  # by Python; 3.10's jax is too old
 _PARTS = {"cpu": "flatstep/_cuda.", "nojax": "flatstep/_xla."}  # by what the tag of a wheel without the file says
 _PLATFORMS = ("linux-x86_64", "linux-aarch64", "macosx-arm64")
 
@@ -57,7 +58,8 @@ def _tagged(wheel: Path) -> str:
     """The wheel's name, after its build tag says which parts are missing."""
     with ZipFile(wheel) as archive:
         files = archive.namelist()
-    missing = [part for part, start in _PARTS.items() if not any(file.startswith(start) for file in files)]
+    parts = _PARTS if sys.version_info >= (3, 11) else {"cpu": _PARTS["cpu"]}  # jax is for 3.11 and later
+    missing = [part for part, start in parts.items() if not any(file.startswith(start) for file in files)]
     if not missing:
         return wheel.name
     command = [sys.executable, "-m", "wheel", "tags", "--remove", "--build", f"0{'_'.join(missing)}", str(wheel)]

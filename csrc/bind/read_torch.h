@@ -10,7 +10,9 @@ class TorchReader {
  public:
   TorchReader(nb::tuple plain_types, nb::handle exchange_api)
       : plain_types_(std::move(plain_types)), api_(dlpack::exchange_api_in(exchange_api)) {
-    if (!api_) throw nb::import_error("this torch has no DLPack exchange API of version 1; flatstep.torch needs 2.13");
+    if (!api_)
+      throw nb::import_error(
+          "this torch has no DLPack exchange API of version 1; upgrade flatstep, or use an older torch");
   }
 
   // The stream on which torch launches its work on a device now.

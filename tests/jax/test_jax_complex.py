@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, optax
+from jax_x64 import enable_x64
 from optax_peers import peer_of
 from table import JAX
 
@@ -42,7 +43,7 @@ AS_OPTAX = [*((*row, "double") for row in ROWS), *((rule, {}, "single") for rule
 
 @pytest.fixture(autouse=True)
 def x64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 

@@ -454,6 +454,7 @@ def test_numpy_s_truth_is_a_flag():
 
 # Before flatstep.jax is imported, and what its ImportError says.
 IMPORTS = {
+    "old Python": ("import jax; sys.version_info = (3, 10, 13)", "needs Python 3.11 or later, which jax 0.7.1 needs"),
     "old jax": ("import jax; jax.__version__ = '0.5.3'", "needs jax 0.7.1 or later, found 0.5.3"),
     "old optax": ("import optax; optax.__version__ = '0.2.6'", "flatstep.jax needs optax 0.2.7 or later, found 0.2.6"),
     "no optax": ("sys.modules['optax'] = None", r"needs optax 0.2.7 or later: pip install --upgrade 'flatstep\[jax\]'"),

@@ -9,6 +9,7 @@ import pytest
 
 from jax_hlo import calls, copies
 from jax_training import RULES, SHAPES, assert_close, batch, front, jax, jnp, loss, optax, pair, random_tree
+from jax_x64 import enable_x64
 
 pytest.importorskip("flax")
 from flax import nnx, serialization
@@ -114,7 +115,7 @@ def test_nnx_cond_in_place(cls):
 @each_rule
 @pytest.mark.parametrize("cls", TRAIN_STATES)
 def test_train_state_as_with_optax(cls, rule):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         ours, theirs = pair(rule, optax.linear_schedule(0.05, 0.01, 3))
         state, peer = (
             training(TRAIN_STATES[cls], ours, jnp.float64),
@@ -130,7 +131,7 @@ def test_train_state_as_with_optax(cls, rule):
 @each_rule
 @pytest.mark.parametrize("cls", OPTIMIZERS)
 def test_nnx_optimizer_as_with_optax(cls, rule):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         models = [Network(jnp.float64), Network(jnp.float64)]
         made = zip((OPTIMIZERS[cls], nnx.Optimizer), models, pair(rule, 0.05), strict=True)
         optimizers = [cls(model, tx, wrt=nnx.Param) for cls, model, tx in made]

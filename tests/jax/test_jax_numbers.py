@@ -20,6 +20,7 @@ import jax.numpy as jnp  # noqa: E402
 
 import flatstep.jax as front  # noqa: E402
 from flatstep.jax import _call  # noqa: E402
+from jax_x64 import enable_x64  # noqa: E402
 from optax_peers import peer_of  # noqa: E402
 
 STEPS = 4
@@ -72,7 +73,7 @@ def by_name(cases):
 
 @pytest.fixture
 def x64():
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 
@@ -555,7 +556,7 @@ def test_a_schedule_of_weight_decay_by_hand(peer, x64):
 @pytest.mark.parametrize("name", [name for name in JAX if JAX[name].has(["b1"])])
 def test_float32_is_nearer_the_truth_than_optax(name):
     """Not in every moment, but in the parameters at the end. Where there are no moments, both round alike."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         truth = run((name, {}), tree_of(jnp.asarray(start())), tree_of(jnp.asarray(gradients())), ours, True)
     trees = tree_of(jnp.asarray(start(np.float32))), tree_of(jnp.asarray(gradients(np.float32)))
     mine, other = (run((name, {}), *trees, make_optimizer, make_optimizer is ours) for make_optimizer in (ours, theirs))

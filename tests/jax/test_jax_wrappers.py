@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jax_training import RULES, assert_close, front, jax, jnp, loss, optax, pair, random_tree
+from jax_x64 import enable_x64
 from optax_peers import peer_of
 
 pytestmark = pytest.mark.slow
@@ -20,7 +21,7 @@ TARGET = jax.tree.map(np.asarray, random_tree(1))
 @pytest.fixture(autouse=True)
 def x64():
     """In float64, where two ways to compute the same differ by little, and a mistake by more."""
-    with jax.enable_x64(True):
+    with enable_x64(True):
         yield
 
 
@@ -200,7 +201,7 @@ def test_all_injected_as_in_optax(rule):
 @each_rule
 def test_injected_in_float32(rule):
     """Where b1 and b2 are rounded to float32, which takes 1 - b2 with it."""
-    with jax.enable_x64(False):
+    with enable_x64(False):
         params = random_tree(0)
         grads = [random_tree(seed) for seed in (1, 2, 3)]
         make = getattr(front, rule)

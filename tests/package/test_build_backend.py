@@ -36,7 +36,8 @@ def backend(monkeypatch):
     "platform, libc, version, implementation, expected",
     [
         ("linux-x86_64", "x86_64-pc-linux-gnu", (3, 12), "cpython", ["jaxlib==0.6.1"]),
-        ("linux-aarch64", "aarch64-unknown-linux-gnu", (3, 10), "cpython", ["jaxlib==0.6.1"]),
+        ("linux-aarch64", "aarch64-unknown-linux-gnu", (3, 11), "cpython", ["jaxlib==0.6.1"]),
+        ("linux-x86_64", "x86_64-pc-linux-gnu", (3, 10), "cpython", []),
         ("macosx-11.0-arm64", None, (3, 14), "cpython", ["jaxlib==0.7.1"]),
         ("macosx-10.9-x86_64", None, (3, 12), "cpython", []),
         ("linux-x86_64", "x86_64-alpine-linux-musl", (3, 12), "cpython", []),

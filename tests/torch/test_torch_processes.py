@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 import pytest
 
 import flatstep.torch as front
 from processes import linux, run
+from repository import ROOT
 from torch_cases import DEFAULTS, give_grads, same_bits, torch, twins
 
 SETUP = """
@@ -25,16 +27,26 @@ def test_the_import_of_flatstep_leaves_torch_out():
     assert run("import sys, flatstep; print('torch' in sys.modules)") == ["False"]
 
 
-def test_without_torch_the_import_says_what_to_install():
-    code = """
+@pytest.mark.parametrize(
+    "torch, message",
+    [
+        ("None", "or later: pip install "),  # as if it were not installed
+        ("SimpleNamespace(Tensor=object, __version__='2.9.1')", "or later, found 2.9.1: pip install --upgrade "),
+    ],
+)
+def test_the_import_says_which_torch_to_install(torch, message):
+    """It names the bound of the package's extra."""
+    code = f"""
 import sys
-sys.modules["torch"] = None  # as if it were not installed
+from types import SimpleNamespace
+sys.modules["torch"] = {torch}
 try:
     import flatstep.torch
 except ImportError as error:
     print(error)
 """
-    assert " ".join(run(code)).startswith('flatstep.torch needs PyTorch: pip install "flatstep[torch]"')
+    bound = re.search(r'^torch = \["torch>=([\d.]+)"\]$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)[1]
+    assert " ".join(run(code)).startswith(f'flatstep.torch needs PyTorch {bound} {message}"flatstep[torch]"')
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,9 +23,17 @@ OLDEST = {
 
 def check() -> None:
     """ImportError where something is missing, too old or too new."""
+    _check_python()
     for name in ("jax", "optax"):
         require(name, by="flatstep.jax", extra="jax")
     _check_interface(handler_module().api_version, _interface_of_jaxlib())
+
+
+def _check_python() -> None:
+    if sys.version_info < (3, 11):
+        raise ImportError(
+            f"flatstep.jax needs Python 3.11 or later, which jax {'.'.join(map(str, OLDEST['jax']))} needs too"
+        )
 
 
 def require(name: str, by: str, extra: str) -> None:

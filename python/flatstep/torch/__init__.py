@@ -6,9 +6,14 @@ Changing the import is all there is to do::
 """
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch
 except ImportError as error:
-    raise ImportError(f'flatstep.torch needs PyTorch: pip install "flatstep[torch]" ({error})') from None
+    raise ImportError(f'flatstep.torch needs PyTorch 2.10 or later: pip install "flatstep[torch]" ({error})') from None
+if not hasattr(_torch.Tensor, "__dlpack_c_exchange_api__"):  # through which the core reads tensors; since torch 2.10
+    raise ImportError(
+        f"flatstep.torch needs PyTorch 2.10 or later, found {_torch.__version__}: "
+        'pip install --upgrade "flatstep[torch]"'
+    )
 
 from . import _optimizers
 from ._clip import clip_grad_norm_
