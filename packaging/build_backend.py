@@ -1,8 +1,8 @@
 """The build backend: scikit-build-core, with two things more. For pip and build.
 
 flatstep.jax is compiled against the headers of jaxlib alone, which are asked for where there is a wheel of it. What is
-compiled against the oldest works with later ones too. Where there is no wheel, as on musl, or no jax that is new enough,
-flatstep is built without flatstep.jax.
+compiled against the oldest works with later ones too. Where there is no wheel, as on musl, or no jax that is new
+enough, flatstep is built without flatstep.jax.
 
 A wheel without CUDA, or without JAX where it could have it, says so in its build tag, as
 ``flatstep-0.2.0-0cpu-cp312-abi3-linux_x86_64.whl``. It is then seen which one pip takes from its cache. A local version
