@@ -19,24 +19,18 @@ double sum_in_pairs(std::vector<double>& values) {
 
 double larger(double a, double b) { return a != a || a > b ? a : b; }  // NaN if either is
 
+// The axes longer than 1, in the order of the shape.
+std::vector<int> c_order(const Tensor& tensor) {
+  std::vector<int> axes;
+  for (int axis = 0; axis < tensor.ndim; ++axis) {
+    if (tensor.shape[axis] > 1) axes.push_back(axis);
+  }
+  return axes;
+}
+
 int64_t blocks_of(int64_t count) { return (count + norm_block - 1) / norm_block; }
 
 }  // namespace
-
-COrder::COrder(const Tensor& tensor) {
-  for (int axis = 0; axis < tensor.ndim; ++axis) {
-    const int64_t length = tensor.shape[axis], stride = tensor.strides[axis];
-    if (length == 1) continue;
-    if (!shape.empty() && strides.back() == stride * length) {  // continues the outer axis
-      shape.back() *= length;
-      strides.back() = stride;
-    } else {
-      shape.push_back(length);
-      strides.push_back(stride);
-    }
-  }
-  walk = {int(shape.size()), shape.data(), strides.data()};
-}
 
 void check_norm(const Tensor& grad, int64_t index) {
   const auto reject = [&](std::string why, bool is_type_error = false) {
@@ -45,6 +39,7 @@ void check_norm(const Tensor& grad, int64_t index) {
   if (grad.dtype == Dtype::other)
     reject("has dtype " + dtype_of(grad) + ", expected float16, bfloat16, float32 or float64; convert it", true);
   Extent extent{};
+  if (element_count(grad) == 0) return;
   if (element_count(grad) < 0 || !find_extent(grad, extent))
     reject("reaches beyond all memory (shape " + shape_of(grad) + "); pass an array whose elements exist");
   if (!is_aligned(grad)) reject("is not aligned to its item size; pass a copy");
@@ -52,7 +47,7 @@ void check_norm(const Tensor& grad, int64_t index) {
 
 void GradientNorm::begin() {
   pieces_.clear();
-  orders_.clear();
+  walks_.clear();
   scalars_.clear();
   block_count_ = 0;
   elements_ = 0;
@@ -66,7 +61,7 @@ void GradientNorm::add(const Tensor& grad, double scale) {
   segment.count = count;
   segment.scalars = int64_t(scalars_.size()) - 1;
   segment.grad = grad.data;
-  if (!is_contiguous(grad)) segment.walk = &orders_.emplace_back(grad).walk;
+  if (!is_contiguous(grad)) segment.walk = &walks_.emplace_back(grad, c_order(grad)).walk;
   pieces_.push_back({segment, grad.dtype, block_count_});
   block_count_ += size_t(blocks_of(count));
   elements_ += count;
@@ -98,9 +93,9 @@ const std::vector<Job>& GradientNorm::jobs(const Target& target, NormKind kind) 
 }
 
 GradientNorm::Result GradientNorm::find(const Target& target, NormKind kind, Team team, int threads) {
+  const DefaultFloatingPoint mode;  // of the sums here
   const std::vector<Job>& all = jobs(target, kind);
   if (elements_ < 2 * elements_worth_a_thread(team)) {  // jobs count whole blocks, which small tensors do not fill
-    const DefaultFloatingPoint mode;
     for (const Job& job : all) job.kernel(*job.call, 0, job.elements);
   } else {
     run(all, team, threads);
@@ -110,7 +105,8 @@ GradientNorm::Result GradientNorm::find(const Target& target, NormKind kind, Tea
 
 double GradientLimits::factor(double norm) const {
   if (!max_norm) return 1;
-  if (formula == Formula::optax) return norm < *max_norm ? 1 : *max_norm / norm;
+  const DefaultFloatingPoint mode;
+  if (formula == Formula::optax) return norm <= *max_norm ? 1 : *max_norm / norm;
   const double factor = *max_norm / (norm + 1e-6);
   return factor > 1 ? 1 : factor;  // NaN stays, as in torch
 }

@@ -13,16 +13,6 @@
 
 namespace flatstep {
 
-// How to visit a tensor in the C order of its shape. What the Walk points to is this object's.
-struct COrder {
-  explicit COrder(const Tensor& tensor);
-  COrder(const COrder&) = delete;
-  COrder& operator=(const COrder&) = delete;
-
-  std::vector<int64_t> shape, strides;
-  Walk walk;
-};
-
 // Throws ArgumentError where no kernel can read the gradient.
 void check_norm(const Tensor& grad, int64_t index);
 
@@ -52,7 +42,7 @@ class GradientNorm {
   Result combine(NormKind kind) const;
 
   std::vector<Piece> pieces_;
-  std::deque<COrder> orders_;
+  std::deque<OwnedWalk> walks_;
   std::vector<Scalars> scalars_;
   std::vector<NormBlock> blocks_;
   std::vector<Segment> segments_[size_t(Dtype::other)];

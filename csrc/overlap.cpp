@@ -60,21 +60,24 @@ void OverlapCheck::check_reads() const {
   std::vector<Strided> all = strided_;
   for (const Extent& dense : read_) all.push_back({dense, {}});
   std::ranges::sort(all, starts_earlier, &Strided::extent);
-  uintptr_t end = 0;
-  for (size_t i = 0; i < all.size(); ++i) {
-    for (size_t j = i; j-- > 0 && all[i].extent.begin < end;) {
-      const auto& [before, strided] = all[j];
-      const Extent& own = all[i].extent;
-      const bool is_apart = before.end <= own.begin || (strided.shape && !touches(strided, before, own)) ||
-                            (all[i].tensor.shape && !touches(all[i].tensor, own, before));
-      if (is_apart) continue;
-      const auto [first, second] = std::minmax(own.index, before.index);
+  std::vector<const Strided*> open;  // those that reach beyond the begin of the next
+  for (const Strided& own : all) {
+    std::erase_if(open, [&](const Strided* before) { return before->extent.end <= own.extent.begin; });
+    for (const Strided* before : open) {
+      if (!share_elements(*before, own)) continue;
+      const auto [first, second] = std::minmax(own.extent.index, before->extent.index);
       throw ArgumentError{Operand::grad, second,
                           "shares memory with the gradient of {other}, and zero_grads sets both to zero; pass a copy",
                           first};
     }
-    end = std::max(end, all[i].extent.end);
+    open.push_back(&own);
   }
+}
+
+bool OverlapCheck::share_elements(const Strided& a, const Strided& b) {
+  if (a.tensor.shape && b.tensor.shape) return may_share(a.tensor, a.extent, b.tensor, b.extent);
+  if (a.tensor.shape) return touches(a.tensor, a.extent, b.extent);
+  return !b.tensor.shape || touches(b.tensor, b.extent, a.extent);
 }
 
 void OverlapCheck::check_written() {

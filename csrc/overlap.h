@@ -38,6 +38,7 @@ class OverlapCheck {
   void check_read(const Extent& read, const Touches& touches) const;
 
   void check_reads() const;
+  static bool share_elements(const Strided& a, const Strided& b);  // of which the extents overlap
 
   std::vector<Extent> written_, state_, read_;
   std::vector<Strided> strided_;

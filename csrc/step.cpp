@@ -2,7 +2,6 @@
 #include "step.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "describe.h"
 
@@ -33,21 +32,6 @@ Extent extent_of_strided(const Parameter& parameter) {
                " elements); pass an array whose elements exist");
   }
   return extent;
-}
-
-void zero(const Segment& segment, int bytes) {
-  char* const grad = static_cast<char*>(const_cast<void*>(segment.grad));
-  if (!segment.walk) {
-    std::memset(grad, 0, size_t(segment.count * bytes));
-    return;
-  }
-  const Walk& walk = *segment.walk;
-  for (int64_t i = 0; i < segment.count; ++i) {
-    int64_t rest = i, offset = 0;
-    for (int axis = walk.axes - 1; axis >= 0; rest /= walk.shape[axis--])
-      offset += rest % walk.shape[axis] * walk.strides[axis];
-    std::memset(grad + offset * bytes, 0, size_t(bytes));
-  }
 }
 
 // "a, b or c", sorted.
@@ -217,26 +201,20 @@ void Step::add_state(const Tensor& dense, int64_t count, int64_t index, const ch
 
 // How to visit the gradient in the order in which its parameter lies in memory.
 const Walk* Step::walk_over(const Tensor& param, const Tensor& grad) {
-  OwnedWalk& owned = walks_.emplace_back();
-  for (const int axis : memory_order(param)) {
-    const int64_t length = grad.shape[axis], stride = grad.strides[axis];
-    if (!owned.shape.empty() && owned.strides.back() == stride * length) {  // continues the outer axis
-      owned.shape.back() *= length;
-      owned.strides.back() = stride;
-    } else {
-      owned.shape.push_back(length);
-      owned.strides.push_back(stride);
-    }
-  }
-  owned.walk = {int(owned.shape.size()), owned.shape.data(), owned.strides.data()};
-  return &owned.walk;
+  return &walks_.emplace_back(grad, memory_order(param)).walk;
 }
 
-void Step::zero_gradients_if_asked() const {
+void Step::zero_gradients_if_asked(const Target& target) const {
   if (!tail_ || !tail_->zeroes_gradients) return;
+  constexpr int64_t at_a_time = 1 << 20;
   for (size_t layout = 0; layout < segments_.size(); ++layout) {
-    const int bytes = bytes_of(layouts()[layout].grad);
-    for (const Segment& segment : segments_[layout]) zero(segment, bytes);
+    const LayoutDescription& own = layouts()[layout];
+    const Tail tail{target.tails[size_t(own.param)][0], bytes_of(own.grad), AverageForm::interpolated, 0};
+    for (Segment segment : segments_[layout]) {
+      segment.average = nullptr;
+      for (int64_t first = 0; first < segment.count; first += at_a_time)
+        tail.finish(tail, segment, 0, first, int(std::min(at_a_time, segment.count - first)));
+    }
   }
 }
 

@@ -75,7 +75,7 @@ class Step {
   void merge_overlap(Step& other) { overlap_.merge(other.overlap_); }
 
   // Sets the gradients of what was added to zero, if the tail does. For a step that is skipped.
-  void zero_gradients_if_asked() const;
+  void zero_gradients_if_asked(const Target& target) const;
 
   // The work of what was added. Valid until `begin`.
   const std::vector<Job>& jobs(const std::vector<Scalars>& scalars, const Target& target);
@@ -92,12 +92,6 @@ class Step {
   Segment& append(const Size& size, const Parameter& parameter);
 
  private:
-  // A Walk and what it points to.
-  struct OwnedWalk {
-    std::vector<int64_t> shape, strides;
-    Walk walk;
-  };
-
   template <class Fits>
   void check_each(const Parameter& parameter, const Fits& fits, const char* why) const;
   void check_shapes(const Parameter& parameter) const;

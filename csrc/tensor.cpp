@@ -144,4 +144,34 @@ bool touches(const Tensor& tensor, const Extent& extent, const Extent& other) {
                  int64_t(other.end - extent.begin) - 1);
 }
 
+bool may_share(const Tensor& a, const Extent& of_a, const Tensor& b, const Extent& of_b) {
+  if (a.ndim != b.ndim || a.dtype != b.dtype) return true;
+  const int64_t item_bytes = bytes_of(a.dtype);
+  std::vector<Axis> axes;
+  int64_t distance = int64_t(of_b.begin - of_a.begin);
+  for (int axis = 0; axis < a.ndim; ++axis) {
+    if (a.shape[axis] == 1 && b.shape[axis] == 1) continue;
+    if (std::abs(a.strides[axis]) != std::abs(b.strides[axis]) || a.strides[axis] == 0) return true;
+    const int64_t stride = std::abs(a.strides[axis]) * item_bytes;
+    axes.push_back({a.shape[axis] + b.shape[axis] - 1, stride});  // differences of two indices
+    distance += (b.shape[axis] - 1) * stride;
+  }
+  std::sort(axes.begin(), axes.end(), [](const Axis& x, const Axis& y) { return x.stride > y.stride; });
+  return reaches(axes.data(), axes.data() + axes.size(), distance - item_bytes + 1, distance + item_bytes - 1);
+}
+
+OwnedWalk::OwnedWalk(const Tensor& tensor, const std::vector<int>& axes) {
+  for (const int axis : axes) {
+    const int64_t length = tensor.shape[axis], stride = tensor.strides[axis];
+    if (!shape.empty() && strides.back() == stride * length) {  // continues the outer axis
+      shape.back() *= length;
+      strides.back() = stride;
+    } else {
+      shape.push_back(length);
+      strides.push_back(stride);
+    }
+  }
+  walk = {int(shape.size()), shape.data(), strides.data()};
+}
+
 }  // namespace flatstep

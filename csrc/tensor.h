@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "call.h"
 #include "dtype.h"
 
 namespace flatstep {
@@ -75,5 +76,18 @@ bool find_extent(const Tensor& tensor, Extent& extent);
 
 // Whether an element of the tensor, and not only its extent, has bytes in `other`.
 bool touches(const Tensor& tensor, const Extent& extent, const Extent& other);
+
+// Whether two strided tensors may share an element. Exact where they have the same strides, as columns of one array do.
+bool may_share(const Tensor& a, const Extent& of_a, const Tensor& b, const Extent& of_b);
+
+// How to visit a tensor along some of its axes, outermost first. What the Walk points to is this object's.
+struct OwnedWalk {
+  OwnedWalk(const Tensor& tensor, const std::vector<int>& axes);
+  OwnedWalk(const OwnedWalk&) = delete;
+  OwnedWalk& operator=(const OwnedWalk&) = delete;
+
+  std::vector<int64_t> shape, strides;
+  Walk walk;
+};
 
 }  // namespace flatstep

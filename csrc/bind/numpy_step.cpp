@@ -188,7 +188,7 @@ class Stepper {
     unlocked([&] {
       if (limits.max_norm || limits.skips_nonfinite) norm = limit_gradients(limits);
       if (norm && limits.is_skipped(*norm)) {
-        for (const NumpyDeviceStep& device : devices_) device.tensors.zero_gradients_if_asked();
+        for (const NumpyDeviceStep& device : devices_) device.tensors.zero_gradients_if_asked(*target_);
         return;
       }
       for (NumpyDeviceStep& device : devices_) device.prepare(*target_);
@@ -347,6 +347,7 @@ class Stepper {
     }
     const GradientNorm::Result norm = norm_.find(*target_, NormKind::two, team_);
     const double factor = limits.factor(norm.value);
+    const DefaultFloatingPoint mode;
     for (NumpyDeviceStep& device : devices_) {
       for (Scalars& scalars : device.scalars) scalars.grad_scale *= factor;
     }

@@ -69,6 +69,7 @@ struct TorchParams : DeviceStep {
 
   // Multiplies all gradients on the way in.
   void scale_gradients(double factor) {
+    const DefaultFloatingPoint mode;
     for (Scalars& each : scalars) each.grad_scale *= factor;
   }
 

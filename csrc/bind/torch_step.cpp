@@ -68,10 +68,11 @@ class TorchStepper {
   // parameter out. `scalings` are a loss's scale and overflow flag, either may be None, for each device on which they
   // lie. `completion` are functions that belong to the step: they are called after it, and as long as
   // they run no Python code no signal handler can raise in between. Raises RuntimeError where a step would become part
-  // of a graph, but is not `capturable`. `limits` are the largest norm of all gradients, or None, and whether gradients
-  // that are not finite skip the step; then a third result is their norm, and a fourth whether they did.
+  // of a graph, but is not `capturable`. `always` are calls that are made for a skipped step, too. `limits` are the
+  // largest norm of all gradients, or None, and whether gradients that are not finite skip the step; then a third
+  // result is their norm, and a fourth whether they did.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
-                 nb::callable name, int threads, nb::list completion,
+                 nb::callable name, int threads, nb::list completion, nb::list always,
                  std::optional<std::pair<std::optional<double>, bool>> limits) {
     const AtTheEnd leave_no_references{[this] {
       for (TorchParams& params : params_) params.begin();
@@ -103,8 +104,9 @@ class TorchStepper {
         launch(params_, Team::openmp, threads);
         for (const TorchParams& params : params_) params.count();
       });
-      for (nb::handle call : completion) call();
+      for (nb::handle call : always) call();
       if (!is_skipped) {
+        for (nb::handle call : completion) call();
         for (const Parts& parts : held_) stepped.append(parts.param);
       }
     }
@@ -319,13 +321,13 @@ void bind_torch(nb::module_& module) {
            nb::sig("def __init__(self, rules: list[tuple[str, list[str]]], plain_types: tuple[type, ...], "
                    "exchange_api: object, backends: list[object], /) -> None"))
       .def("step", &TorchStepper::step,
-           nb::sig(
-               "def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "
-               "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...] | None], "
-               "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
-               "name: collections.abc.Callable[[int], str], threads: int, "
-               "completion: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool] | None, /) "
-               "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
+           nb::sig("def step(self, groups: list[tuple[list[typing.Any], tuple[typing.Any, ...], int]], "
+                   "state: dict[typing.Any, typing.Any], stand_ins: dict[int, tuple[typing.Any, ...] | None], "
+                   "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
+                   "name: collections.abc.Callable[[int], str], threads: int, "
+                   "completion: list[collections.abc.Callable[[], object]], "
+                   "always: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool] | None, /) "
+                   "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

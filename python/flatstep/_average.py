@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,10 @@ class Averages:
         self._dtype = options["ema_dtype"]
         self._decay: float | None = -1.0  # as the compiled core has it: not yet
         self._params = params
-        self._saved: list[Array] = []  # the parameters, while their averages stand in their place
+        self._saved: list[Array] | None = None  # the parameters, while their averages stand in their place
         self.views: list[Array] = []
+        self.are_kept = False
+        self._fixed: Any = None  # the decay, if it must not change
 
     def check(self, decay: Any) -> None:
         """ValueError or TypeError where these options do not go together, or not with the parameters."""
@@ -41,15 +43,17 @@ class Averages:
             raise ValueError("ema_debias=True needs an ema_decay that is a number; a schedule has no such correction")
         for param in self._params if decay is not None else []:
             if self._dtype not in (None, param.dtype.name, _computed(param)):
-                own, computed = param.dtype.name, _computed(param)
+                expected = " or ".join(dict.fromkeys([repr(param.dtype.name), repr(_computed(param))]))
                 raise TypeError(
-                    f"ema_dtype is {self._dtype!r}, expected {own!r} or {computed!r} for parameters of {own}"
+                    f"ema_dtype is {self._dtype!r}, expected {expected} for parameters of {param.dtype.name}"
                 )
 
-    def begin(self, is_used: bool) -> None:
-        """Makes the averages."""
-        if not is_used:
+    def begin(self, decay: Any) -> None:
+        """Makes the averages, if there is a decay."""
+        if decay is None:
             return
+        self.are_kept = True
+        self._fixed = decay if self._debias else None
         dtypes = [self._dtype or _computed(param) for param in self._params]
         places = self._stepper.make_averages(lambda count: aligned_zeros(count, 57 * ALIGNMENT), dtypes)
         for param, (buffer, offset), dtype in zip(self._params, places, dtypes, strict=True):
@@ -58,33 +62,55 @@ class Averages:
             if self._is_copy:
                 self.views[-1][...] = param
 
-    def prepare(self, decay: float | None) -> None:
-        """For the next step."""
+    @property
+    def needs_steps(self) -> bool:
+        """Whether steps have more to do than their update."""
+        return self.are_kept or self._zeroes
+
+    def prepare(self, decay: float | None, grads: Sequence[Any], name: Callable[[int], str]) -> None:
+        """For the next step. TypeError where it could not set a gradient to zero, in terms of its name."""
         self.check_not_swapped()
-        if (self._zeroes or decay is not None) and decay != self._decay:
+        self._check_decay(decay)
+        for index, grad in enumerate(grads if self._zeroes else []):
+            if grad is not None and not isinstance(grad, np.ndarray):
+                raise TypeError(
+                    f"grads{name(index)} is a {type(grad).__name__}, and zero_grads sets NumPy's arrays to zero; pass "
+                    "one that shares its memory"
+                )
+        if decay != self._decay:
             own = self._dtype is not None and all(param.dtype.name == self._dtype for param in self._params)
             self._stepper.set_tail(self._zeroes, own, self._is_copy, 0.0 if decay is None else decay)
             self._decay = decay
 
+    def _check_decay(self, decay: Any) -> None:
+        if self._fixed is not None and decay != self._fixed:
+            raise ValueError(
+                f"ema_decay is {decay!r} and was {self._fixed!r}; with ema_debias=True it is fixed when the optimizer "
+                "is made"
+            )
+
     def check_not_swapped(self) -> None:
         """RuntimeError while averages stand in the place of parameters."""
-        if self._saved:
+        if self._saved is not None:
             raise RuntimeError("the parameters are swapped with their averages; call swap_ema() again first")
 
     def values(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
         """The averages: views, or arrays of their own where they are corrected. While they are swapped: parameters."""
-        return self._saved or self._averages(decay, pasts)
+        return self._averages(decay, pasts) if self._saved is None else self._saved
 
     def _averages(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
+        self._check_decay(decay)
         if not self._debias:
             return self.views
-        return [_corrected(view, decay, updates) for view, (updates, _) in zip(self.views, pasts, strict=True)]
+        params = [param.view(np.ndarray) for param in self._params]
+        rows = zip(self.views, params, pasts, strict=True)
+        return [_corrected(view, decay, updates) if updates else param for view, param, (updates, _) in rows]
 
     def swap(self, decay: Any, pasts: Sequence[Past]) -> None:
         """Puts the averages, rounded, in the place of the parameters, or the parameters back."""
         into = [param.view(np.ndarray) for param in self._params]
-        if self._saved:
-            change_at_once(list(zip(into, self._saved, strict=True)), [(self, "_saved", [])])
+        if self._saved is not None:
+            change_at_once(list(zip(into, self._saved, strict=True)), [(self, "_saved", None)])
             return
         saved = [param.copy(order="K") for param in into]
         with np.errstate(all="ignore"):
@@ -100,7 +126,7 @@ def _computed(param: Leaf) -> str:
 def _corrected(average: Array, decay: float, updates: int) -> Array:
     """The average without its start at zero: divided by 1 - decay^updates, in the dtype in which steps compute."""
     computed = average.astype(np.float64 if average.dtype == np.float64 else np.float32)
-    return computed / computed.dtype.type(1 - _power(decay, updates)) if updates else computed
+    return np.asarray(computed / computed.dtype.type(1 - _power(decay, updates)))
 
 
 def _power(base: float, exponent: int) -> float:

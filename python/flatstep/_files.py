@@ -56,7 +56,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
         described = _parsed(file.metadata())
         layout = _outline.read(described.pop("structure"), tree)
         slots = described.pop("slots")
-        whole = ["params", *(["ema"] if described.pop("ema", False) else [])]
+        whole = ["params", *(["ema"] if described.pop("ema", False) is True else [])]
         columns = _columns(file, [*whole, *[f"state/{slot}" for slot in slots]], len(layout.leaves))
     return {
         **described,

@@ -55,6 +55,14 @@ class Loaded:
                     f"under which the state means something else; make the optimizer with {name}={loaded!r}"
                 )
 
+    def check_has_averages(self, expected: bool) -> None:
+        """Whether there are averages exactly where the optimizer keeps some."""
+        found = isinstance(self._dict, Mapping) and "ema" in self._dict
+        if expected and not found:
+            raise ValueError("state_dict has no averages, which this optimizer keeps; make it without ema_decay")
+        if found and not expected:
+            raise ValueError("state_dict has averages, which this optimizer does not keep; make it with ema_decay")
+
     def part(self, key: str, expected: Mapping[str, Any], complete: bool = True) -> Mapping[str, Any]:
         """The dict under a key, whose own keys are those of ``expected``, or some of them."""
         part = self.get(key)

@@ -25,7 +25,7 @@ from ._trees import Tree
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
 _OFF = {argument.name: argument.default for argument in AROUND}  # what a step does around its update: all of it off
 _AROUND = [argument.name for argument in AROUND if isinstance(argument, declaration.Option)]
-_OF_AVERAGES = ("ema_start", "ema_debias", "ema_dtype")  # options that say what the averages are
+_OF_AVERAGES = ("ema_start", "ema_debias")  # options that say what the averages are
 _WRITE_INTO = (
     'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
 )
@@ -69,7 +69,8 @@ class Optimizer:
 
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         """``arguments`` are numbers, which may be set later, and options, which are fixed from here on."""
-        settled = {**_OFF, **self._declaration.settled(arguments)}
+        settled = self._declaration.settled(arguments)
+        settled = {**settled, **{name: off for name, off in _OFF.items() if name not in settled}}
         numbers = {name: value for name, value in settled.items() if self._is_number(name)}
         options = {name: value for name, value in settled.items() if name not in numbers}
         self._around = {name: declared(type(self), name).check(options.pop(name)) for name in _AROUND}
@@ -88,7 +89,7 @@ class Optimizer:
         decay = self._numbers.held.values["ema_decay"]
         self._averages = Averages(leaves, self._around, self._stepper)
         self._averages.check(decay)
-        self._averages.begin(decay is not None)
+        self._averages.begin(decay)
         self._exclusive = _core.Exclusive()
 
     def _is_number(self, name: str) -> bool:
@@ -157,14 +158,16 @@ class Optimizer:
         count, history = progress.count, progress.history
         scale = finite("grad_scale", grad_scale, self._numbers.largest)
         numbers = self._numbers.at(count)
-        self._averages.prepare(numbers["ema_decay"])
+        if self._averages.needs_steps:
+            self._averages.prepare(numbers["ema_decay"], leaves, self._tree.path)
         self._check_same_leaves()  # after schedules, which may do anything
         settled = self._settle(numbers)
         rows, row_of_each = self._rows(history, settled, scale)
         updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
         after = Progress(count + 1, history.advanced(updated, settled.remembered), progress.skipped)
         if_skipped = Progress(count, history, progress.skipped + 1) if self._around["skip_nonfinite"] else None
-        self._grad_norm = self._stepper.step(leaves, rows, row_of_each, after, numbers["max_norm"], if_skipped)
+        norm = self._stepper.step(leaves, rows, row_of_each, after, numbers["max_norm"], if_skipped)
+        self.__dict__["_grad_norm"] = norm  # past __setattr__, which takes a fifth of a small step
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
@@ -283,11 +286,13 @@ class Optimizer:
             array([ 0.81, -0.81])
         """
         self._check_has_averages()
-        self._check_same_leaves()
+        for index, param in enumerate(self._checked_params()):
+            if not param.flags.writeable:
+                raise ValueError(f"params{self._tree.path(index)} has become read-only, but swap_ema writes to it")
         self._averages.swap(self._numbers.held.values["ema_decay"], self._progress.history.each())
 
     def _check_has_averages(self) -> None:
-        if not self._averages.views:
+        if not self._averages.are_kept:
             raise AttributeError(f"this {type(self).__name__} has no averages; make it with ema_decay")
 
     @property
@@ -326,7 +331,7 @@ class Optimizer:
         """
         self._averages.check_not_swapped()
         found = {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
-        if self._averages.views:
+        if self._averages.are_kept:
             found["ema"] = self._tree.build([view.copy(order="K") for view in self._averages.views])
         return found
 
@@ -341,7 +346,7 @@ class Optimizer:
 
     def _saved_options(self) -> dict[str, Any]:
         """Those that give the state its meaning."""
-        return {**self._options, **{name: self._around[name] for name in _OF_AVERAGES if self._averages.views}}
+        return {**self._options, **{name: self._around[name] for name in _OF_AVERAGES if self._averages.are_kept}}
 
     def _described(self) -> dict[str, Any]:
         """The state_dict but for its arrays."""
@@ -413,7 +418,7 @@ class Optimizer:
         params = [p.to_host() if isinstance(p, DeviceArray) else p for p in self._checked_params()]
         state = self._in_host_memory(lambda view: view)
         saved = {**self._described(), "params": self._tree.build(params), "state": state}
-        if self._averages.views:
+        if self._averages.are_kept:
             saved["ema"] = self._tree.build(self._averages.views)
         _files.write(path, self._tree, saved)
 
@@ -455,7 +460,8 @@ class Optimizer:
     def _take_over(self, loaded: Loaded, params: Sequence[Any] | None = None) -> None:
         """Checks everything, then changes the state and the rest, and the parameters if they are given."""
         self._averages.check_not_swapped()
-        more_keys = [*(["ema"] if self._averages.views else []), *([] if params is None else ["params"])]
+        loaded.check_has_averages(self._averages.are_kept)
+        more_keys = [*(["ema"] if self._averages.are_kept else []), *([] if params is None else ["params"])]
         loaded.check_made_by(self._saved_as, self._saved_options(), *more_keys)
         arrays = [] if params is None else loaded.params(params)
         numbers = {
@@ -466,9 +472,9 @@ class Optimizer:
         history = History(loaded.pasts(count, self._remembered, self._numbers.check_one))
         progress = Progress(count, history, loaded.skipped())
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
-        arrays += loaded.averages(self._averages.views) if self._averages.views else []
+        arrays += loaded.averages(self._averages.views) if self._averages.are_kept else []
 
-        buffers = self._state.host_buffers()
+        buffers = [*self._state.host_buffers(), *self._averages.views]
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
         held = self._numbers.loaded(numbers)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import platform
+
 import numpy as np
 import pytest
 
@@ -75,6 +78,38 @@ def test_global_norm_of_special_values(dtype, target):
         assert_same_bits(np.float64(flatstep.global_norm(grad)), norms.global_norm([grad]), repr(value))
     assert np.isnan(flatstep.global_norm(np.array([np.inf, np.nan], dtype)))
     assert flatstep.global_norm([]) == flatstep.global_norm(np.zeros(5, dtype)) == 0.0
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="sets the mode by the C library")
+def test_norms_in_any_floating_point_mode():
+    """Rounding upwards in the caller's thread changes no bit, of the norm or of the step."""
+    rng = np.random.default_rng(6)
+    grads = [numbers(rng, 3000, np.float64) for _ in range(20)]
+    expected = [norms.global_norm([grad]) for grad in grads]
+    mine, other = np.ones(3000), np.ones(3000)
+    opt, twin = flatstep.AMSGrad(mine, 0.1, max_norm=1.0), flatstep.AMSGrad(other, 0.1, max_norm=1.0)
+    library = ctypes.CDLL(None)
+    before, upward = library.fegetround(), 0x800 if platform.machine() == "x86_64" else 0x400000
+    assert library.fesetround(upward) == 0
+    try:
+        found = [flatstep.global_norm(grad) for grad in grads]
+        for grad in grads:
+            opt.step(grad)
+    finally:
+        library.fesetround(before)
+    assert found == expected
+    for grad in grads:
+        twin.step(grad)
+    assert_same_bits(mine, other)
+
+
+def test_a_limit_of_zero():
+    """A norm of zero is within it, and any other becomes zero."""
+    param = np.ones(3)
+    opt = flatstep.AMSGrad(param, 0.1, max_norm=0.0)
+    opt.step(np.zeros(3))
+    opt.step(np.ones(3))
+    assert_same_bits(param, np.ones(3))
 
 
 def test_global_norm_rejects_what_it_cannot_read():

@@ -9,14 +9,16 @@ import averages
 import flatstep
 from cases import DEFAULTS, assert_same_bits
 
-SIZES = [(1000,), (), (7, 33), (0,), (64,)]
+SIZES = [(1000,), (), (7, 33), (0,), (64,), (3, 5000)]
 DTYPES = [np.float16, np.float32, np.float64]
 OFF = [case for case in DEFAULTS if case.name == "AMSGrad-default"]
 by_name = pytest.mark.parametrize("case", DEFAULTS, ids=[case.name for case in DEFAULTS])
 
 
 def arrays(rng: np.random.Generator, dtype) -> list[np.ndarray]:
-    return [np.asarray(rng.standard_normal(shape), dtype) for shape in SIZES]
+    """Some in the order of Fortran."""
+    made = [np.asarray(rng.standard_normal(shape), dtype) for shape in SIZES]
+    return [np.asfortranarray(array) if array.shape == (7, 33) else array for array in made]
 
 
 def train(opt: flatstep.Optimizer, dtype, steps: int = 4) -> list[list[np.ndarray]]:
@@ -179,13 +181,52 @@ def test_a_state_with_averages_is_not_one_without():
         plain.swap_ema()
 
 
+def test_parameters_that_cannot_be_written_are_not_swapped():
+    """Nor are those before them."""
+    params = [np.ones(3), np.ones(3)]
+    opt = flatstep.AMSGrad(params, 0.1, ema_decay=0.9)
+    for _ in range(3):
+        opt.step([np.ones(3)] * 2)
+    before = params[0].copy()
+    params[1].flags.writeable = False
+    with pytest.raises(ValueError, match=r"params\[1\] has become read-only, but swap_ema writes to it"):
+        opt.swap_ema()
+    params[1].flags.writeable = True
+    assert_same_bits(params[0], before)
+    opt.step([np.ones(3)] * 2)
+
+
+def test_a_corrected_average_has_one_decay_and_a_first_update():
+    """Before it the average is the parameter: nothing else would be known of it."""
+    params = {"a": np.ones(3), "b": np.full(2, 5.0)}
+    opt = flatstep.AMSGrad(params, 0.1, ema_decay=0.9, ema_start="zero", ema_debias=True)
+    opt.step({"a": np.ones(3), "b": None})
+    assert_same_bits(opt.ema["b"], params["b"])
+    opt.ema_decay = 0.99
+    for use in (lambda: opt.ema, opt.swap_ema, lambda: opt.step(params)):
+        with pytest.raises(ValueError, match=r"ema_decay is 0.99 and was 0.9; with ema_debias=True it is fixed"):
+            use()
+
+
+def test_averages_may_be_loaded_from_views_of_themselves():
+    opt = flatstep.AMSGrad([np.ones(2), np.zeros(2)], 0.0, ema_decay=0.9)
+    opt.step([np.zeros(2)] * 2)
+    state = opt.state_dict()
+    state["ema"] = [opt.ema[1], opt.ema[0]]
+    opt.load_state_dict(state)
+    assert np.array_equal(opt.ema[0], np.zeros(2)) and np.array_equal(opt.ema[1], np.ones(2))
+
+
 def test_a_skipped_step_moves_no_average():
-    opt = flatstep.AMSGrad(np.ones(3), 0.1, ema_decay=0.9, skip_nonfinite=True, zero_grads=True)
-    opt.step(np.ones(3))
-    before, grad = np.array(opt.ema), np.array([1.0, np.nan, 2.0])
-    opt.step(grad)
-    assert_same_bits(opt.ema, before)
-    assert_same_bits(grad, np.zeros(3))
+    """Its gradients are zeroed all the same, of any strides."""
+    opt = flatstep.AMSGrad([np.ones(3), np.ones((20, 3))], 0.1, ema_decay=0.9, skip_nonfinite=True, zero_grads=True)
+    opt.step([np.ones(3), np.ones((20, 3))])
+    wide = np.ones((40, 6))
+    before, grads = [np.array(average) for average in opt.ema], [np.array([1.0, np.nan, 2.0]), wide[::2, ::2]]
+    opt.step(grads)
+    for average, was in zip(opt.ema, before, strict=True):
+        assert_same_bits(average, was)
+    assert not np.any(grads[0]) and not grads[1].any() and np.count_nonzero(wide) == wide.size - 60
     assert opt.skipped == 1
 
 
@@ -247,15 +288,27 @@ def test_gradients_that_cannot_be_zeroed():
     opt = flatstep.AMSGrad([np.ones((2, 3)), np.ones(1)], 0.1, zero_grads=True)
     opt.step([part[:, ::2], part[0, 1:2]])  # one between the elements of the other
     assert np.count_nonzero(part) == 5
+    wide = np.ones((4, 9))
+    opt = flatstep.AMSGrad([np.ones((4, 3)) for _ in range(3)], 0.1, zero_grads=True)
+    opt.step([wide[:, :3], wide[:, 3:6], wide[::-1, 6:]])  # columns of one array
+    assert not wide.any()
+    with pytest.raises(ValueError, match="shares memory with the gradient"):
+        opt.step([wide[:, :3], wide[:, 2:5], wide[:, 6:]])
+    with pytest.raises(TypeError, match=r"grads\[0\] is a memoryview, and zero_grads sets NumPy's arrays to zero"):
+        opt.step([memoryview(wide[:, :3].copy()), wide[:, 3:6], wide[:, 6:]])
 
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_on_any_thread_count(count, threads):
     threads(count)
-    param, grad = np.ones(700_001, np.float32), np.linspace(-1, 1, 700_001, dtype=np.float32)
-    opt = flatstep.AMSGrad(param, 0.1, **ALL)
-    opt.step(grad.copy())
-    alone = np.ones(700_001, np.float32)
-    flatstep.AMSGrad(alone, 0.1).step(grad)
-    assert_same_bits(opt.ema, alone)
+    param, alone = (np.ones(700_001, np.float32) for _ in range(2))
+    opt, twin = flatstep.AMSGrad(param, 0.1, **ALL, ema_start="zero"), flatstep.AMSGrad(alone, 0.1)
+    seen = []
+    for step in range(3):
+        grad = np.linspace(-1, 1 + step, 700_001, dtype=np.float32)
+        twin.step(grad)
+        opt.step(grad)
+        assert not grad.any()
+        seen.append(alone.copy())
+    assert_same_bits(opt.ema, averages.weighted(seen, 0.9, np.float32))
     assert_same_bits(param, alone)

@@ -57,4 +57,4 @@ def factor(norm: np.float64, max_norm: float, as_torch: bool = False) -> np.floa
     with np.errstate(all="ignore"):
         if as_torch:
             return np.fmin(1.0, max_norm / (norm + 1e-6)) if not np.isnan(norm) else norm
-        return np.float64(1) if norm < max_norm else max_norm / norm
+        return np.float64(1) if norm <= max_norm else max_norm / norm

@@ -59,14 +59,14 @@ def clip_grad_norm_(
     params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     grads = [param.grad for param in params if param.grad is not None]
     order = float(norm_type)
-    if not grads or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
+    if torch.compiler.is_compiling() or not grads or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    norm, _ = _core.global_norm(list(map(_memory, grads)), 1.0, order != 2.0, str)
+    norm, _ = _core.global_norm(list(map(_memory, grads)), 1.0, order != 2.0, " of parameter {}".format)
     total = _norm_tensor(norm, grads)
     if error_if_nonfinite and not torch.isfinite(total):
         raise RuntimeError(
-            f"the norm of order {order} of the gradients is {norm}, so that they cannot be clipped; to clip all the "
-            "same, pass error_if_nonfinite=False"
+            f"the norm of order {order} of the gradients is {norm} ({total.item()} in {total.dtype}), so that they "
+            "cannot be clipped; to clip all the same, pass error_if_nonfinite=False"
         )
     factor = float(max_norm) / (norm + 1e-6)
     if not factor >= 1:
@@ -93,4 +93,4 @@ def _norm_tensor(norm: float, grads: list[Tensor]) -> Tensor:
     dtype = dtypes[0]
     for other in dtypes[1:]:
         dtype = torch.promote_types(dtype, other)
-    return torch.tensor(norm, dtype=dtype)
+    return torch.tensor(norm, dtype=dtype, device=grads[0].device)

@@ -25,20 +25,19 @@ class Limits:
 
     def set_max_norm(self, value: Any) -> None:
         """TypeError or ValueError where it is neither None nor a number of at least 0."""
-        self.max_norm = None if value is None else _MAX_NORM.check("max_norm", value)
+        self.max_norm = value if value is None or value == float("inf") else _MAX_NORM.check("max_norm", value)
 
     def set_skip_nonfinite(self, value: Any) -> None:
         if not isinstance(value, bool):
             raise TypeError(f"skip_nonfinite is {value!r}, expected True or False")
         self.skip_nonfinite = value
 
-    def for_core(self, params: Iterable[torch.Tensor]) -> tuple[float | None, bool] | None:
-        """What the core takes; None where there is nothing to limit.
+    @property
+    def are_set(self) -> bool:
+        return self.max_norm is not None or self.skip_nonfinite
 
-        ValueError where the gradients of a parameter lie on several processes.
-        """
-        if self.max_norm is None and not self.skip_nonfinite:
-            return None
+    def for_core(self, params: Iterable[torch.Tensor]) -> tuple[float | None, bool]:
+        """What the core takes. ValueError where the gradients of a parameter lie on several processes."""
         for param in params:
             if is_distributed(param) or getattr(param, "_fsdp_flattened", False):
                 raise ValueError(
@@ -46,3 +45,12 @@ class Limits:
                     "process; leave them out and clip before the step, by torch.nn.utils.clip_grad_norm_ or FSDP's own"
                 )
         return self.max_norm, self.skip_nonfinite
+
+    def note(self, found: tuple[Any, ...]) -> bool:
+        """Keeps what the core found out about the gradients; whether the step was skipped."""
+        if len(found) == 2:
+            self.norm = None
+            return False
+        *_, self.norm, is_skipped = found
+        self.skipped += is_skipped
+        return bool(is_skipped)

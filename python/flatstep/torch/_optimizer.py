@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial, wraps
 from operator import itemgetter
 from typing import Any, ClassVar
@@ -149,6 +150,9 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     def _check_group(self, group: Group) -> None:
         """TypeError or ValueError where a group could not be stepped."""
+        for name in ("max_norm", "skip_nonfinite"):
+            if name in group:
+                raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
         self._schema.check_types(group)
         self._check_modes(group)
         self._new_row(group, 1.0)
@@ -242,12 +246,14 @@ class FusedOptimizer(torch.optim.Optimizer):
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
         capturable = all(map(_is_capturable, self.param_groups))
-        limits = self._limits.for_core(param for params, *_ in groups for param in params)
+        limits = None
+        if self._limits.are_set:
+            limits = self._limits.for_core(param for params, *_ in groups for param in params)
         modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
-        step = partial(self._limited, partial(stepper.step, groups, self.state), limits)
+        step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
-                stepped = self._attempt(step, groups, modes, completion)
+                stepped = self._attempt(step, groups, modes, (completion, limits))
                 torch.autograd.graph.increment_version(stepped)
                 return
             except _core.OutOfDeviceMemory as error:
@@ -256,34 +262,27 @@ class FusedOptimizer(torch.optim.Optimizer):
             if is_last or not _devices.make_room():
                 raise torch.OutOfMemoryError(why)
 
-    def _limited(self, step: Callable[..., Any], limits: Any, *arguments: Any) -> Any:
-        """A step of the core with the limits on gradients, which keeps what it says of them."""
-        unready, stepped, *found = step(*arguments, limits)
-        if limits is None:
-            self._limits.norm = None
-        elif not unready:
-            self._limits.norm, is_skipped = found
-            self._limits.skipped += is_skipped
-        return unready, stepped
-
     def _attempt(
-        self, step: Callable[..., Any], groups: list[Work], modes: tuple[Any, ...], completion: list[Call]
+        self, step: Callable[..., Any], groups: list[Work], modes: tuple[Any, ...], around: tuple[list[Call], Any]
     ) -> list[torch.Tensor]:
-        """All of a step or nothing; returns what was stepped.
+        """All of a step or nothing; returns what was stepped. ``around`` is what follows it and its limits.
 
         The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
         """
-        unready, stepped = _step_with(step, {}, modes, completion)
-        if unready:
+        found = _step_with(step, {}, modes, [], *around)
+        if found[0]:
             with torch.inference_mode(False), torch.no_grad():
-                stand_ins = self._stand_ins(unready, groups, modes[2])
+                stand_ins = self._stand_ins(found[0], groups, modes[2])
                 try:
                     stand_ins.place_states()
-                    _, stepped = _step_with(step, stand_ins.tensors, modes, stand_ins.completion() + completion)
+                    found = _step_with(step, stand_ins.tensors, modes, stand_ins.completion(), *around)
                 finally:
                     stand_ins.withdraw_states()
-                stand_ins.count_abstract()
-        return stepped  # type: ignore[no-any-return]
+                if not self._limits.note(found):
+                    stand_ins.count_abstract()
+        else:
+            self._limits.note(found)
+        return found[1]  # type: ignore[no-any-return]
 
     def _stand_ins(self, unready: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
         stand_ins = StandIns(self.state, name, self._schema.needs_count)
@@ -362,15 +361,22 @@ class FusedOptimizer(torch.optim.Optimizer):
         for group in state["param_groups"]:
             group.update(self._schema.filled(group, defaults))
         super().__setstate__(state)
-        self.__dict__.setdefault("_limits", Limits())  # pickles of older versions have none
+        self._limits = replace(self.__dict__.get("_limits", Limits()))  # a copy's own; older pickles have none
 
 
-def _step_with(step: Callable[..., Any], stand_ins: Any, modes: tuple[Any, ...], completion: list[Call]) -> Any:
+def _step_with(
+    step: Callable[..., Any],
+    stand_ins: Any,
+    modes: tuple[Any, ...],
+    completion: list[Call],
+    always: list[Call],
+    limits: tuple[float | None, bool] | None,
+) -> Any:
     """A step of the core. What completes it runs under no torch function or dispatch mode, which may be Python code."""
-    if not completion:
-        return step(stand_ins, *modes, completion)
+    if not completion and not always:
+        return step(stand_ins, *modes, completion, always, limits)
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-        return step(stand_ins, *modes, completion)
+        return step(stand_ins, *modes, completion, always, limits)
 
 
 def _step_in_rounds(
@@ -380,7 +386,7 @@ def _step_in_rounds(
     try:
         step(groups, completion)
     except _core.Repeated:
-        if limits.max_norm is not None or limits.skip_nonfinite:
+        if limits.are_set:
             raise ValueError(
                 "a parameter stands in the optimizer twice, and is stepped twice; max_norm and skip_nonfinite need "
                 "each parameter once"
