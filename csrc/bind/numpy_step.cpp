@@ -150,9 +150,9 @@ class Stepper {
 
   // One step, with rows of numbers. `progress` becomes the stepper's with the step itself: no signal can strike between
   // the two. `max_norm` is a number or None. Where gradients that are not finite shall skip the step, `if_skipped`
-  // becomes the stepper's progress then. Returns the norm of the gradients, if any of the two is given.
-  std::optional<double> step(nb::list grads, nb::list rows, const RowOfEach& row_of_each, nb::object progress,
-                             std::optional<double> max_norm, std::optional<nb::object> if_skipped) {
+  // becomes the stepper's progress then. `norm` is that of the gradients, if any of the two is given.
+  void step(nb::list grads, nb::list rows, const RowOfEach& row_of_each, nb::object progress,
+            std::optional<double> max_norm, std::optional<nb::object> if_skipped) {
     if (grads.size() != params_.size() || (row_of_each && row_of_each->size() != params_.size()))
       throw nb::value_error("expected one gradient and one row a parameter");
     const AtTheEnd leave_no_references{[this] {
@@ -196,8 +196,11 @@ class Stepper {
       for (NumpyDeviceStep& device : devices_) device.continue_others();
     });
     progress_ = norm && limits.is_skipped(*norm) ? std::move(*if_skipped) : std::move(progress);
-    return norm ? std::optional(norm->value) : std::nullopt;
+    last_norm_ = norm ? std::optional(norm->value) : std::nullopt;
   }
+
+  // Of the last step's gradients, if it had limits for them.
+  std::optional<double> norm() const { return last_norm_; }
 
   // What the caller counts with; goes on with each step.
   nb::object progress() const { return progress_; }
@@ -387,6 +390,7 @@ class Stepper {
   Team team_;
   ArrayReader reader_;  // of the processor's arrays
   GradientNorm norm_;
+  std::optional<double> last_norm_;
   std::deque<NumpyDeviceStep> devices_;  // in the order in which they were met; Param points to them
   std::deque<Param> params_;
 };
@@ -411,7 +415,8 @@ void bind_step(nb::module_& module) {
       .def("step", &Stepper::step,
            nb::sig("def step(self, grads: list[typing.Any], rows: list[tuple[float, ...]], "
                    "row_of_each: collections.abc.Sequence[int] | None, progress: object, max_norm: float | None, "
-                   "if_skipped: object | None, /) -> float | None"))
+                   "if_skipped: object | None, /) -> None"))
+      .def_prop_ro("norm", &Stepper::norm, nb::for_getter(nb::sig("def norm(self, /) -> float | None")))
       .def_prop_rw("progress", &Stepper::progress, &Stepper::set_progress,
                    nb::for_getter(nb::sig("def progress(self, /) -> typing.Any")),
                    nb::for_setter(nb::arg("value").none()))

@@ -29,6 +29,7 @@ class Averages:
         self._saved: list[Array] | None = None  # the parameters, while their averages stand in their place
         self.views: list[Array] = []
         self.are_kept = False
+        self.needs_steps = self._zeroes  # whether steps have more to do than their update
         self._fixed: Any = None  # the decay, if it must not change
 
     def check(self, decay: Any) -> None:
@@ -52,7 +53,7 @@ class Averages:
         """Makes the averages, if there is a decay."""
         if decay is None:
             return
-        self.are_kept = True
+        self.are_kept = self.needs_steps = True
         self._fixed = decay if self._debias else None
         dtypes = [self._dtype or _computed(param) for param in self._params]
         places = self._stepper.make_averages(lambda count: aligned_zeros(count, 57 * ALIGNMENT), dtypes)
@@ -61,11 +62,6 @@ class Averages:
             self.views.append(view((param.shape, strides), buffer, offset, dtype))
             if self._is_copy:
                 self.views[-1][...] = param
-
-    @property
-    def needs_steps(self) -> bool:
-        """Whether steps have more to do than their update."""
-        return self.are_kept or self._zeroes
 
     def prepare(self, decay: float | None, grads: Sequence[Any], name: Callable[[int], str]) -> None:
         """For the next step. TypeError where it could not set a gradient to zero, in terms of its name."""

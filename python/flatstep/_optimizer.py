@@ -40,6 +40,7 @@ class _Settled(NamedTuple):
     decay: Any  # as the rate
     common: tuple[float, ...]  # the rest of a row, but for what depends on the leaf's past
     remembered: tuple[float, ...]  # what the leaf's next update wants back
+    max_norm: float | None
 
 
 class Optimizer:
@@ -85,7 +86,7 @@ class Optimizer:
         self._rule = self._declaration.rule({**arguments, "stores_exactly": stores_exactly(leaves, first_moment)})
         self._make_stepper(leaves, first_moment)
         self._settled: _Settled | None = None
-        self._grad_norm: float | None = None
+        self._skips = self._around["skip_nonfinite"]
         decay = self._numbers.held.values["ema_decay"]
         self._averages = Averages(leaves, self._around, self._stepper)
         self._averages.check(decay)
@@ -165,9 +166,8 @@ class Optimizer:
         rows, row_of_each = self._rows(history, settled, scale)
         updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
         after = Progress(count + 1, history.advanced(updated, settled.remembered), progress.skipped)
-        if_skipped = Progress(count, history, progress.skipped + 1) if self._around["skip_nonfinite"] else None
-        norm = self._stepper.step(leaves, rows, row_of_each, after, numbers["max_norm"], if_skipped)
-        self.__dict__["_grad_norm"] = norm  # past __setattr__, which takes a fifth of a small step
+        if_skipped = Progress(count, history, progress.skipped + 1) if self._skips else None
+        self._stepper.step(leaves, rows, row_of_each, after, settled.max_norm, if_skipped)
 
     def _check_same_leaves(self) -> None:
         """The structure of parameters is the user's own: one that was put into it later would never be updated."""
@@ -196,14 +196,15 @@ class Optimizer:
             values = {**numbers, **self._flags}
             common = tuple([values[name] for name in (*_COMMON, *self._names)])
             remembered = tuple([numbers[name] for name in self._remembered])
-            self._settled = _Settled(numbers, numbers["learning_rate"], numbers["weight_decay"], common, remembered)
+            rate, decay = numbers["learning_rate"], numbers["weight_decay"]
+            self._settled = _Settled(numbers, rate, decay, common, remembered, numbers["max_norm"])
         return self._settled
 
     def _rows(
         self, history: History, settled: _Settled, grad_scale: float
     ) -> tuple[list[tuple[float, ...]], list[int] | None]:
         """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
-        _, rate, decay, common, remembered = settled
+        _, rate, decay, common, remembered, _ = settled
         keys: list[tuple[Any, ...]]
         row_of_each: list[int] | None
         if isinstance(rate, tuple) or isinstance(decay, tuple):
@@ -250,7 +251,7 @@ class Optimizer:
     @property
     def grad_norm(self) -> float | None:
         """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite."""
-        return self._grad_norm
+        return self._stepper.norm
 
     @property
     def ema(self) -> Any:

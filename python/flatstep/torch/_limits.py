@@ -22,19 +22,22 @@ class Limits:
     skip_nonfinite: bool = False
     skipped: int = 0
     norm: float | None = None  # of the last step's gradients
+    are_set: bool = False
 
     def set_max_norm(self, value: Any) -> None:
         """TypeError or ValueError where it is neither None nor a number of at least 0."""
         self.max_norm = value if value is None or value == float("inf") else _MAX_NORM.check("max_norm", value)
+        self._note_setting()
 
     def set_skip_nonfinite(self, value: Any) -> None:
         if not isinstance(value, bool):
             raise TypeError(f"skip_nonfinite is {value!r}, expected True or False")
         self.skip_nonfinite = value
+        self._note_setting()
 
-    @property
-    def are_set(self) -> bool:
-        return self.max_norm is not None or self.skip_nonfinite
+    def _note_setting(self) -> None:
+        self.are_set = self.max_norm is not None or self.skip_nonfinite
+        self.norm = self.norm if self.are_set else None
 
     def for_core(self, params: Iterable[torch.Tensor]) -> tuple[float | None, bool]:
         """What the core takes. ValueError where the gradients of a parameter lie on several processes."""
@@ -49,7 +52,6 @@ class Limits:
     def note(self, found: tuple[Any, ...]) -> bool:
         """Keeps what the core found out about the gradients; whether the step was skipped."""
         if len(found) == 2:
-            self.norm = None
             return False
         *_, self.norm, is_skipped = found
         self.skipped += is_skipped

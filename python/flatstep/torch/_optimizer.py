@@ -280,7 +280,7 @@ class FusedOptimizer(torch.optim.Optimizer):
                     stand_ins.withdraw_states()
                 if not self._limits.note(found):
                     stand_ins.count_abstract()
-        else:
+        elif around[1]:
             self._limits.note(found)
         return found[1]  # type: ignore[no-any-return]
 
