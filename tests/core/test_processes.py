@@ -269,7 +269,7 @@ def test_other_python_threads_go_on_during_a_step(threads):
         seen = []
         for _ in range(5):
             before = ticks[0]
-            opt._stepper.step([grad], rows, None, opt._progress)
+            opt._stepper.step([grad], rows, None, opt._progress, None, None)
             seen.append(ticks[0] - before)
     finally:
         stop.set()
