@@ -135,7 +135,7 @@ void numbers_are_read_on_the_device() {
   });
 }
 
-// In whatever order they are given, and where a number is given twice, the last one.
+// In any order, and where a number is given twice, the last one.
 void each_row_finds_its_numbers_among_many() {
   constexpr int64_t rows = 400;
   Random random(6);

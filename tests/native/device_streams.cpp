@@ -292,7 +292,7 @@ void anything_gives_the_bits_of_the_cpu() {
       if (random.chance(3)) random.pick(parts)->check_alike();
     }
     for (const auto& part : parts) part->check_alike();
-    check(runtime.waits == 0 && !runtime.has_current_device(), "nobody waits, and no device is current, as before");
+    check(runtime.waits == 0 && !runtime.has_current_device(), "no call waits, and no device is current, as before");
   }
 }
 
