@@ -39,14 +39,14 @@ Model::Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed, 
   }
   int64_t first = 0;
   for (const int64_t& length : lengths_) {
-    const auto tensor = [&](const Block& block, Dtype dtype, const int64_t& stride) {
-      return Tensor{block.data() + first * stride * bytes_of(dtype), &length, &stride, 1, dtype, false, {}, nullptr};
+    const auto tensor = [&](const Block& block, Dtype dtype, const int64_t& stride, int64_t room = one) {
+      return Tensor{block.data() + first * room * bytes_of(dtype), &length, &stride, 1, dtype, false, {}, nullptr};
     };
     const auto index = int64_t(parameters_.size());
     Parameter& parameter = parameters_.emplace_back();
     parameter.index = index;
     parameter.param = tensor(params_, formats.param, one);
-    parameter.grad = tensor(grads_, formats.grad, index % 3 == 2 ? two : one);
+    parameter.grad = tensor(grads_, formats.grad, index % 3 == 2 ? two : one, two);
     for (size_t slot = 0; slot < slots.size(); ++slot)
       parameter.state[slot] = tensor(state_[slot], formats.slot(slots[slot].role), one);
     if (has_tail) parameter.average = state_.back().data() + first * average_bytes;

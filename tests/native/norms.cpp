@@ -39,7 +39,7 @@ GradientNorm::Result norm_of(const std::vector<Tensor>& tensors, const Target& t
 void every_target_has_the_same_bits() {
   for (int dtype = 0; dtype < int(Dtype::other); ++dtype) {
     for (const NormKind kind : {NormKind::two, NormKind::largest}) {
-      const Gradients gradients(Dtype(dtype), uint64_t(dtype) + 1);
+      const Gradients gradients{Dtype(dtype), uint64_t(dtype) + 1};
       set_num_threads(1);
       const GradientNorm::Result expected = norm_of(gradients.tensors, *targets().back(), kind);
       check(expected.is_finite && std::isfinite(expected.value) && expected.value > 0, "harmless numbers have a norm");
