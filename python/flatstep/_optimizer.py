@@ -245,7 +245,7 @@ class Optimizer:
 
     @property
     def skipped(self) -> int:
-        """Steps that changed nothing, since a gradient was not finite: with ``skip_nonfinite=True``."""
+        """Steps that changed nothing because a gradient was not finite, with ``skip_nonfinite=True``."""
         return self._progress.skipped
 
     @property

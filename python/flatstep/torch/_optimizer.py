@@ -65,7 +65,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @property
     def max_norm(self) -> float | None:
-        """The largest norm of all gradients together; None: no limit. May be set between steps."""
+        """The largest norm of all gradients together, or None. May be set between steps."""
         return self._limits.max_norm
 
     @max_norm.setter
@@ -83,7 +83,7 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @property
     def skipped(self) -> int:
-        """Steps that changed nothing, since a gradient was not finite: with ``skip_nonfinite=True``."""
+        """Steps that changed nothing because a gradient was not finite, with ``skip_nonfinite=True``."""
         return self._limits.skipped
 
     @property
