@@ -98,13 +98,16 @@ class Averages:
         self._check_decay(decay)
         if not self._debias:
             return self.views
-        params = [param.view(np.ndarray) for param in self._params]
-        rows = zip(self.views, params, pasts, strict=True)
+        rows = zip(self.views, self._host_params(), pasts, strict=True)
         return [_corrected(view, decay, updates) if updates else param for view, param, (updates, _) in rows]
+
+    def _host_params(self) -> list[Array]:
+        """The parameters, which are in the host's memory where there are averages."""
+        return [param.view(np.ndarray) for param in self._params if isinstance(param, np.ndarray)]
 
     def swap(self, decay: Any, pasts: Sequence[Past]) -> None:
         """Puts the averages, rounded, in the place of the parameters, or the parameters back."""
-        into = [param.view(np.ndarray) for param in self._params]
+        into = self._host_params()
         if self._saved is not None:
             change_at_once(list(zip(into, self._saved, strict=True)), [(self, "_saved", None)])
             return

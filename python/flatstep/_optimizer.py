@@ -288,7 +288,7 @@ class Optimizer:
         """
         self._check_has_averages()
         for index, param in enumerate(self._checked_params()):
-            if not param.flags.writeable:
+            if isinstance(param, np.ndarray) and not param.flags.writeable:
                 raise ValueError(f"params{self._tree.path(index)} has become read-only, but swap_ema writes to it")
         self._averages.swap(self._numbers.held.values["ema_decay"], self._progress.history.each())
 

@@ -65,7 +65,9 @@ class Model:
 
     def step(self, capturable: bool = True) -> None:
         row = 0, 0.1, 1.0, 0.0, 0.0, 0.0, *[{"b1": 0.9, "b2": 0.99}.get(name, 0.0) for name in HYPERPARAMETERS]
-        unready, stepped = self.stepper.step([(self.params, row, 0)], self.state, {}, [], capturable, str, 1, [], [], None)
+        unready, stepped = self.stepper.step(
+            [(self.params, row, 0)], self.state, {}, [], capturable, str, 1, [], [], None
+        )
         assert not unready
         assert stepped == self.params
 

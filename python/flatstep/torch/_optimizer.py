@@ -353,7 +353,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_limits": self._limits}  # type: ignore[no-untyped-call]
+        return {**super().__getstate__(), "_limits": self._limits}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
