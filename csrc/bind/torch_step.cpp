@@ -104,11 +104,11 @@ class TorchStepper {
         launch(params_, Team::openmp, threads);
         for (const TorchParams& params : params_) params.count();
       });
-      for (nb::handle call : always) call();
       if (!is_skipped) {
         for (nb::handle call : completion) call();
         for (const Parts& parts : held_) stepped.append(parts.param);
       }
+      for (nb::handle call : always) call();
     }
     if (has_limits_) return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
     return nb::make_tuple(unready_, stepped);
