@@ -8,6 +8,7 @@ from typing import NamedTuple
 from .layouts import BF16, F16, F32, F32_MU_BF16, F64, Layout
 from .rules import RULES
 from .shapes import GAN, GPT2, TEN_THOUSAND, THOUSAND, TINY, Shape, one_array
+from .tail import TAILS
 from .threads import SWEEPS
 
 DECADES = [10**power for power in range(3, 9)]
@@ -52,6 +53,7 @@ def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
     fine = [one_array(size) for size in sizes or ([10**3, 10**5, 10**6] if quick else HALF_DECADES)]
     coarse = [one_array(size) for size in sizes or ([10**3, 10**6] if quick else DECADES[:-1])]
     models = [TINY, GAN] if quick else [TINY, THOUSAND, TEN_THOUSAND, GAN, GPT2]
+    tails = [one_array(size) for size in sizes or ([10**6] if quick else [10**6, 2**26])]
     by_threads = [one_array(size) for size in sizes or ([50_000, 10**6] if quick else BY_THREADS)]
     few = [TINY] if quick else [TINY, THOUSAND, GAN, GPT2]
     return [
@@ -72,6 +74,8 @@ def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
         Row("cuda", ["amsgrad", "adam", "optimistic_adam"], [F32], huge),
         Row("cuda", ["amsgrad"], [F32], models),
         Row("cuda", ["amsgrad"], [F32_MU_BF16, BF16, F16], huge),
+        Row(TAILS.numpy, ["amsgrad"], [F32], [*models[:2], *tails]),
+        Row(TAILS.torch, ["amsgrad"], [F32], [*models[:2], *tails]),
         Row(SWEEPS.numpy, ["amsgrad"], [F32], by_threads),
         *(Row(sweep, ["amsgrad"], [F32], [] if quick and not sizes else by_threads) for sweep in SWEEPS[1:]),
     ]

@@ -19,12 +19,11 @@ from .beside import measure_beside
 from .beside import settings as settings_beside
 from .cases import Case, cases
 from .compare import show_compared
+from .cost_report import show_cost_models
 from .front_ends import FRONT_ENDS
 from .full_report import WIDTH, show_report, write_report
 from .handover import measure_handover
-from .layouts import cost_model
 from .machine import machine, versions
-from .report import show_cost_model
 from .results import Measured, Results, read, write
 from .runner import Plan, Workers, absent_modules, run
 from .shapes import one_array
@@ -114,8 +113,8 @@ def compare(before: Path, after: Path) -> int:
 
 
 def model() -> int:
-    """Shows the cost model alone."""
-    show_cost_model(cost_model(), _console())
+    """Shows the cost models alone."""
+    show_cost_models(_console())
     return 0
 
 

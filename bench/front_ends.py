@@ -18,8 +18,10 @@ from . import device
 from .contender import Contender, Peer, Task, reason
 from .limit import as_jax, as_numpy, as_torch, limits
 from .machine import free_memory
-from .measure import Clock, Run, host_clock, rested_clock
+from .measure import Clock, Run, host_clock, prepared_clock, rested_clock
+from .tail import TAIL, TAILS
 from .threads import SWEEPS, limits_by_threads
+from .work import STEP, Work
 from .workers import PASSIVE
 
 
@@ -33,6 +35,7 @@ class FrontEnd:
     modules: Sequence[tuple[str, Sequence[str]]]  # of peers/, and what else each needs
     limits: Callable[[Task], Iterator[Contender]]
     set_threads: Callable[[], None]
+    work: Work = STEP
     clock: Clock = host_clock
     host_seconds: Callable[[Run], float] | None = None  # that one run keeps the host, where the clock is a device's
     free_memory: Callable[[], float] = free_memory  # bytes, where parameters and state are
@@ -135,6 +138,27 @@ FRONT_ENDS = {
             free_memory=device.free_memory,
             seconds_per_element=device.SECONDS_PER_ELEMENT,
             has_device=device.is_here,
+        ),
+        FrontEnd(
+            TAILS.numpy,
+            needs=(),
+            convention="optax",
+            modules=[("tail_numpy", ())],
+            limits=limits(as_numpy, on_openmp=False, work=TAIL),
+            set_threads=lambda: None,
+            work=TAIL,
+            clock=prepared_clock,
+            environment=PASSIVE,
+        ),
+        FrontEnd(
+            TAILS.torch,
+            needs=("torch",),
+            convention="torch",
+            modules=[("tail_torch", ())],
+            limits=limits(as_torch, on_openmp=True, work=TAIL),
+            set_threads=_torch_threads,
+            work=TAIL,
+            clock=prepared_clock,
         ),
         FrontEnd(
             SWEEPS.numpy,

@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 
 from .beside import from_json, show_beside
+from .cost_report import show_cost_models
 from .handover import show_handover
-from .layouts import cost_model
-from .report import show_cases, show_cost_model, show_fixed_cost, show_standing, standing
+from .report import show_cases, show_fixed_cost, show_standing, standing
 from .results import Results
 from .startup import show_startup
 from .summary import ratios, show_ratios
@@ -33,7 +33,7 @@ def show_report(results: Results, console: Console) -> None:
         show_handover(extras["handover"], results, console)
     if "startup" in extras:
         show_startup(extras["startup"], console)
-    show_cost_model(cost_model(), console)
+    show_cost_models(console)
     if results.absent:
         console.print(f"not here, so without: {', '.join(results.absent)}")
 

@@ -6,7 +6,7 @@ Rules, slots and their dtypes are read off the catalogue of the compiled core.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from flatstep import _core
@@ -43,13 +43,13 @@ def cost(rule: str, layout: Layout) -> Cost:
     return Cost(rule, layout, dict(zip(_core.slots(rule), dtypes, strict=True)), moved)
 
 
-def cost_model() -> Iterator[Cost]:
-    """Every rule on every layout whose gradients have the parameter's dtype."""
+def cost_model(of: Callable[[str, Layout], Cost] = cost) -> Iterator[Cost]:
+    """That cost of every rule on every layout whose gradients have the parameter's dtype."""
     names = [F64.param, F32.param, BF16.param, F16.param]
     for rule in _core.rules():
         for layout in [Layout(param, mu) for param in names for mu in names]:
             try:
-                yield cost(rule, layout)
+                yield of(rule, layout)
             except KeyError:  # not in the catalogue
                 continue
 

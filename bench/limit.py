@@ -17,18 +17,19 @@ from flatstep import _core
 from flatstep._arrays import aligned_zeros
 
 from .contender import Contender, Task
-from .layouts import cost
+from .layouts import Cost
+from .work import STEP, Work
 
 Array = np.ndarray[Any, Any]
 Allocate = Callable[[int, int], list[Array]]
 WORD = 4  # bytes
 
 
-def limits(allocate: Allocate, on_openmp: bool) -> Callable[[Task], Iterator[Contender]]:
+def limits(allocate: Allocate, on_openmp: bool, work: Work = STEP) -> Callable[[Task], Iterator[Contender]]:
     """Makes both forms of a task's limit, on streams from ``allocate(count, words)``."""
 
     def make(task: Task) -> Iterator[Contender]:
-        streams = allocate(*_streams(task))
+        streams = allocate(*_streams(task, work.cost(task.rule, task.layout)))
         for prefetch in (False, True):
             name = f"limit{', prefetched' if prefetch else ''}"
             yield Contender(name, _move(streams, prefetch, on_openmp and _core.has_openmp()), is_limit=True)
@@ -36,9 +37,8 @@ def limits(allocate: Allocate, on_openmp: bool) -> Callable[[Task], Iterator[Con
     return make
 
 
-def _streams(task: Task) -> tuple[int, int]:
+def _streams(task: Task, moved: Cost) -> tuple[int, int]:
     """As many streams as the step has, all of one length, that together are its bytes."""
-    moved = cost(task.rule, task.layout)
     words = moved.bytes * task.elements / (3 + 2 * len(moved.slots)) / WORD
     return 2 + len(moved.slots), max(1, round(words))
 

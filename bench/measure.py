@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import NamedTuple
 
@@ -20,6 +21,18 @@ TRIES = 3  # timings to find out how often to run for one
 FEWEST = 3  # rounds, however long they take
 PAUSE = 1e-3  # seconds between rested runs: enough for threads that sleep between steps to fall asleep
 MOST_RESTED = 5  # rested runs in one timing
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run before each of which something else happens, which ``prepared_clock`` does not time."""
+
+    prepare: Run
+    run: Run
+
+    def __call__(self) -> None:
+        self.prepare()
+        self.run()
 
 
 class Spread(NamedTuple):
@@ -50,6 +63,17 @@ def rested_clock(run: Run, repeats: int) -> float:
         keep_busy(PAUSE)
         seconds += host_clock(run, 1)
     return seconds / count
+
+
+def prepared_clock(run: Run, repeats: int) -> float:
+    """The same for runs that may be Prepared."""
+    if not isinstance(run, Prepared):
+        return host_clock(run, repeats)
+    seconds = 0.0
+    for _ in range(repeats):
+        run.prepare()
+        seconds += host_clock(run.run, 1)
+    return seconds / repeats
 
 
 def keep_busy(seconds: float) -> None:

@@ -13,9 +13,11 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from .results import Measured, Results, Row
 from .rules import RULES
+from .tail import TAILS
 from .threads import SWEEPS, TITLES
 
 FRONT_ENDS = {"numpy": "NumPy", "jax": "JAX", "torch": "PyTorch", **TITLES}
+APART = (*SWEEPS, *TAILS)  # front ends whose cases are not a step alone
 OURS = "#0072b2"
 COLORS = ["#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#7f7f7f"]
 MARKERS = "sD^vPX*"
@@ -43,7 +45,7 @@ def _sweeps(results: Results) -> list[Panel]:
     """One-array cases, by front end, rule and layout, where there is more than one size."""
     panels: dict[tuple[str, str, str], list[Measured]] = {}
     for case in results.cases:
-        if case.arrays == 1 and case.elements >= 100 and case.rows:
+        if case.arrays == 1 and case.elements >= 100 and case.rows and case.front_end not in TAILS:
             panels.setdefault(case.key[:3], []).append(case)
     swept = {key: sorted(cases, key=lambda case: case.elements) for key, cases in panels.items() if len(cases) > 1}
     return [(f"{FRONT_ENDS.get(key[0], key[0])}: {_title(key[1])}, {key[2]}", cases) for key, cases in swept.items()]
@@ -51,12 +53,12 @@ def _sweeps(results: Results) -> list[Panel]:
 
 def _rules(results: Results) -> list[Panel]:
     """The size on which most rules and layouts are measured, by front end; nothing where there is none such."""
-    measured = [case for case in results.cases if case.arrays == 1 and case.rows and case.front_end not in SWEEPS]
+    measured = [case for case in results.cases if case.arrays == 1 and case.rows and case.front_end not in APART]
     kinds = {shape: {case.key[:3] for case in measured if case.shape == shape} for shape in {c.shape for c in measured}}
     shape = max(kinds, key=lambda shape: len(kinds[shape]), default="")
     if len(kinds.get(shape, ())) <= len({case.front_end for case in measured}):
         return []
-    panels = _by_front_end(results, lambda case: case.shape == shape and case.front_end not in SWEEPS)
+    panels = _by_front_end(results, lambda case: case.shape == shape and case.front_end not in APART)
     return [(f"{title}: {shape}", cases) for title, cases in panels]
 
 
@@ -65,7 +67,7 @@ def _rule_and_layout(case: Measured) -> str:
 
 
 def _models(results: Results) -> list[Panel]:
-    return _by_front_end(results, lambda case: case.arrays > 1)
+    return _by_front_end(results, lambda case: case.arrays > 1 and case.front_end not in APART)
 
 
 def _by_front_end(results: Results, wanted: Callable[[Measured], bool]) -> list[Panel]:

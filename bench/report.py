@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .layouts import Cost
 from .results import Measured, Results, Row
 from .threads import SWEEPS
 from .units import duration, percent
@@ -90,24 +89,6 @@ def show_fixed_cost(results: Results, console: Console) -> None:
             table.add_row(*cells, style="bold" if row.is_ours else "")
     if table.rows:
         console.print(table)
-
-
-def show_cost_model(costs: Iterable[Cost], console: Console) -> None:
-    """A row a rule, a column a layout."""
-    by_rule: dict[str, dict[str, Cost]] = {}
-    for cost in costs:
-        by_rule.setdefault(cost.rule, {})[cost.layout.name] = cost
-    layouts = list(dict.fromkeys(layout for found in by_rule.values() for layout in found))
-    title = "Bytes that a step moves for a parameter: itself and its slots read and written, its gradient read"
-    table = Table(title=title, title_justify="left", box=SIMPLE)
-    table.add_column("rule")
-    table.add_column("slots")
-    for layout in layouts:
-        table.add_column(layout.replace(", ", "\n"), justify="right")
-    for rule, found in by_rule.items():
-        slots = next(iter(found.values())).slots
-        table.add_row(rule, ", ".join(slots), *(str(found[name].bytes) if name in found else "" for name in layouts))
-    console.print(table)
 
 
 class Standing(NamedTuple):

@@ -16,10 +16,11 @@ from .cases import Case
 from .contender import Contender, Peer, Task, reason
 from .data import Data
 from .front_ends import FRONT_ENDS, FrontEnd
-from .layouts import bytes_of, cost
+from .layouts import bytes_of
 from .machine import give_back_memory, share_the_heap
 from .measure import in_turns, spread
 from .results import Measured, Row
+from .work import Work
 from .workers import Died, Worker
 
 COST_OF_A_CASE = 10**7  # elements, whose steps take about as long as all else about a case
@@ -108,7 +109,8 @@ def absent_modules(front_end: str) -> list[str]:
 
 
 def _unmeasured(case: Case) -> Measured:
-    (_, _, _, moved), shapes = cost(case.rule, case.layout), case.shape.make()
+    work, shapes = FRONT_ENDS[case.front_end].work, case.shape.make()
+    moved = work.cost(case.rule, case.layout).bytes
     return Measured(*case[:2], case.layout.name, case.shape.name, len(shapes), case.shape.elements, moved)
 
 
@@ -140,14 +142,14 @@ def _why_not(task: Task, front_end: FrontEnd, peers: int, seconds: float) -> str
     """Why a case cannot be measured at all, or ""."""
     if seconds < LEAST + front_end.seconds_per_element * task.elements * (1 + peers):
         return "no time was left"
-    needed = _bytes_needed(task, peers)
+    needed = _bytes_needed(task, peers, front_end.work)
     return f"needs {needed / 1e9:.0f} GB of memory" if needed > front_end.free_memory() else ""
 
 
-def _bytes_needed(task: Task, peers: int) -> int:
+def _bytes_needed(task: Task, peers: int, work: Work) -> int:
     """Parameters and state of each peer and of the limit; gradients once, as they are drawn and as they are stored."""
     param = bytes_of(task.layout.param)
-    state = sum(map(bytes_of, cost(task.rule, task.layout).slots.values()))
+    state = sum(map(bytes_of, work.cost(task.rule, task.layout).slots.values()))
     drawn = bytes_of("float32")
     return task.elements * ((param + state) * (peers + 1) + 2 * param + drawn + SPARE * max(param, drawn))
 
@@ -207,7 +209,7 @@ class _Entries:
 def _ulp(peer: Peer, task: Task, front_end: FrontEnd, plan: Plan) -> float | None:
     key = front_end.name, task.rule, task.layout.name, peer.name
     if key not in plan.ulps:
-        plan.ulps[key] = worst_ulp(peer, task.rule, task.layout, front_end.convention)
+        plan.ulps[key] = worst_ulp(peer, task.rule, task.layout, front_end.convention, front_end.work)
     return plan.ulps[key]
 
 

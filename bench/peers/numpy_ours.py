@@ -19,7 +19,7 @@ FADING = "no gradient, moments fade"
 
 def _ours(task: Task, data: Data) -> Contender:
     mine, given = params(data), grads(data)
-    opt = _optimizer(task, mine)
+    opt = optimizer(task, mine)
     return Contender("flatstep", lambda: opt.step(given), lambda: mine, lambda: refresh(data))
 
 
@@ -27,7 +27,7 @@ def _decayed(task: Task, data: Data) -> Contender:
     """On parameters that get no gradient any more, their moments about to pass below the normal numbers."""
     mine = params(data)
     none = [np.zeros_like(param) for param in mine]
-    opt = _optimizer(task, mine)
+    opt = optimizer(task, mine)
     for slot in ("mu", "nu"):
         for moment in opt.state[slot]:
             moment[...] = np.finfo(moment.dtype).smallest_normal
@@ -38,10 +38,13 @@ def _once(task: Task) -> bool:
     return task.arrays == 1 and task.elements < 10**8
 
 
-def _optimizer(task: Task, mine: Any) -> flatstep.Optimizer:
+def optimizer(task: Task, mine: Any, **around: Any) -> flatstep.Optimizer:
+    """The optimizer of a task."""
     options = {} if task.layout.mu == task.layout.param else {"mu_dtype": task.layout.mu}
     chosen = RULES[task.rule]
-    opt: flatstep.Optimizer = getattr(flatstep, chosen.optimizer.name)(mine, task.rate, **chosen.options, **options)
+    opt: flatstep.Optimizer = getattr(flatstep, chosen.optimizer.name)(
+        mine, task.rate, **chosen.options, **options, **around
+    )
     return opt
 
 

@@ -30,7 +30,7 @@ def on_device(name: str) -> Iterator[None]:
 def parameters(data: Data) -> list[torch.nn.Parameter]:
     """New ones, with gradients that all of a case share."""
     made = []
-    for param, grad in zip(data.params(), _grads(data), strict=True):
+    for param, grad in zip(data.params(), gradients(data), strict=True):
         made.append(torch.nn.Parameter(_tensor(param, data)))
         made[-1].grad = grad
     return made
@@ -40,14 +40,12 @@ def contender(
     name: str, make: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer], data: Data, **what: Any
 ) -> Contender:
     """The step of an optimizer that ``make`` makes over new parameters."""
-    params, grads = parameters(data), _grads(data)
+    params, grads = parameters(data), gradients(data)
     opt = make(params)
-    return Contender(
-        name, lambda: (opt.step(), None)[1], lambda: _values(params), lambda: _refresh(grads, data), **what
-    )
+    return Contender(name, lambda: (opt.step(), None)[1], lambda: values(params), lambda: refresh(grads, data), **what)
 
 
-def _grads(data: Data) -> list[torch.Tensor]:
+def gradients(data: Data) -> list[torch.Tensor]:
     return data.shared(f"torch on {_device}", lambda: [_tensor(grad, data) for grad in data.grads])
 
 
@@ -56,10 +54,10 @@ def _tensor(numbers: Array, data: Data) -> torch.Tensor:
     return own.copy_(torch.from_numpy(numbers))
 
 
-def _refresh(grads: list[torch.Tensor], data: Data) -> None:
+def refresh(grads: list[torch.Tensor], data: Data) -> None:
     for own, drawn in zip(grads, data.grads, strict=True):
         own.copy_(torch.from_numpy(drawn))
 
 
-def _values(params: list[torch.nn.Parameter]) -> list[Array]:
+def values(params: list[torch.nn.Parameter]) -> list[Array]:
     return [param.detach().cpu().double().numpy() for param in params]

@@ -24,6 +24,7 @@ from flatstep.bench import (
     cases,
     command,
     compare,
+    cost_report,
     device,
     exact,
     handover,
@@ -33,6 +34,7 @@ from flatstep.bench import (
     results,
     runner,
     shapes,
+    tail,
 )
 from flatstep.bench.contender import Contender, Peer, Task
 from flatstep.bench.data import Data
@@ -41,6 +43,7 @@ from flatstep.bench.layouts import BF16, F32
 from flatstep.bench.measure import Spread
 from flatstep.bench.rules import RULES
 from flatstep.bench.runner import Plan
+from flatstep.bench.work import STEP
 
 from bench_results import made_up, made_up_run, row, shown
 from flatstep.__main__ import main
@@ -215,6 +218,17 @@ def test_the_cost_model_counts_bytes():
     assert found["optimistic_gradient_descent", F32] == 4 * (3 + 2)
 
 
+def test_the_cost_model_of_a_tail_counts_bytes():
+    """The gradient is read once more and set to zero, the average read and written, in no less than float32."""
+    found = {(cost.rule, cost.layout): cost.bytes for cost in layouts.cost_model(tail.tail_cost)}
+    assert found["amsgrad", F32] == 36 + 4 + 8 + 4
+    assert found["amsgrad", BF16] == 18 + 2 + 8 + 2
+    assert found["amsgrad", layouts.F64] == 72 + 8 + 16 + 8
+    assert sum(part.apart for part in tail.parts("amsgrad", F32)) == 72
+    text = shown(cost_report.show_cost_models)
+    assert "pass by pass" in text and "GradScaler's own check adds 8" in text
+
+
 PEERS = [
     pytest.param(front_end, peer, rule, id=f"{front_end.name}-{peer.name}-{rule}")
     for front_end in FRONT_ENDS.values()
@@ -229,7 +243,7 @@ def test_peers_compute_what_they_say(front_end, peer, rule):
     """Within the roundings of the parameter itself, unless the row says that it computes something else."""
     if why := peer.left_out(Task(rule, F32, 1, accuracy.ELEMENTS, quick=True)):
         pytest.skip(why)
-    error = accuracy.worst_ulp(peer, rule, F32, front_end.convention)
+    error = accuracy.worst_ulp(peer, rule, F32, front_end.convention, front_end.work)
     if peer.computes[rule]:
         assert error is None or error > 20
     else:
@@ -428,13 +442,15 @@ def test_a_step_that_waits_for_its_device_is_timed_as_it_is(monkeypatch):
 def test_memory_is_that_of_who_takes_part(monkeypatch):
     """Who is left out anyway takes none; each takes the parameter and the rule's own slots."""
     asked = []
-    monkeypatch.setattr("flatstep.bench.runner._bytes_needed", lambda task, peers: asked.append(peers) or 0)
+    monkeypatch.setattr("flatstep.bench.runner._bytes_needed", lambda task, peers, work: asked.append(peers) or 0)
     found = measured(monkeypatch, replace(odd(lambda: None), left_out=lambda task: "too slow"))
     assert asked == [1] and found.left_out == {"odd": "too slow"}
     monkeypatch.undo()
     for rule, arrays in [("amsgrad", 4), ("adam", 3), ("optimistic_gradient_descent", 2)]:
         task = Task(rule, F32, 1, 1000)
-        assert runner._bytes_needed(task, 3) - runner._bytes_needed(task, 2) == 4000 * arrays
+        assert runner._bytes_needed(task, 3, STEP) - runner._bytes_needed(task, 2, STEP) == 4000 * arrays
+    in_tail = [runner._bytes_needed(Task("amsgrad", F32, 1, 1000), peers, tail.TAIL) for peers in (2, 3)]
+    assert in_tail[1] - in_tail[0] == 4000 * 5
 
 
 def test_memory_that_runs_out_leaves_a_case_out(monkeypatch):
@@ -517,6 +533,16 @@ def test_timings_are_taken_in_turns():
     turns = order[-len(a + b) * measure.FEWEST :]
     rounds = [turns[first : first + len(a + b)] for first in range(0, len(turns), len(a + b))]
     assert all(turn in (a + b, b + a) for turn in rounds)
+
+
+def test_what_prepares_a_run_is_not_timed(monkeypatch):
+    order: list[str] = []
+    monkeypatch.setattr(measure, "host_clock", lambda run, repeats: (run(), float(repeats))[1])
+    run = measure.Prepared(lambda: order.append("prepared"), lambda: order.append("run"))
+    assert measure.prepared_clock(run, 3) == 1.0
+    run()
+    assert order == ["prepared", "run"] * 4
+    assert measure.prepared_clock(lambda: order.append("plain"), 7) == 7.0
 
 
 def test_none_always_follows_the_same_one():
