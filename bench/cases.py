@@ -75,6 +75,7 @@ def table(quick: bool, sizes: Sequence[int] = ()) -> list[Row]:
         Row("cuda", ["amsgrad"], [F32], models),
         Row("cuda", ["amsgrad"], [F32_MU_BF16, BF16, F16], huge),
         Row(TAILS.numpy, ["amsgrad"], [F32], [*models[:2], *tails]),
+        Row(TAILS.jax, ["amsgrad"], [F32], [*models[:2], *tails]),
         Row(TAILS.torch, ["amsgrad"], [F32], [*models[:2], *tails]),
         Row(SWEEPS.numpy, ["amsgrad"], [F32], by_threads),
         *(Row(sweep, ["amsgrad"], [F32], [] if quick and not sizes else by_threads) for sweep in SWEEPS[1:]),

@@ -19,7 +19,7 @@ from .contender import Contender, Peer, Task, reason
 from .limit import as_jax, as_numpy, as_torch, limits
 from .machine import free_memory
 from .measure import Clock, Run, host_clock, prepared_clock, rested_clock
-from .tail import TAIL, TAILS
+from .tail import TAIL, TAIL_WITHOUT_ZERO, TAILS
 from .threads import SWEEPS, limits_by_threads
 from .work import STEP, Work
 from .workers import PASSIVE
@@ -148,6 +148,16 @@ FRONT_ENDS = {
             set_threads=lambda: None,
             work=TAIL,
             clock=prepared_clock,
+            environment=PASSIVE,
+        ),
+        FrontEnd(
+            TAILS.jax,
+            needs=("jax", "optax"),
+            convention="optax",
+            modules=[("tail_jax", ())],
+            limits=limits(as_jax, on_openmp=False, work=TAIL_WITHOUT_ZERO),
+            set_threads=lambda: None,
+            work=TAIL_WITHOUT_ZERO,
             environment=PASSIVE,
         ),
         FrontEnd(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,10 +17,20 @@ MODES, RADIUS, SPREAD = 8, 2.0, 0.05
 BATCH, LATENT, WIDTH = 128, 8, 64
 SEED = 1
 
-Optimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-OPTIMIZERS: dict[str, Optimizer] = {
-    "Adam": lambda params: Adam(params, lr=1e-3, betas=(0.5, 0.9)),
-    "OptimisticAdam": lambda params: OptimisticAdam(params, lr=1e-3, betas=(0.5, 0.9)),
+NUMBERS: dict[str, Any] = {"lr": 1e-3, "betas": (0.5, 0.9)}
+
+
+class Setting(NamedTuple):
+    """The optimizer of both networks, and the decay rate of an average (EMA) of the generator's parameters."""
+
+    optimizer: Callable[..., Adam | OptimisticAdam]
+    ema_decay: float | None = None  # None: no average
+
+
+SETTINGS = {
+    "Adam": Setting(partial(Adam, **NUMBERS)),
+    "OptimisticAdam": Setting(partial(OptimisticAdam, **NUMBERS)),
+    "OptimisticAdam, averaged": Setting(partial(OptimisticAdam, **NUMBERS, max_norm=10.0), ema_decay=0.99),
 }
 
 
@@ -34,11 +46,16 @@ def network(inputs: int, outputs: int) -> nn.Module:
     )
 
 
-def train(optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambda: None, *, seed: int = SEED) -> Tensor:
-    """Takes this number of steps, both networks at once, and returns samples of the generator."""
+def train(setting: Setting, steps: int, progress: Callable[[], None] = lambda: None, *, seed: int = SEED) -> Tensor:
+    """Takes this number of steps, both networks at once, and returns samples of the generator.
+
+    The generator has the averages of its parameters for the samples, where there are averages: they move less from one
+    step to the next than parameters, which follow the critic.
+    """
     torch.manual_seed(seed)
     generator, critic = network(LATENT, 2), network(2, 1)
-    optimizers = optimizer(generator.parameters()), optimizer(critic.parameters())
+    of_generator = setting.optimizer(generator.parameters(), ema_decay=setting.ema_decay)
+    optimizers = of_generator, setting.optimizer(critic.parameters())
     where = centers()
     for _ in range(steps):
         real = where[torch.randint(MODES, (BATCH,))] + SPREAD * torch.randn(BATCH, 2)
@@ -51,6 +68,8 @@ def train(optimizer: Optimizer, steps: int, progress: Callable[[], None] = lambd
         for each in optimizers:
             each.step()
         progress()
+    if setting.ema_decay is not None:
+        of_generator.swap_ema()
     with torch.no_grad():
         samples: Tensor = generator(torch.randn(2000, LATENT))
     return samples

@@ -1,4 +1,6 @@
-"""Trains a small GAN on a ring of eight Gaussians, with Adam and with OptimisticAdam, and draws what each learned.
+"""Trains a small GAN on a ring of eight Gaussians, and draws what it learned with each setting.
+
+With Adam, with OptimisticAdam, and with OptimisticAdam that clips gradients and averages the generator's parameters.
 
     pip install "flatstep[demo,torch]" && python examples/gan/train.py --output gan.png
 
@@ -19,20 +21,20 @@ import ring
 
 
 def run(output: Path, steps: int) -> None:
-    """Trains with each optimizer from the same start, prints what the generators learned, and draws it."""
+    """Trains with each setting from the same start, prints what the generators learned, and draws it."""
     torch.set_num_threads(1)  # a step of networks so small ends before a second thread begins
     console = Console(highlight=False)
     samples = {}
-    columns = [TextColumn("{task.description:<14}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")]
+    columns = [TextColumn("{task.description:<24}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps")]
     with Progress(*columns, console=console) as progress:
-        for name, optimizer in ring.OPTIMIZERS.items():
+        for name, setting in ring.SETTINGS.items():
             task = progress.add_task(name, total=steps)
-            samples[name] = ring.train(optimizer, steps, lambda task=task: progress.advance(task))  # type: ignore[misc]
+            samples[name] = ring.train(setting, steps, lambda task=task: progress.advance(task))  # type: ignore[misc]
     for name, points in samples.items():
         modes, share = ring.quality(points)
-        console.print(f"{name:<14}: {modes} of {ring.MODES} Gaussians found, {share:.0%} of the samples on one")
+        console.print(f"{name:<24}: {modes} of {ring.MODES} Gaussians found, {share:.0%} of the samples on one")
     plot.write(output, samples)
-    console.print(f"Both generators: {output}", soft_wrap=True, markup=False)
+    console.print(f"The generators: {output}", soft_wrap=True, markup=False)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,18 @@ def test_quality_counts_gaussians_and_samples(ring):
 @pytest.mark.slow
 def test_networks_learn_from_each_other(ring):
     """Optimizers start alike, and both networks move."""
-    short, long = (ring.train(ring.OPTIMIZERS["OptimisticAdam"], steps) for steps in (1, 150))
-    other = ring.train(ring.OPTIMIZERS["Adam"], 1)
+    short, long = (ring.train(ring.SETTINGS["OptimisticAdam"], steps) for steps in (1, 150))
+    other = ring.train(ring.SETTINGS["Adam"], 1)
     assert torch.allclose(short, other, atol=0.1)
     assert long.norm(dim=1).mean() > short.norm(dim=1).mean() + 0.5
+
+
+def test_samples_are_those_of_the_averages(ring):
+    """Which are the parameters after one step, and behind them after more."""
+    plain = ring.SETTINGS["OptimisticAdam, averaged"]._replace(ema_decay=None)
+    last, averaged = ([ring.train(s, steps) for steps in (1, 10)] for s in (plain, plain._replace(ema_decay=0.9)))
+    assert torch.equal(last[0], averaged[0])
+    assert 0 < (averaged[1] - averaged[0]).norm() < (last[1] - last[0]).norm()
 
 
 @pytest.mark.slow
