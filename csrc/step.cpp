@@ -132,8 +132,36 @@ Segment& Step::append(const Size& size, const Parameter& parameter) {
   return segments.emplace_back(segment);
 }
 
+bool Step::set_average(Parameter& parameter, const Tensor& average) {
+  const Tensor& param = parameter.param;
+  const int64_t count = size_of(parameter).count;
+  const auto reject_average = [&](const std::string& why) {
+    reject(parameter, Operand::param, "has a state ema that " + why);
+  };
+  if (average.device != param.device) reject_average("is on another device than its parameter; move it there");
+  if (!have_same_shape(param, average))
+    reject_average("has shape " + shape_of(average) + ", expected " + shape_of(param) + " like its parameter");
+  const Dtype computed = param.dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32;
+  const Dtype expected = tail_ && tail_->average_in_own_dtype ? param.dtype : computed;
+  if (average.dtype != expected) {
+    reject_average("has dtype " + dtype_of(average) + ", expected " + std::string(name_of(expected)) +
+                   " for a parameter of " + dtype_of(param) + "; convert it, or delete it to begin anew");
+  }
+  if (count == 0) return true;
+  if (!is_aligned(average)) reject_average(misaligned);
+  if (!have_same_strides(param, average)) return false;
+  parameter.average = average.data;
+  add_state(average, count, parameter.index, "ema");
+  return true;
+}
+
 void Step::check_zeroed(const Parameter& parameter) {
   const Tensor& grad = parameter.grad;
+  if (grad.data == parameter.param.data) {
+    reject(parameter, Operand::grad,
+           "lies where its parameter does, but zero_grads sets it to zero; pass a copy, or make the optimizer without "
+           "zero_grads");
+  }
   if (grad.read_only) reject(parameter, Operand::grad, "is read-only, but zero_grads sets it to zero; pass a copy");
   if (has_repeats(grad))
     reject(parameter, Operand::grad, "has elements that share memory, but zero_grads sets it to zero; pass a copy");
