@@ -125,7 +125,8 @@ class KeepsAverages(torch.optim.Optimizer):
             named = {id(param): f"param {names(at)}" for at, param in enumerate(self._params())}
             into = [plain(param, named.get(id(param), "a parameter")) for param, _ in pairs]
             values = [plain(value, "an average") for _, value in pairs]
-            self._complete([partial(torch._foreach_copy_, into, values), partial(vars(self._tail).update, saved=saved)])
+            copies = [partial(param.copy_, value) for param, value in zip(into, values, strict=True)]
+            self._complete([*copies, partial(vars(self._tail).update, saved=saved)])
             torch.autograd.graph.increment_version([param for param, _ in pairs])
 
     def _complete(self, calls: list[Any]) -> None:

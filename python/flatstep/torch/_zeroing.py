@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ._overlap import first_overlap
-from ._plain import is_abstract, local
+from ._plain import in_memory, is_abstract, local
 
 
 def calls(params: Sequence[Tensor], chosen: Iterable[int], name: Callable[[int], str]) -> list[Callable[[], object]]:
@@ -37,7 +37,7 @@ def _memory(tensor: Tensor) -> Tensor | None:
     """This process's part of a tensor; None where it has no memory."""
     with torch._C.DisableTorchFunctionSubclass():
         own = local(tensor.detach())
-    return None if own.layout != torch.strided or is_abstract(own) else own
+    return None if own.layout != torch.strided or is_abstract(own) else in_memory(own)
 
 
 def _check_apart(
