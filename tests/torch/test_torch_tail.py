@@ -239,7 +239,7 @@ REJECTED = {
     "its parameter": (lambda p: (p[0].detach(), torch.ones(4)), "grad of 0 of group 0 lies where its parameter does"),
     "another's": (
         lambda p: (p[1].detach(), torch.ones(4)),
-        "grad of 0 of group 0 shares memory with param 1 of group 0",
+        "grad of 0 of group 0 shares memory with param 1 of",
     ),
     "one negated": (one_negated, "grad of 1 of group 0 shares memory with grad of 0 of group 0, and zero_grads"),
     "a negated parameter": (
