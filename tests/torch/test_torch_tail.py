@@ -452,8 +452,8 @@ def test_averages_that_do_not_fit():
     train(opt, [param])
     saved, average = copy.deepcopy(opt.state_dict()), opt.state[param]["ema"]
     for wrong, match in (
-        (torch.ones(3), r"has a state ema that has shape \(3,\), expected \(4,\) like its parameter"),
-        (torch.ones(4).double(), "has a state ema that has dtype float64, expected float32 for a parameter of float32"),
+        (torch.ones(3), r"has shape \(4,\), but its ema has \(3,\); load the state that belongs to it"),
+        (torch.ones(4).double(), "has dtype float32, but its ema has dtype float64, expected float32; convert it"),
         (opt.state[param]["exp_avg"], "state ema"),
         ("much", "state ema of param 0 of group 0 is a str, expected a torch.Tensor"),
     ):

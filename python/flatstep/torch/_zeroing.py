@@ -26,9 +26,8 @@ def calls(params: Sequence[Tensor], chosen: Iterable[int], name: Callable[[int],
         return []
     for at, grad in grads.items():
         if grad is not None and torch._debug_has_internal_overlap(grad) == 1:
-            raise ValueError(
-                f"grad of {name(at)} has elements that share memory, but zero_grads sets it to zero; pass a copy"
-            )
+            what = f"grad of {name(at)}"
+            raise ValueError(f"{what} has elements that share memory, but zero_grads sets it to zero; pass a copy")
     _check_apart([_memory(param) for param in params], [*grads.values()], [*grads], name)
     return [partial(torch._foreach_zero_, zeroed)]
 
@@ -47,11 +46,8 @@ def _check_apart(
     tensors += [(at, "grad of", grad) for at, grad in zip(positions, grads, strict=True) if grad is not None]
     overlap = first_overlap([tensor for *_, tensor in tensors])
     if overlap:
-        (at, kind, _), (other, other_kind, _) = (tensors[index] for index in reversed(overlap))
-        raise ValueError(
-            f"{kind} {name(at)} shares memory with {other_kind} {name(other)}, and zero_grads sets gradients to zero; "
-            "pass a copy"
-        )
+        other, own = (f"{tensors[index][1]} {name(tensors[index][0])}" for index in overlap)
+        raise ValueError(f"{own} shares memory with {other}, and zero_grads sets gradients to zero; pass a copy")
 
 
 def zero_gradients(params: Sequence[Tensor], name: Callable[[int], str]) -> None:
