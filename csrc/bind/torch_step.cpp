@@ -31,8 +31,9 @@ struct Parts {
   static constexpr size_t grad = 1, count = 2;  // where these are
 
   int64_t position;
-  nb::object param, own_grad;
+  nb::object param;
   nb::object tensors[count + 1 + max_slots + 1];
+  nb::object own_grad{};  // the parameter's, where something else may stand for it and it becomes zero
 };
 
 // A rule that groups may choose, and the keys of its state: for the count of updates, then for each slot.
@@ -164,9 +165,8 @@ class TorchStepper {
 
   void take(int64_t position, nb::handle param, const nb::dict& state, const nb::dict& stand_ins) {
     static PyObject* const grad_name = PyUnicode_InternFromString("grad");
-    Parts parts{position, nb::borrow(param), param.attr(grad_name), {}};
-    parts.tensors[0] = parts.param;
-    parts.tensors[Parts::grad] = parts.own_grad;
+    Parts parts{position, nb::borrow(param), {nb::borrow(param), param.attr(grad_name)}};
+    if (tail_) parts.own_grad = parts.tensors[Parts::grad];
     const bool is_stand_in = stand_ins.size() > 0 && stand_ins.contains(position);
     const nb::object stand_in = is_stand_in ? nb::object(stand_ins[nb::int_(position)]) : nb::none();
     if (parts.tensors[Parts::grad].is_none() || (is_stand_in && stand_in.is_none())) {

@@ -64,10 +64,12 @@ def averages(build: Build) -> None:
         assert isinstance(average, DTensor) == isinstance(param, DTensor)
         assert not isinstance(average, DTensor) or average.placements == param.placements
     before = [whole(param) for param in params_of(optimizer)]
+    versions = [param._version for param in params_of(optimizer)]
     for each in (optimizer, alone.optimizer):
         each.swap_ema()
     for param, other in zip(params_of(optimizer), alone.params, strict=True):
         assert_same_bits(whole(param), other.detach(), "swapped")
+    assert all(param._version > was for param, was in zip(params_of(optimizer), versions, strict=True))
     for each in (optimizer, alone.optimizer):
         each.swap_ema()
     for param, was in zip(params_of(optimizer), before, strict=True):
