@@ -10,9 +10,17 @@ namespace flatstep {
 namespace {
 
 constexpr const char* misaligned = "is not aligned to its item size; pass a copy";
+constexpr const char* on_another_device = "is on another device than its parameter; move it there";
+constexpr const char* average_name = "ema";
 
 [[noreturn]] void reject(const Parameter& parameter, Operand operand, std::string why, bool is_type_error = false) {
   throw ArgumentError{operand, parameter.index, std::move(why), -1, is_type_error};
+}
+
+[[noreturn]] void reject_shape(const Parameter& parameter, const std::string& slot, const Tensor& state) {
+  reject(parameter, Operand::param,
+         "has shape " + shape_of(parameter.param) + ", but its " + slot + " has " + shape_of(state) +
+             "; load the state that belongs to it");
 }
 
 std::string strides_of(const Tensor& tensor) { return text_of(tensor.strides, tensor.ndim); }
@@ -92,9 +100,7 @@ void Step::begin() {
 
 bool Step::add(const Parameter& parameter) {
   const Tensor &param = parameter.param, &grad = parameter.grad;
-  check_each(
-      parameter, [&](const Tensor& tensor) { return tensor.device == param.device; },
-      "is on another device than its parameter; move it there");
+  check_each(parameter, [&](const Tensor& tensor) { return tensor.device == param.device; }, on_another_device);
   const auto [layout, count] = size_of(parameter);
   if (count == 0) return true;
   check_each(parameter, is_aligned, misaligned);
@@ -132,8 +138,37 @@ Segment& Step::append(const Size& size, const Parameter& parameter) {
   return segments.emplace_back(segment);
 }
 
+bool Step::set_average(Parameter& parameter, const Tensor& average) {
+  const Tensor& param = parameter.param;
+  const int64_t count = size_of(parameter).count;
+  const auto check = [&](bool fits, const char* why) {
+    if (!fits) reject(parameter, Operand::param, "has a state " + std::string(average_name) + " that " + why);
+  };
+  check(average.device == param.device, on_another_device);
+  if (!have_same_shape(param, average)) reject_shape(parameter, average_name, average);
+  const Dtype computed = param.dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32;
+  const Dtype expected = tail_ && tail_->average_in_own_dtype ? param.dtype : computed;
+  if (average.dtype != expected) {
+    reject(parameter, Operand::param,
+           "has dtype " + dtype_of(param) + ", but its " + average_name + " has dtype " + dtype_of(average) +
+               ", expected " + std::string(name_of(expected)) + "; convert it, or delete it to begin anew",
+           true);
+  }
+  if (count == 0) return true;
+  check(is_aligned(average), misaligned);
+  if (!have_same_strides(param, average)) return false;
+  parameter.average = average.data;
+  add_state(average, count, parameter.index, average_name);
+  return true;
+}
+
 void Step::check_zeroed(const Parameter& parameter) {
   const Tensor& grad = parameter.grad;
+  if (grad.data == parameter.param.data) {
+    reject(parameter, Operand::grad,
+           "lies where its parameter does, but zero_grads sets it to zero; pass a copy, or make the optimizer without "
+           "zero_grads");
+  }
   if (grad.read_only) reject(parameter, Operand::grad, "is read-only, but zero_grads sets it to zero; pass a copy");
   if (has_repeats(grad))
     reject(parameter, Operand::grad, "has elements that share memory, but zero_grads sets it to zero; pass a copy");
@@ -162,9 +197,7 @@ void Step::check_shapes(const Parameter& parameter) const {
   }
   for (size_t slot = 0; slot < slots_.size(); ++slot) {
     if (have_same_shape(param, parameter.state[slot])) continue;
-    reject(parameter, Operand::param,
-           "has shape " + shape_of(param) + ", but its " + slots_[slot] + " has " + shape_of(parameter.state[slot]) +
-               "; load the state that belongs to it");
+    reject_shape(parameter, slots_[slot], parameter.state[slot]);
   }
 }
 

@@ -61,6 +61,10 @@ class Step {
   // parameter with gaps, or state that does not lie as its parameter does.
   bool add(const Parameter& parameter);
 
+  // Gives a parameter its average, before `add`, which takes both. Throws ArgumentError. Returns false where the
+  // average does not lie as its parameter does.
+  bool set_average(Parameter& parameter, const Tensor& average);
+
   // Memory that belongs to a parameter's state, and that the caller writes.
   void add_state(const Tensor& dense, int64_t count, int64_t index, const char* slot);
 

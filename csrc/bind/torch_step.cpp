@@ -25,14 +25,15 @@ struct Repeated : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// One parameter in a step, and what stands for it: itself, its gradient, its count and its slots, or what the caller
-// made for them.
+// One parameter in a step, and what stands for it: itself, its gradient, its count, its slots and its average, or what
+// the caller made for them.
 struct Parts {
   static constexpr size_t grad = 1, count = 2;  // where these are
 
   int64_t position;
   nb::object param;
-  nb::object tensors[count + 1 + max_slots];
+  nb::object tensors[count + 1 + max_slots + 1];
+  nb::object own_grad{};  // the parameter's, where something else may stand for it and it becomes zero
 };
 
 // A rule that groups may choose, and the keys of its state: for the count of updates, then for each slot.
@@ -62,15 +63,23 @@ class TorchStepper {
   TorchStepper(const TorchStepper&) = delete;
   TorchStepper& operator=(const TorchStepper&) = delete;
 
+  // What all steps from here on do besides the update: see TailOptions. The averages of parameters are in their states.
+  void set_tail(bool zeroes_gradients, bool keeps_averages, bool in_own_dtype, bool is_interpolated, double decay) {
+    const AverageForm form = is_interpolated ? AverageForm::interpolated : AverageForm::weighted;
+    tail_ = TailOptions{zeroes_gradients, in_own_dtype, form, decay};
+    keeps_averages_ = keeps_averages;
+  }
+
   // One step over groups of (parameters, row of scalars without count, index of the rule). Returns the positions,
-  // counted over all groups, of parameters that cannot be taken as they are, and then nothing was done; and those that
-  // were stepped. `stand_ins` has by position what to take instead: (param, grad, count, *slots), or None to leave the
-  // parameter out. `scalings` are a loss's scale and overflow flag, either may be None, for each device on which they
-  // lie. `completion` are functions that belong to the step: they are called after it, and as long as
-  // they run no Python code no signal handler can raise in between. Raises RuntimeError where a step would become part
-  // of a graph, but is not `capturable`. `always` are calls that are made for a skipped step, too. `limits` are the
-  // largest norm of all gradients, or None, and whether gradients that are not finite skip the step; then a third
-  // result is their norm, and a fourth whether they did.
+  // counted over all groups, of parameters that cannot be taken as they are, and then nothing was done; and the tensors
+  // that were written: parameters, and gradients that are zero now. `stand_ins` has by position what to take instead:
+  // (param, grad, count, *slots), with the average if there are any, or None to leave the parameter out. `scalings` are
+  // a loss's scale and overflow flag, either may be None, for each device on which they lie. `completion` are functions
+  // that belong to the step: they are called after it, and as long as they run no Python code no signal handler can
+  // raise in between. Raises RuntimeError where a step would become part of a graph, but is not `capturable`. `always`
+  // are calls that are made for a skipped step, too. `limits` are the largest norm of all gradients, or None, and
+  // whether gradients that are not finite skip the step; then a third result is their norm, and a fourth whether they
+  // did.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
                  nb::callable name, int threads, nb::list completion, nb::list always,
                  std::optional<std::pair<std::optional<double>, bool>> limits) {
@@ -81,6 +90,9 @@ class TorchStepper {
     }};
     has_limits_ = limits.has_value();
     if (has_limits_) norm_.begin();
+    if (tail_) {
+      for (TorchParams& params : params_) params.tensors.set_tail(*tail_);
+    }
     read_groups(groups, state, stand_ins, name);
     nb::list stepped;
     bool is_skipped = false;
@@ -96,7 +108,10 @@ class TorchStepper {
         if (limits) {
           norm = norm_.find(*target_, NormKind::two, Team::openmp, threads);
           is_skipped = limits->second && !norm.is_finite;
-          if (is_skipped) return;
+          if (is_skipped) {
+            for (const TorchParams& params : params_) params.tensors.zero_gradients_if_asked(*target_);
+            return;
+          }
           const GradientLimits rule{limits->first, limits->second, GradientLimits::Formula::torch};
           for (TorchParams& params : params_) params.scale_gradients(rule.factor(norm.value));
         }
@@ -109,6 +124,9 @@ class TorchStepper {
         for (const Parts& parts : held_) stepped.append(parts.param);
       }
       for (nb::handle call : always) call();
+      if (tail_ && tail_->zeroes_gradients) {
+        for (const Parts& parts : held_) stepped.append(parts.own_grad);
+      }
     }
     if (has_limits_) return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
     return nb::make_tuple(unready_, stepped);
@@ -148,6 +166,7 @@ class TorchStepper {
   void take(int64_t position, nb::handle param, const nb::dict& state, const nb::dict& stand_ins) {
     static PyObject* const grad_name = PyUnicode_InternFromString("grad");
     Parts parts{position, nb::borrow(param), {nb::borrow(param), param.attr(grad_name)}};
+    if (tail_) parts.own_grad = parts.tensors[Parts::grad];
     const bool is_stand_in = stand_ins.size() > 0 && stand_ins.contains(position);
     const nb::object stand_in = is_stand_in ? nb::object(stand_ins[nb::int_(position)]) : nb::none();
     if (parts.tensors[Parts::grad].is_none() || (is_stand_in && stand_in.is_none())) {
@@ -174,8 +193,16 @@ class TorchStepper {
       parts.tensors[Parts::count + i] = find(own, rule_->keys[i]);
       is_complete = is_complete && parts.tensors[Parts::count + i].is_valid();
     }
+    if (keeps_averages_) {
+      static PyObject* const average_key = PyUnicode_InternFromString("ema");
+      nb::object& average = parts.tensors[average_at()];
+      average = find(own, average_key);
+      is_complete = is_complete && average.is_valid();
+    }
     return is_complete;
   }
+
+  size_t average_at() const { return Parts::count + rule_->keys.size(); }  // behind the slots
 
   // The next entry of the state, if it is the parameter's. State is made in the order of parameters, so that it mostly
   // is, and saves a look-up, for which torch computes hashes in Python.
@@ -194,16 +221,24 @@ class TorchStepper {
   }
 
   bool add(const Parts& parts) {
-    Tensor read[Parts::count + 1 + max_slots];
-    for (size_t i = 0; i < Parts::count + rule_->keys.size(); ++i) {
+    Tensor read[Parts::count + 1 + max_slots + 1];
+    for (size_t i = 0; i < average_at() + size_t(keeps_averages_); ++i) {
       if (!reader_.read(parts.tensors[i], read[i])) return false;
     }
     Parameter parameter{parts.position, read[0], read[Parts::grad], {}, 0};
     std::copy_n(read + Parts::count + 1, rule_->slots.size(), parameter.state);
     TorchParams* const params = params_on(parameter.param.device);
+    if (params && tail_) check_tail(parameter);
+    if (params && keeps_averages_ && !params->tensors.set_average(parameter, read[average_at()])) return false;
     if (!params || !params->add(parameter, read[Parts::count], numbers_)) return false;
     if (has_limits_) add_to_norm(parameter);
     return true;
+  }
+
+  void check_tail(const Parameter& parameter) {
+    if (parameter.param.device.type == cpu_device) return;
+    throw ArgumentError{Operand::param, parameter.index,
+                        "is on a device, but ema_decay and zero_grads are for parameters on the CPU; leave them out"};
   }
 
   void add_to_norm(const Parameter& parameter) {
@@ -222,7 +257,9 @@ class TorchStepper {
     }
     const DeviceBackend* const backend = backends_.find(device.type);
     if (!backend && device.type != cpu_device) return nullptr;
-    return &params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, backend);
+    TorchParams& made = params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, backend);
+    if (tail_) made.tensors.set_tail(*tail_);
+    return &made;
   }
 
   // A group's row, in which a tensor may stand for a number that lies on a device.
@@ -307,6 +344,8 @@ class TorchStepper {
   GroupNumbers numbers_;
   Py_ssize_t next_state_;  // where PyDict_Next goes on
   bool has_limits_ = false;
+  std::optional<TailOptions> tail_;
+  bool keeps_averages_ = false;
   GradientNorm norm_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   nb::list unready_;         // positions of parameters that cannot be taken as they are
@@ -328,6 +367,9 @@ void bind_torch(nb::module_& module) {
                    "completion: list[collections.abc.Callable[[], object]], "
                    "always: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool] | None, /) "
                    "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
+      .def("set_tail", &TorchStepper::set_tail,
+           nb::sig("def set_tail(self, zeroes_gradients: bool, keeps_averages: bool, in_own_dtype: bool, "
+                   "is_interpolated: bool, decay: float, /) -> None"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

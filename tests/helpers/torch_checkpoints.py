@@ -45,14 +45,14 @@ from torch_twins import (
 Carry = Callable[[nn.Module, torch.optim.Optimizer, nn.Module, torch.optim.Optimizer], None]
 
 
-def by_files(module: nn.Module, optimizer: Any, into: nn.Module, into_optimizer: Any) -> None:
+def by_files(module: nn.Module, optimizer: Any, into: nn.Module, into_optimizer: Any, planner: Any = None) -> None:
     """Saved by every rank, loaded into what torch finds in the other module, however that is sharded."""
     folder = [tempfile.mkdtemp() if dist.get_rank() == 0 else None]
     dist.broadcast_object_list(folder)
     parts = get_state_dict(module, optimizer)
     dcp.save(dict(zip(("model", "optimizer"), parts, strict=True)), checkpoint_id=folder[0])
     parts = dict(zip(("model", "optimizer"), get_state_dict(into, into_optimizer), strict=True))
-    dcp.load(parts, checkpoint_id=folder[0])
+    dcp.load(parts, checkpoint_id=folder[0], planner=planner)
     set_state_dict(into, into_optimizer, model_state_dict=parts["model"], optim_state_dict=parts["optimizer"])
 
 

@@ -124,3 +124,23 @@ print(param.tolist())
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     assert result.stdout == "[0.0, 0.0, 0.0]\n"
+
+
+def test_a_compiled_step_with_an_average_and_zeros():
+    """It stays as it is, and so does the exchange of parameters with their averages."""
+    ours, theirs = twins(SHAPES)
+    opt, peer = (DEFAULTS[0].make(params, ema_decay=0.5, zero_grads=True) for params in (ours, theirs))
+
+    def step_and_swap(opt, params):
+        opt.step()
+        opt.swap_ema()
+        total = sum(param.detach().sum() for param in params)
+        opt.swap_ema()
+        return total
+
+    compiled = torch.compile(step_and_swap, backend="eager")
+    for count in range(3):
+        give_grads(ours, theirs, seed=count)
+        same_bits(compiled(opt, ours), step_and_swap(peer, theirs))
+        same_bits([*ours, *opt.ema], [*theirs, *peer.ema])
+        assert not any(param.grad.any() for param in ours)

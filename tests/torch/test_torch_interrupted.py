@@ -104,6 +104,68 @@ def test_gradients_are_unscaled_with_the_step():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "another kind"])
+def test_a_step_with_an_average_and_zeros(kind):
+    """Parameter, average and gradient belong together."""
+
+    def fresh():
+        _, params = model(0)
+        kept = params if kind == "another kind" else params[:1]
+        opt = case.make(kept, ema_decay=0.5, zero_grads=True)
+        for count in range(2):
+            give_grads(kept, seed=count)
+            opt.step()
+        give_grads(kept, seed=9)
+        return opt, kept
+
+    def seen_in(opt, params):
+        return [
+            [t.tolist() for t in (param, param.grad, average)] for param, average in zip(params, opt.ema, strict=True)
+        ]
+
+    opt, params = fresh()
+    old = seen_in(opt, params)
+    opt.step()
+    new, seen = seen_in(opt, params), []
+    for moment in itertools.count(1, 3):
+        opt, params = fresh()
+        if not interrupted(opt.step, moment, folders=FOLDERS):
+            break
+        seen.append(seen_in(opt, params))
+        assert seen[-1] in (old, new), moment
+    assert old in seen and new in seen
+
+
+@pytest.mark.slow
+def test_a_swap():
+    """Parameters are swapped together, and the optimizer knows whether they are."""
+
+    def fresh():
+        _, params = model(0)
+        opt = case.make(params, ema_decay=0.5)
+        for count in range(2):
+            give_grads(params, seed=count)
+            opt.step()
+        return opt, params
+
+    def seen_in(opt, params):
+        return [[t.tolist() for t in (param, average)] for param, average in zip(params, opt.ema, strict=True)]
+
+    opt, params = fresh()
+    old = seen_in(opt, params)
+    opt.swap_ema()
+    new, seen = seen_in(opt, params), []
+    assert new == [[average, param] for param, average in old]
+    for moment in itertools.count(1, 3):
+        opt, params = fresh()
+        if not interrupted(opt.swap_ema, moment, folders=FOLDERS):
+            break
+        seen.append(seen_in(opt, params))
+        assert seen[-1] in (old, new), moment
+    assert old in seen and new in seen
+
+
+@pytest.mark.slow
 def test_a_load():
     saved, _ = model(3)
     state = saved.state_dict()

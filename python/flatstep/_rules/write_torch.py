@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import text
-from .common import LIMITS
+from .common import AROUND
 from .declaration import Declaration, Number, Option, Torch
 from .signature import parameters
 from .text import Parameter
@@ -68,7 +68,7 @@ def _class(declaration: Declaration, face: Torch) -> list[str]:
     params = [
         Parameter("params", "ParamsT", None, False),
         *(Parameter(name, _annotation(declaration, face, name), default, last) for name, default, last in rows),
-        *(Parameter(a.name, _own_annotation(a), repr(a.default), True) for a in LIMITS),
+        *(Parameter(a.name, _own_annotation(a), _own_default(a), True) for a in AROUND),
     ]
     return [
         f"class {face.name or declaration.name}({declaration.base or 'FusedOptimizer'}):",
@@ -81,7 +81,7 @@ def _class(declaration: Declaration, face: Torch) -> list[str]:
         "        FusedOptimizer.__init__(",
         "            self,",
         "            params,",
-        *text.handed_on([*(name for name, _, _ in rows), *(a.name for a in LIMITS)], face.fixed, " " * 12),
+        *text.handed_on([*(name for name, _, _ in rows), *(a.name for a in AROUND)], face.fixed, " " * 12),
         "        )",
     ]
 
@@ -91,7 +91,7 @@ def _sections(declaration: Declaration, face: Torch, rows: list[tuple[str, str |
     for ours, theirs in SYMBOLS:
         maths = maths.replace(ours, theirs)
     described = [(name, _described(declaration, face, name, default)) for name, default, _ in rows]
-    described += [(a.name, text.described(a, repr(a.default))) for a in LIMITS]
+    described += [(a.name, text.described(a, _own_default(a))) for a in AROUND]
     return [
         maths,
         text.entries("Args", [("params", PARAMS), *described]),
@@ -129,9 +129,13 @@ def _annotation(declaration: Declaration, face: Torch, name: str) -> str:
     return OWN[name][0] if name in OWN or argument is None else _own_annotation(argument)
 
 
+def _own_default(argument: Number | Option) -> str:
+    return text.quoted(argument.default) if isinstance(argument.default, str) else repr(argument.default)
+
+
 def _own_annotation(argument: Number | Option) -> str:
     if isinstance(argument, Number):
-        return "float | None" if argument.may_be_unset else "float"
+        return "float | None" if argument in AROUND else "float"
     if argument.is_dtype:
         return "torch.dtype | None"
     return text.choices(argument.choices) if argument.choices else "bool"

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.parameter import is_lazy
 
 from .. import _core
-from . import _devices
+from . import _devices, _tail
 from ._numbers import Group
 from ._plain import count, dtype_name, is_abstract
 from ._schema import UNSAID, Schema
@@ -33,6 +33,7 @@ class Destination(NamedTuple):
     defaults: Group
     param_groups: Sequence[Group]
     check_group: Callable[[Group], None]
+    tail: _tail.Tail
 
 
 def prepare(into: Destination, state_dict: dict[str, Any]) -> dict[str, Any]:
@@ -124,8 +125,13 @@ def _prepared(into: Destination, key: Any, state: Any, param: Tensor, group: Gro
     ready: dict[str, Any] = {"step": _step(state["step"], param, f"step in {what}")}
     for name, dtype in _dtypes(into, state, param, group).items():
         ready[name] = _copy(state[name], param.device, dtype, f"{name} in {what}")
+    if into.tail.keeps_averages and _tail.KEY in state:
+        _check_slot(state[_tail.KEY], param, f"{_tail.KEY} in {what}")
+        dtype = into.tail.dtype_of(param)
+        ready[_tail.KEY] = _copy(state[_tail.KEY], param.device, dtype, f"{_tail.KEY} in {what}")
     extras = {name: _cast(value, param) for name, value in state.items() if name not in ready}
-    return {name: ready.get(name, extras.get(name)) for name in state}
+    # Averages that no step would update are left out.
+    return {name: ready.get(name, extras.get(name)) for name in state if name in ready or name != _tail.KEY}
 
 
 def _cast(value: Any, param: Tensor) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial, wraps
 from operator import itemgetter
@@ -13,7 +13,8 @@ from torch._compile import _disable_dynamo
 
 from .. import _core
 from .._rules import Declaration
-from . import _devices, _loading, _scaling
+from . import _devices, _loading, _scaling, _zeroing
+from ._averages import KeepsAverages
 from ._flat import FlatParameter
 from ._limits import Limits
 from ._names import Names
@@ -23,6 +24,7 @@ from ._plain import dtype_name
 from ._rows import Row, Rows
 from ._schema import UNSAID, Schema
 from ._stand_ins import Call, StandIns
+from ._tail import Tail
 
 _is_capturable = itemgetter("capturable")
 _slots = cache(_core.slots)
@@ -32,7 +34,7 @@ Work = tuple[list[Any], tuple[Any, ...], int]
 """Parameters of a group, the row of their numbers, and which of the optimizer's rules steps them."""
 
 
-class FusedOptimizer(torch.optim.Optimizer):
+class FusedOptimizer(KeepsAverages):
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in flatstep.torch."""
 
     _declaration: ClassVar[Declaration]
@@ -45,7 +47,6 @@ class FusedOptimizer(torch.optim.Optimizer):
     _backends: list[object]
     _rows: Rows | None = None
     _limits: Limits
-    _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -61,6 +62,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         limits.set_max_norm(defaults.pop("max_norm", None))
         limits.set_skip_nonfinite(defaults.pop("skip_nonfinite", False))
         self._limits = limits
+        self._tail = Tail.taken_from(defaults)
         super().__init__(params, defaults)
 
     @property
@@ -109,9 +111,6 @@ class FusedOptimizer(torch.optim.Optimizer):
     def _step_supports_amp_scaling(self, value: bool) -> None:
         self._unscales = value
 
-    def _params(self) -> Iterator[torch.Tensor]:
-        return (param for group in self.param_groups for param in group["params"])
-
     @property
     def rule(self) -> str:
         """The rule of groups that choose none."""
@@ -153,6 +152,7 @@ class FusedOptimizer(torch.optim.Optimizer):
         for name in ("max_norm", "skip_nonfinite"):
             if name in group:
                 raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
+        self._tail.check_group(group)
         self._schema.check_types(group)
         self._check_modes(group)
         self._new_row(group, 1.0)
@@ -197,10 +197,13 @@ class FusedOptimizer(torch.optim.Optimizer):
         Raises:
             TypeError, ValueError: a parameter, gradient or state does not fit, or something in a group is not a number.
                 Then parameters and state are as before.
-            RuntimeError: a gradient is sparse, or the optimizer is in use by another thread.
+            RuntimeError: a gradient is sparse, the optimizer is in use by another thread, or the parameters are swapped
+                with their averages.
             torch.OutOfMemoryError: a device has no memory for the step, though torch has given back what it kept for
                 later. Then, too, parameters and state are as before.
         """
+        if self._tail.saved is not None:
+            self._tail.check_not_swapped()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -213,16 +216,19 @@ class FusedOptimizer(torch.optim.Optimizer):
         elif overflow is None or float(overflow) == 0:  # anything but 0 is an overflow
             factor = _scaling.factor_of(scale)
             self._update(factor, [], self._write_back(scale, lambda _: factor))
+        elif self._tail.zero_grads:
+            self._stepper()[1].run(_zeroing.zero_gradients, list(self._params()), self._names())
         return loss
 
+    def _names(self) -> Names:
+        return Names(self.param_groups, [(group["params"],) for group in self.param_groups])
+
     def _write_back(self, scale: Any, factors: _scaling.Factors) -> list[Call]:
-        """What leaves unscaled gradients where scaled ones were."""
-        if scale is None:
+        """What leaves unscaled gradients where scaled ones were; nothing where they become zero."""
+        if scale is None or self._tail.zero_grads:
             return []
         grads = {at: param.grad for at, param in enumerate(self._params()) if param.grad is not None}
-        return _scaling.write_back(
-            grads, factors, Names(self.param_groups, [(group["params"],) for group in self.param_groups])
-        )
+        return _scaling.write_back(grads, factors, self._names())
 
     def _update(self, grad_scale: float, scalings: list[_scaling.OnDevice], completion: list[Call]) -> None:
         # Lists of our own: scripts put any iterable into a group, and may change it while the core walks over it.
@@ -235,7 +241,11 @@ class FusedOptimizer(torch.optim.Optimizer):
             groups.append((list(group["params"]), *rows.of(place, group, grad_scale)))
         stepper, exclusive = self._stepper()
         step = partial(self._step_once, stepper, scalings)
-        exclusive.run(_step_in_rounds, step, groups, completion, self._limits)
+        exclusive.run(_step_in_rounds, step, groups, completion, self._need_once)
+
+    def _need_once(self) -> list[str]:
+        """The options in use for which each parameter must stand in the groups once."""
+        return [*(["max_norm and skip_nonfinite"] if self._limits.are_set else []), *self._tail.in_use()]
 
     def _step_once(
         self,
@@ -270,22 +280,24 @@ class FusedOptimizer(torch.optim.Optimizer):
         The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
         """
         found = _step_with(step, {}, modes, [], *around)
+        always, limits = around
         if found[0]:
             with torch.inference_mode(False), torch.no_grad():
                 stand_ins = self._stand_ins(found[0], groups, modes[2])
                 try:
                     stand_ins.place_states()
-                    found = _step_with(step, stand_ins.tensors, modes, stand_ins.completion(), *around)
+                    always = [*always, *stand_ins.zeroing([param for params, *_ in groups for param in params])]
+                    found = _step_with(step, stand_ins.tensors, modes, stand_ins.completion(), always, limits)
                 finally:
                     stand_ins.withdraw_states()
                 if not self._limits.note(found):
                     stand_ins.count_abstract()
-        elif around[1]:
+        elif limits:
             self._limits.note(found)
         return found[1]  # type: ignore[no-any-return]
 
     def _stand_ins(self, unready: list[int], groups: list[Work], name: Callable[[int], str]) -> StandIns:
-        stand_ins = StandIns(self.state, name, self._schema.needs_count)
+        stand_ins = StandIns(self.state, name, self._schema.needs_count, self._tail)
         everything = [(param, g) for g, (params, *_) in enumerate(groups) for param in params]
         for position in unready:
             param, index = everything[position]
@@ -308,6 +320,8 @@ class FusedOptimizer(torch.optim.Optimizer):
             rules = [(rule, ["step", *self._schema.slot_keys(rule)]) for rule in self._schema.rules]
             exclusive = self.__dict__.setdefault("_exclusive", _core.Exclusive())  # one, also for two threads at once
             self._made = _core.TorchStepper(rules, plain_types, exchange_api, backends), exclusive
+            if self._tail.is_on:
+                self._note_tail()
         return self._made
 
     @staticmethod
@@ -340,20 +354,23 @@ class FusedOptimizer(torch.optim.Optimizer):
         Raises:
             TypeError, ValueError: the state is of another rule or convention, lacks a key, or holds something else than
                 tensors. Then nothing has changed.
+            RuntimeError: the parameters are swapped with their averages.
         """
+        self._tail.check_not_swapped()
         # torch's own would cast all states to the dtypes of their parameters.
         state_dict = state_dict.copy()
         for pre_hook in list(self._optimizer_load_state_dict_pre_hooks.values()):
             changed = pre_hook(self, state_dict)
             state_dict = state_dict if changed is None else changed
         name, groups = type(self).__name__, self.param_groups
-        into = _loading.Destination(name, self._schema, self.defaults, groups, self._check_group)
+        into = _loading.Destination(name, self._schema, self.defaults, groups, self._check_group, self._tail)
         self.__setstate__(_loading.prepare(into, state_dict))
         for post_hook in list(self._optimizer_load_state_dict_post_hooks.values()):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_limits": self._limits}
+        self._tail.check_not_swapped()
+        return {**super().__getstate__(), "_limits": self._limits, "_tail": self._tail}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
@@ -362,6 +379,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             group.update(self._schema.filled(group, defaults))
         super().__setstate__(state)
         self._limits = replace(self.__dict__.get("_limits", Limits()))  # a copy's own; older pickles have none
+        self._tail = replace(self.__dict__.get("_tail", Tail()))
 
 
 def _step_with(
@@ -380,16 +398,19 @@ def _step_with(
 
 
 def _step_in_rounds(
-    step: Callable[[list[Work], list[Call]], None], groups: list[Work], completion: list[Call], limits: Limits
+    step: Callable[[list[Work], list[Call]], None],
+    groups: list[Work],
+    completion: list[Call],
+    need_once: Callable[[], list[str]],
 ) -> None:
-    """One step, or as many as a parameter stands in the groups."""
+    """One step, or as many as a parameter stands in the groups, if no option needs it there once."""
     try:
         step(groups, completion)
     except _core.Repeated:
-        if limits.are_set:
+        if once := need_once():
             raise ValueError(
-                "a parameter stands in the optimizer twice, and is stepped twice; max_norm and skip_nonfinite need "
-                "each parameter once"
+                f"a parameter stands in the optimizer twice, and is stepped twice; {' and '.join(once)} need each "
+                "parameter once"
             ) from None
         rounds = _rounds(groups)
         for each_once in rounds:

@@ -76,6 +76,14 @@ class AMSGrad(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -118,6 +126,11 @@ class AMSGrad(FusedOptimizer):
         mu_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -138,6 +151,11 @@ class AMSGrad(FusedOptimizer):
                 mu_dtype=mu_dtype,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
                 amsgrad=True,
             ),
         )
@@ -182,6 +200,14 @@ class OptimisticAdam(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -228,6 +254,11 @@ class OptimisticAdam(FusedOptimizer):
         mu_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -251,6 +282,11 @@ class OptimisticAdam(FusedOptimizer):
                 mu_dtype=mu_dtype,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -299,6 +335,14 @@ class OptimisticAMSGrad(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -345,6 +389,11 @@ class OptimisticAMSGrad(FusedOptimizer):
         mu_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -368,6 +417,11 @@ class OptimisticAMSGrad(FusedOptimizer):
                 mu_dtype=mu_dtype,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
                 amsgrad=True,
             ),
         )
@@ -408,6 +462,14 @@ class Adam(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -448,6 +510,11 @@ class Adam(FusedOptimizer):
         mu_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -469,6 +536,11 @@ class Adam(FusedOptimizer):
                 mu_dtype=mu_dtype,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -502,6 +574,14 @@ class AdamW(Adam):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -541,6 +621,11 @@ class AdamW(Adam):
         mu_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -561,6 +646,11 @@ class AdamW(Adam):
                 mu_dtype=mu_dtype,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
                 decoupled_weight_decay=True,
             ),
         )
@@ -595,6 +685,14 @@ class Lion(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -630,6 +728,11 @@ class Lion(FusedOptimizer):
         mu_dtype: torch.dtype | None = None,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -646,6 +749,11 @@ class Lion(FusedOptimizer):
                 mu_dtype=mu_dtype,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
                 decoupled_weight_decay=True,
             ),
         )
@@ -681,6 +789,14 @@ class RMSprop(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -720,6 +836,11 @@ class RMSprop(FusedOptimizer):
         *,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -737,6 +858,11 @@ class RMSprop(FusedOptimizer):
                 differentiable=differentiable,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )
 
@@ -767,6 +893,14 @@ class OptimisticSGD(FusedOptimizer):
             to it. Default None: no limit.
         skip_nonfinite: whether a step with a gradient that is not finite changes nothing; see ``skipped``. Default
             False.
+        ema_decay: decay rate of an exponential moving average of each parameter, which steps update; see ``ema``, in
+            [0, 1). Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_debias: whether ``ema`` corrects the start at zero, as ``optax.ema`` does. Default False.
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
+        zero_grads: whether a step sets the gradients to zero where it has read them. Default False.
 
     Raises:
         TypeError, ValueError: a number is out of bounds, or an option is not supported.
@@ -806,6 +940,11 @@ class OptimisticSGD(FusedOptimizer):
         decoupled_weight_decay: bool = False,
         max_norm: float | None = None,
         skip_nonfinite: bool = False,
+        ema_decay: float | None = None,
+        ema_start: Literal["copy", "zero"] = "copy",
+        ema_debias: bool = False,
+        ema_dtype: torch.dtype | None = None,
+        zero_grads: bool = False,
     ) -> None:
         FusedOptimizer.__init__(
             self,
@@ -823,5 +962,10 @@ class OptimisticSGD(FusedOptimizer):
                 decoupled_weight_decay=decoupled_weight_decay,
                 max_norm=max_norm,
                 skip_nonfinite=skip_nonfinite,
+                ema_decay=ema_decay,
+                ema_start=ema_start,
+                ema_debias=ema_debias,
+                ema_dtype=ema_dtype,
+                zero_grads=zero_grads,
             ),
         )

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from .. import _core
-from . import _devices
+from . import _devices, _tail, _zeroing
 from ._overlap import first_overlap
-from ._plain import count, is_abstract, is_distributed, plain, real, resolved
+from ._plain import count, is_abstract, is_distributed, local, plain, real, resolved
 
 State = dict[str, Any]
 Call = Callable[[], object]
@@ -38,10 +38,14 @@ class StandIns:
     functions, which the core makes right after the step.
     """
 
-    def __init__(self, states: dict[Tensor, State], name: Callable[[int], str], needs_count: bool) -> None:
+    def __init__(
+        self, states: dict[Tensor, State], name: Callable[[int], str], needs_count: bool, tail: _tail.Tail
+    ) -> None:
         self._states = states
         self._name = name
         self._needs_count = needs_count
+        self._tail = tail
+        self._unseen: list[int] = []  # positions of parameters of whose gradients the core sees copies
         self._copies: list[tuple[Tensor, Tensor]] = []  # (a tensor, the copy of it that is stepped)
         self._copied: dict[int, Tensor] = {}  # parameters that are stepped in a copy, by position
         self._counters: dict[int, int] = {}  # the position of the parameter that counts at an address
@@ -61,13 +65,16 @@ class StandIns:
             return
         of_grad = f"grad of {self._name(position)}"
         grad = real(resolved(plain(_placed_like(param.grad, param, of_grad), of_grad)))
+        if self._tail.zero_grads and grad.data_ptr() != local(param.grad).data_ptr():
+            self._unseen.append(position)
         whole = plain(param, what)
         state = self._state(param, slots, what)
         own = self._dense(self._written(whole, what), what)
         if own.data_ptr() != whole.data_ptr():
             self._copied[position] = whole
         counter = self._counter(state, position, param)
-        placed = [self._slot(state[key], param, own, f"state {key} of {what}") for key in slots]
+        keys = [*slots, _tail.KEY] if self._tail.keeps_averages else [*slots]
+        placed = [self._slot(state[key], param, own, f"state {key} of {what}") for key in keys]
         self.tensors[position] = (own, grad, counter, *placed)
 
     def _slot(self, slot: Tensor, param: Tensor, own: Tensor, what: str) -> Tensor:
@@ -86,7 +93,9 @@ class StandIns:
         missing = [key for key in ("step", *slots) if key not in state]
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
-        for key in slots:
+        if self._tail.keeps_averages and _tail.KEY not in state:
+            state[_tail.KEY] = self._tail.begun(param, _tail.updates_of(state))
+        for key in [*slots, *([_tail.KEY] if self._tail.keeps_averages else [])]:
             if not isinstance(state[key], Tensor):
                 raise TypeError(f"state {key} of {what} is a {type(state[key]).__name__}, expected a torch.Tensor")
         return state
@@ -132,6 +141,10 @@ class StandIns:
             *(partial(step.add_, 1) for step in self._counted if not is_abstract(step)),
             *(partial(self._states[param].update, state) for param, state in self._new_states.items()),
         ]
+
+    def zeroing(self, params: list[Tensor]) -> list[Call]:
+        """What sets the gradients to zero of which the core sees copies, in a skipped step too."""
+        return _zeroing.calls(params, self._unseen, self._name) if self._unseen else []
 
     def count_abstract(self) -> None:
         """After the step: counts the updates of parameters whose counts have no number either."""
