@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -11,61 +10,16 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from .. import _core
+from ._around import Around
 from ._names import Names
 from ._plain import is_abstract, plain
-from ._tail import Tail
 
 
-class KeepsAverages(torch.optim.Optimizer):
-    """The options of what a step does besides its update, and the averages that it keeps."""
-
-    _tail: Tail
-    _made: tuple[_core.TorchStepper, _core.Exclusive] | None = None  # made when first needed: it cannot be copied
-
-    def _params(self) -> Iterator[Tensor]:
-        return (param for group in self.param_groups for param in group["params"])
+class KeepsAverages(Around):
+    """What an optimizer does with averages of its parameters."""
 
     def _stepper(self) -> tuple[_core.TorchStepper, _core.Exclusive]:
         raise NotImplementedError
-
-    @property
-    def ema_decay(self) -> float | None:
-        """The decay rate of the averages, or None. A number may be set between steps, but not with ema_debias."""
-        return self._tail.decay
-
-    @ema_decay.setter
-    def ema_decay(self, value: float | None) -> None:
-        self._tail.set_decay(value)
-        self._note_tail()
-
-    @property
-    def ema_start(self) -> str:
-        """What averages start from."""
-        return self._tail.start
-
-    @property
-    def ema_debias(self) -> bool:
-        """Whether ``ema`` corrects the start at zero."""
-        return self._tail.debias
-
-    @property
-    def ema_dtype(self) -> torch.dtype | None:
-        """The dtype of the averages; None: that in which steps compute."""
-        return self._tail.dtype
-
-    @property
-    def zero_grads(self) -> bool:
-        """Whether a step sets the gradients to zero where it has read them. May be set between steps."""
-        return self._tail.zero_grads
-
-    @zero_grads.setter
-    def zero_grads(self, value: bool) -> None:
-        self._tail.set_zero_grads(value)
-        self._note_tail()
-
-    def _note_tail(self) -> None:
-        if self._made is not None:
-            self._made[0].set_tail(*self._tail.for_core())
 
     @property
     def ema(self) -> list[Tensor]:

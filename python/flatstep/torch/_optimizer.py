@@ -46,7 +46,6 @@ class FusedOptimizer(KeepsAverages):
     _unscales: bool | None = None  # where a wrapper has set _step_supports_amp_scaling
     _backends: list[object]
     _rows: Rows | None = None
-    _limits: Limits
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -64,34 +63,6 @@ class FusedOptimizer(KeepsAverages):
         self._limits = limits
         self._tail = Tail.taken_from(defaults)
         super().__init__(params, defaults)
-
-    @property
-    def max_norm(self) -> float | None:
-        """The largest norm of all gradients together, or None. May be set between steps."""
-        return self._limits.max_norm
-
-    @max_norm.setter
-    def max_norm(self, value: float | None) -> None:
-        self._limits.set_max_norm(value)
-
-    @property
-    def skip_nonfinite(self) -> bool:
-        """Whether a step with a gradient that is not finite changes nothing. May be set between steps."""
-        return self._limits.skip_nonfinite
-
-    @skip_nonfinite.setter
-    def skip_nonfinite(self, value: bool) -> None:
-        self._limits.set_skip_nonfinite(value)
-
-    @property
-    def skipped(self) -> int:
-        """Steps that changed nothing because a gradient was not finite, with ``skip_nonfinite=True``."""
-        return self._limits.skipped
-
-    @property
-    def grad_norm(self) -> float | None:
-        """The norm of the last step's unscaled gradients; None without max_norm and skip_nonfinite."""
-        return self._limits.norm
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
