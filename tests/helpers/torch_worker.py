@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 import torch_checkpoints  # noqa: F401
+import torch_norms  # noqa: F401
 import torch_training  # noqa: F401
 from torch_twins import RANKS, SCENARIOS
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
+from types import GeneratorType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _core
-from ._plain import is_abstract
+from ._limits import check_is_visible
+from ._meshes import ALONE, Meshes, are_several
+from ._plain import is_abstract, is_distributed, local, placement
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -56,41 +60,106 @@ def clip_grad_norm_(
     References:
         ``torch.nn.utils.clip_grad_norm_``
     """
-    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    params = _listed(parameters)
+    order, limit = float(norm_type), float(max_norm)
     grads = [param.grad for param in params if param.grad is not None]
-    order = float(norm_type)
-    if torch.compiler.is_compiling() or not grads or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
+    check_is_visible(params)
+    if torch.compiler.is_compiling() or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    norm, _ = _core.global_norm(list(map(_memory, grads)), 1.0, order != 2.0, " of parameter {}".format)
-    total = _norm_tensor(norm, grads)
+    tensors = [param if param.grad is None else _summed(param.grad) for param in params]
+    meshes = Meshes(tensors) if are_several() else ALONE
+    if not grads and not meshes:
+        return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
+    with meshes:
+        memories = [None if p.grad is None else _memory(t) for p, t in zip(params, tensors, strict=True)]
+        norm = _norm(meshes, memories, order != 2.0)
+    total = _norm_tensor(norm, grads or params)
     if error_if_nonfinite and not torch.isfinite(total):
         raise RuntimeError(
-            f"the norm of order {order} of the gradients is {norm} ({total.item()} in {total.dtype}), so that they "
-            "cannot be clipped; to clip all the same, pass error_if_nonfinite=False"
+            f"The total norm of order {order} for gradients from `parameters` is non-finite, so it cannot be clipped: "
+            f"it is {norm} ({total.item()} in {total.dtype}). To clip all the same, pass error_if_nonfinite=False"
         )
-    factor = float(max_norm) / (norm + 1e-6)
+    factor = limit / (norm + 1e-6)
     if not factor >= 1:
-        torch._foreach_mul_(grads, factor)
-    return total
+        _scale(grads, factor)
+    return _placed_like(grads or params, total)
+
+
+def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    params = list(parameters)
+    if not params and isinstance(parameters, GeneratorType):
+        warnings.warn("`parameters` is an empty generator; no gradient is clipped", stacklevel=4)
+    return params
 
 
 def _is_ours(grad: Tensor) -> bool:
     """Whether the core can read a gradient."""
-    is_plain = type(grad) is Tensor and grad.layout == torch.strided and grad.device.type == "cpu"
-    is_plain = is_plain and (grad.dtype in _DTYPES or (grad.dtype.is_complex and grad.dtype != torch.complex32))
-    return is_plain and not is_abstract(grad)
+    if grad.layout != torch.strided or grad.device.type != "cpu" or is_abstract(grad):
+        return False
+    own = local(grad)
+    is_plain = type(own) is Tensor and _has_memory(own)
+    return is_plain and (own.dtype in _DTYPES or (own.dtype.is_complex and own.dtype != torch.complex32))
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    """Not so tensors of torch.func, or those that are all zeros without storing them."""
+    try:
+        return not tensor._is_zerotensor() and tensor.data_ptr() >= 0
+    except RuntimeError:
+        return False
+
+
+def _summed(grad: Tensor) -> Tensor:
+    """The gradient; where its parts on a mesh dimension are still to be added up, their sum."""
+    where = placement(grad)
+    if where is None or not any(how.is_partial() for how in where[1]):
+        return grad
+    from torch.distributed.tensor import Replicate
+
+    return grad.redistribute(where[0], [Replicate() if how.is_partial() else how for how in where[1]])  # type: ignore[attr-defined, no-any-return]
 
 
 def _memory(grad: Tensor) -> Any:
-    """The gradient as real numbers whose bits say what they mean."""
-    own = grad.detach().resolve_conj().resolve_neg()
+    """This process's part of the gradient as real numbers whose bits say what they mean."""
+    own = local(grad).detach().resolve_conj().resolve_neg()
     return torch.view_as_real(own) if own.is_complex() else own
 
 
-def _norm_tensor(norm: float, grads: list[Tensor]) -> Tensor:
+def _norm(meshes: Meshes, memories: list[Any], is_largest: bool) -> float:
+    name = " of parameter {}".format
+    if not meshes:
+        return _core.global_norm(memories, 1.0, is_largest, name)[0]
+    totals = []
+    for part in range(max(meshes.parts) + 1):
+        of_part = [memory if at == part else None for memory, at in zip(memories, meshes.parts, strict=True)]
+        totals.append(_core.norm_total(of_part, is_largest, name))
+    return meshes.combine_largest(totals) if is_largest else meshes.combine(totals, True)[0]
+
+
+def _scale(grads: list[Tensor], factor: float) -> None:
+    torch._foreach_mul_(list(map(local, grads)), factor)
+    if distributed := [grad for grad in grads if is_distributed(grad)]:
+        torch.autograd.graph.increment_version(distributed)
+
+
+def _norm_tensor(norm: float, tensors: list[Tensor]) -> Tensor:
     """The norm in the dtype in which torch's function returns it."""
-    dtypes = [grad.dtype.to_real() if grad.dtype.is_complex else grad.dtype for grad in grads]
+    dtypes = [tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype for tensor in tensors]
     dtype = dtypes[0]
     for other in dtypes[1:]:
         dtype = torch.promote_types(dtype, other)
-    return torch.tensor(norm, dtype=dtype, device=grads[0].device)
+    return torch.tensor(norm, dtype=dtype, device=tensors[0].device)
+
+
+def _placed_like(tensors: list[Tensor], norm: Tensor) -> Tensor:
+    """The norm as a DTensor, if the tensors are DTensors on one mesh: as torch's function returns it."""
+    places = list(map(placement, tensors))
+    meshes = {None if place is None else place[0] for place in places}
+    if len(meshes) > 1 or None in meshes:
+        return norm
+    from torch.distributed.tensor import DTensor, Replicate
+
+    (mesh,) = meshes
+    return DTensor.from_local(norm, mesh, [Replicate()] * mesh.ndim, run_check=False)

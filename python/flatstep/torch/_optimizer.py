@@ -246,14 +246,14 @@ class FusedOptimizer(torch.optim.Optimizer):
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
         capturable = all(map(_is_capturable, self.param_groups))
-        limits = None
-        if self._limits.are_set:
-            limits = self._limits.for_core(param for params, *_ in groups for param in params)
+        meshes = self._limits.meshes_of(param for params, *_ in groups for param in params)
+        limits = self._limits.for_core(meshes)
         modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
         step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
-                stepped = self._attempt(step, groups, modes, (completion, limits))
+                with meshes:
+                    stepped = self._attempt(step, groups, modes, (completion, limits))
                 torch.autograd.graph.increment_version(stepped)
                 return
             except _core.OutOfDeviceMemory as error:
