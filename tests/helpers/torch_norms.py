@@ -225,7 +225,7 @@ def one_fails(function: str) -> None:
     backward(module, opt, batch(0))
     before = [(local(param).clone(), local(param.grad).clone()) for param in params]
     run: Callable[[], Any] = opt.step if function == "step" else lambda: clip_grad_norm_(params, 0.3)
-    place = "flatstep.torch._optimizer.StandIns.add" if function == "step" else "flatstep.torch._clip._memory"
+    place = "flatstep.torch._optimizer.StandIns.add" if function == "step" else "flatstep._core.norm_total"
     fails = mock.patch(place, side_effect=ValueError("no memory"))
     if dist.get_rank() == 1:
         with fails, pytest.raises(ValueError, match="no memory"):

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from functools import reduce
 from types import GeneratorType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import _core
 from ._limits import check_is_visible
-from ._meshes import ALONE, Meshes, are_several
-from ._plain import is_abstract, is_distributed, local, placement
+from ._meshes import Meshes, are_several
+from ._plain import in_memory, is_distributed, local, placement
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_COMPLEX = (torch.complex64, torch.complex128)
 
 
 @torch.no_grad()
@@ -62,17 +63,13 @@ def clip_grad_norm_(
     """
     params = _listed(parameters)
     order, limit = float(norm_type), float(max_norm)
-    grads = [param.grad for param in params if param.grad is not None]
+    grads = [grad for param in params if (grad := param.grad) is not None]
     check_is_visible(params)
-    if torch.compiler.is_compiling() or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
+    is_ours = not torch.compiler.is_compiling() and order in (2.0, float("inf"))
+    memories = list(map(_memory, grads)) if is_ours else [None]
+    norm = None if any(memory is None for memory in memories) else _norm(params, memories, order != 2.0)
+    if norm is None:
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    tensors = [param if param.grad is None else _summed(param.grad) for param in params]
-    meshes = Meshes(tensors) if are_several() else ALONE
-    if not grads and not meshes:
-        return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    with meshes:
-        memories = [None if p.grad is None else _memory(t) for p, t in zip(params, tensors, strict=True)]
-        norm = _norm(meshes, memories, order != 2.0)
     total = _norm_tensor(norm, grads or params)
     if error_if_nonfinite and not torch.isfinite(total):
         raise RuntimeError(
@@ -94,21 +91,26 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return params
 
 
-def _is_ours(grad: Tensor) -> bool:
-    """Whether the core can read a gradient."""
-    if grad.layout != torch.strided or grad.device.type != "cpu" or is_abstract(grad):
-        return False
-    own = local(grad)
-    is_plain = type(own) is Tensor and _has_memory(own)
-    return is_plain and (own.dtype in _DTYPES or (own.dtype.is_complex and own.dtype != torch.complex32))
+def _memory(grad: Tensor) -> Tensor | None:
+    """This process's part of a gradient as real numbers whose bits say what they mean; None where no core reads it."""
+    own = grad if type(grad) is Tensor else local(grad)
+    if type(own) is not Tensor or not own.is_cpu or own.layout != torch.strided or not _has_memory(own):
+        return None
+    if own.dtype not in _DTYPES:
+        if own.dtype not in _COMPLEX:
+            return None
+        own = torch.view_as_real(own.resolve_conj())
+    own = own.resolve_neg() if own.is_neg() else own
+    return own.detach() if own.requires_grad else own
 
 
 def _has_memory(tensor: Tensor) -> bool:
     """Not so tensors of torch.func, or those that are all zeros without storing them."""
     try:
-        return not tensor._is_zerotensor() and tensor.data_ptr() >= 0
+        tensor.data_ptr()
     except RuntimeError:
         return False
+    return not tensor._is_zerotensor()
 
 
 def _summed(grad: Tensor) -> Tensor:
@@ -121,45 +123,50 @@ def _summed(grad: Tensor) -> Tensor:
     return grad.redistribute(where[0], [Replicate() if how.is_partial() else how for how in where[1]])  # type: ignore[attr-defined, no-any-return]
 
 
-def _memory(grad: Tensor) -> Any:
-    """This process's part of the gradient as real numbers whose bits say what they mean."""
-    own = local(grad).detach().resolve_conj().resolve_neg()
-    return torch.view_as_real(own) if own.is_complex() else own
+def _norm(params: list[Tensor], memories: list[Tensor | None], is_largest: bool) -> float | None:
+    """The norm of the gradients, of which ``memories`` are those here. None where no process can have any."""
+    if are_several() and any(map(is_distributed, params)):
+        return _norm_on_meshes(params, is_largest)
+    with_grad = [at for at, param in enumerate(params) if param.grad is not None]
+    return _core.global_norm(memories, 1.0, is_largest, lambda at: _name(with_grad[at]))[0] if memories else None
 
 
-def _norm(meshes: Meshes, memories: list[Any], is_largest: bool) -> float:
-    name = " of parameter {}".format
-    if not meshes:
-        return _core.global_norm(memories, 1.0, is_largest, name)[0]
-    totals = []
-    for part in range(max(meshes.parts) + 1):
-        of_part = [memory if at == part else None for memory, at in zip(memories, meshes.parts, strict=True)]
-        totals.append(_core.norm_total(of_part, is_largest, name))
-    return meshes.combine_largest(totals) if is_largest else meshes.combine(totals, True)[0]
+def _norm_on_meshes(params: list[Tensor], is_largest: bool) -> float:
+    """The same on all processes, of which each may have other gradients or none."""
+    tensors = [param if param.grad is None else _summed(param.grad) for param in params]
+    meshes = Meshes(tensors)
+    with meshes:
+        memories = [None if p.grad is None else _memory(t) for p, t in zip(params, tensors, strict=True)]
+        totals = []
+        for part in range(max(meshes.parts) + 1):
+            own = [memory if at == part else None for memory, at in zip(memories, meshes.parts, strict=True)]
+            totals.append(_core.norm_total(own, is_largest, _name))
+        return meshes.combine_largest(totals) if is_largest else meshes.combine(totals, True)[0]
+
+
+_name = " of parameter {}".format
 
 
 def _scale(grads: list[Tensor], factor: float) -> None:
-    torch._foreach_mul_(list(map(local, grads)), factor)
+    torch._foreach_mul_([in_memory(local(grad)) for grad in grads], factor)
     if distributed := [grad for grad in grads if is_distributed(grad)]:
         torch.autograd.graph.increment_version(distributed)
 
 
 def _norm_tensor(norm: float, tensors: list[Tensor]) -> Tensor:
     """The norm in the dtype in which torch's function returns it."""
-    dtypes = [tensor.dtype.to_real() if tensor.dtype.is_complex else tensor.dtype for tensor in tensors]
-    dtype = dtypes[0]
-    for other in dtypes[1:]:
-        dtype = torch.promote_types(dtype, other)
+    first, *others = dict.fromkeys([tensor.dtype for tensor in tensors])
+    dtype = reduce(torch.promote_types, others, first)
+    dtype = dtype.to_real() if dtype.is_complex else dtype
     return torch.tensor(norm, dtype=dtype, device=tensors[0].device)
 
 
 def _placed_like(tensors: list[Tensor], norm: Tensor) -> Tensor:
     """The norm as a DTensor, if the tensors are DTensors on one mesh: as torch's function returns it."""
-    places = list(map(placement, tensors))
-    meshes = {None if place is None else place[0] for place in places}
-    if len(meshes) > 1 or None in meshes:
+    first = placement(tensors[0])
+    if first is None or any((placement(tensor) or [None])[0] != first[0] for tensor in tensors):
         return norm
     from torch.distributed.tensor import DTensor, Replicate
 
-    (mesh,) = meshes
+    mesh = first[0]
     return DTensor.from_local(norm, mesh, [Replicate()] * mesh.ndim, run_check=False)

@@ -11,7 +11,7 @@ import torch
 from .._numbers import Number
 from ._meshes import ALONE, Meshes, are_several
 
-_MAX_NORM = Number(at_least=0)
+_MAX_NORM = Number(at_least=0, may_be_infinite=True)
 
 
 def check_is_visible(params: Iterable[torch.Tensor]) -> None:
@@ -35,7 +35,7 @@ class Limits:
 
     def set_max_norm(self, value: Any) -> None:
         """TypeError or ValueError where it is neither None nor a number of at least 0."""
-        self.max_norm = value if value is None or value == float("inf") else _MAX_NORM.check("max_norm", value)
+        self.max_norm = None if value is None else _MAX_NORM.check("max_norm", value)
         self._note_setting()
 
     def set_skip_nonfinite(self, value: Any) -> None:

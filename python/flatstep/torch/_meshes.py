@@ -138,7 +138,7 @@ def _gathered(row: list[float], group: Any) -> list[list[float]]:
     size = dist.get_world_size(group)
     rows = torch.empty(size * len(row), dtype=torch.float64, device="cpu")
     dist.all_gather_into_tensor(rows, torch.tensor(row, dtype=torch.float64, device="cpu"), group=group)
-    return rows.view(size, len(row)).tolist()  # type: ignore[no-any-return]
+    return rows.view(size, len(row)).tolist()
 
 
 def _are_alike(totals: Sequence[float]) -> bool:
