@@ -33,8 +33,9 @@ def clip_grad_norm_(
 
     Takes the place of ``torch.nn.utils.clip_grad_norm_``. The norm is taken in float64, with the same bits for any
     number of threads; gradients are written only if the factor is not 1. The optimizers' own ``max_norm`` does the same
-    without writing gradients. Gradients on devices, of DTensor or other subclasses, sparse ones, and norms other than 2
-    and infinity are torch's own function's.
+    without writing gradients. Processes that share DTensors find the norm together, and have the same bits. Gradients on
+    devices, sparse ones, those of subclasses other than DTensor, and norms other than 2 and infinity are left to
+    torch's own function.
 
     Args:
         parameters: a tensor or tensors, whose ``grad`` is clipped; without a gradient they are left out.
@@ -44,10 +45,13 @@ def clip_grad_norm_(
         foreach: as torch's; without effect on the host. Default None.
 
     Returns:
-        The norm before, as a tensor of the gradients' dtype.
+        The norm before, as a tensor of the gradients' dtype; a replicated DTensor if the gradients are DTensors on one
+        mesh.
 
     Raises:
-        RuntimeError: the norm is not finite, and ``error_if_nonfinite`` is set. Then no gradient has changed.
+        RuntimeError: the norm is not finite, and ``error_if_nonfinite`` is set; or another process of a mesh has
+            failed. Then no gradient has changed.
+        ValueError: a parameter is one of FullyShardedDataParallel, or lies on a mesh without this process.
 
     Example:
         >>> import torch, flatstep.torch
@@ -66,7 +70,7 @@ def clip_grad_norm_(
     grads = [grad for param in params if (grad := param.grad) is not None]
     check_is_visible(params)
     is_ours = not torch.compiler.is_compiling() and order in (2.0, float("inf"))
-    memories = list(map(_memory, grads)) if is_ours else [None]
+    memories: list[Tensor | None] = list(map(_memory, grads)) if is_ours else [None]
     norm = None if any(memory is None for memory in memories) else _norm(params, memories, order != 2.0)
     if norm is None:
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)

@@ -60,7 +60,7 @@ class Meshes:
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # What no code has raised (KeyboardInterrupt) must not wait for other processes.
+        # After a KeyboardInterrupt this process waits for no other.
         if isinstance(error, Exception) and not self._has_met:
             self._meet(_FAILED, [0.0] * len(self._divided))
 

@@ -200,7 +200,8 @@ class FusedOptimizer(torch.optim.Optimizer):
         Raises:
             TypeError, ValueError: a parameter, gradient or state does not fit, or something in a group is not a number.
                 Then parameters and state are as before.
-            RuntimeError: a gradient is sparse, or the optimizer is in use by another thread.
+            RuntimeError: a gradient is sparse, or the optimizer is in use by another thread. Or it has ``max_norm`` or
+                ``skip_nonfinite``, and another process that shares its DTensors has failed.
             torch.OutOfMemoryError: a device has no memory for the step, though torch has given back what it kept for
                 later. Then, too, parameters and state are as before.
         """
