@@ -114,8 +114,8 @@ def check_clipped(norm: torch.Tensor, params: Tensors, their_norm: torch.Tensor,
     for one, other in zip(params, theirs, strict=True):
         torch.testing.assert_close(whole(one.grad), whole(other.grad), **close)
     if isinstance(their_norm, DTensor):
-        assert isinstance(norm, DTensor)
-        assert (norm.device_mesh, norm.placements) == (their_norm.device_mesh, their_norm.placements)
+        assert isinstance(norm, DTensor) and norm.device_mesh == their_norm.device_mesh
+        assert all(how.is_replicate() for how in norm.placements)
 
 
 @scenario()
@@ -123,15 +123,14 @@ def clip_sums_to_be_made() -> None:
     """Gradients whose parts are still to be added up: the norm is that of the sum, and the parts are scaled."""
     mesh = init_device_mesh("cpu", (RANKS,))
     for how in ("sum", "avg"):
-        params = [nn.Parameter(distribute_tensor(torch.zeros(5), mesh, [Replicate()])) for _ in range(2)]
-        for param in params:
-            param.grad = DTensor.from_local(torch.arange(5.0) + dist.get_rank(), mesh, [Partial(how)])
-        norm = clip_grad_norm_(params[:1], 1.0)
-        torch.testing.assert_close(whole(norm), whole(torch.nn.utils.clip_grad_norm_(params[1:], 1.0)))
-        torch.testing.assert_close(local(params[0].grad), local(params[1].grad))
-        version = params[0].grad._version
-        clip_grad_norm_(params[:1], 0.1)
-        assert params[0].grad._version > version
+        param = nn.Parameter(distribute_tensor(torch.zeros(5), mesh, [Replicate()]))
+        part = torch.arange(5.0) + dist.get_rank()
+        param.grad = DTensor.from_local(part.clone(), mesh, [Partial(how)])
+        version, exact = param.grad._version, whole(param.grad).norm()
+        norm = clip_grad_norm_([param], 1.0)
+        assert type(norm) is DTensor and param.grad._version > version
+        torch.testing.assert_close(whole(norm), exact)
+        torch.testing.assert_close(local(param.grad), part / (exact + 1e-6))
 
 
 @scenario(**DIVIDED)
@@ -185,6 +184,24 @@ def skip(build: Build) -> None:
         assert {int(opt.state[param]["step"]) for param in params} == {1}
         for param, old in zip(params, before, strict=True):
             assert torch.equal(whole(param), old) == (bad_rank is not None and bool(old.numel()))
+
+
+@scenario()
+def norms_that_are_not_finite() -> None:
+    """One that overflows skips no step. Where one process has what is not finite, all raise if asked."""
+    mesh = init_device_mesh("cpu", (RANKS,))
+    param = nn.Parameter(distribute_tensor(torch.ones(4, dtype=torch.float64), mesh, [Shard(0)]))
+    param.grad = torch.full_like(param, 1e200)
+    opt = AMSGrad([param], lr=LR, skip_nonfinite=True)
+    opt.step()
+    assert (opt.skipped, opt.grad_norm) == (0, np.inf)
+    local(param.grad)[0] = float("nan") if dist.get_rank() else 3.0
+    before = local(param.grad).clone()
+    for order in (2.0, float("inf")):
+        with pytest.raises(RuntimeError, match="is non-finite, so it cannot be clipped"):
+            clip_grad_norm_([param], 1.0, order, error_if_nonfinite=True)
+    torch.testing.assert_close(local(param.grad), before, rtol=0, atol=0, equal_nan=True)
+    assert whole(clip_grad_norm_([param], 1.0, float("inf"))).isnan() and local(param.grad).isnan().all()
 
 
 @scenario()

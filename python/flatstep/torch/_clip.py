@@ -33,8 +33,8 @@ def clip_grad_norm_(
 
     Takes the place of ``torch.nn.utils.clip_grad_norm_``. The norm is taken in float64, with the same bits for any
     number of threads; gradients are written only if the factor is not 1. The optimizers' own ``max_norm`` does the same
-    without writing gradients. Processes that share DTensors find the norm together, and have the same bits. Gradients on
-    devices, sparse ones, those of subclasses other than DTensor, and norms other than 2 and infinity are left to
+    without writing gradients. Processes that share DTensors find the norm together, and have the same bits. Gradients
+    on devices, sparse ones, those of subclasses other than DTensor, and norms other than 2 and infinity are left to
     torch's own function.
 
     Args:

@@ -10,6 +10,7 @@ import torch
 
 from .._numbers import Number
 from ._meshes import ALONE, Meshes, are_several
+from ._plain import is_distributed
 
 _MAX_NORM = Number(at_least=0, may_be_infinite=True)
 
@@ -48,19 +49,19 @@ class Limits:
         self.are_set = self.max_norm is not None or self.skip_nonfinite
         self.norm = self.norm if self.are_set else None
 
-    def for_core(self, meshes: Meshes) -> tuple[Any, ...] | None:
-        """What the core takes; None without limits."""
-        if not self.are_set:
-            return None
+    def for_core(self, meshes: Meshes) -> tuple[Any, ...]:
+        """What the core takes, where they are set."""
         of_processes = (meshes.parts, meshes.combine) if meshes else ([], None)
         return self.max_norm, self.skip_nonfinite, *of_processes
 
     def meshes_of(self, params: Iterable[torch.Tensor]) -> Meshes:
         """Those on which the parameters lie. ValueError where a step could not know the norm of their gradients."""
-        if not self.are_set or not are_several():
+        if not are_several():
             return ALONE
         each = list(params)
         check_is_visible(each)
+        if not any(map(is_distributed, each)):
+            return ALONE
         meshes = Meshes(each)
         if meshes and any(param.device.type != "cpu" for param in each):
             raise ValueError(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ._plain import placement
+
+T = TypeVar("T")
 
 _FINE, _NOT_FINITE, _UNLIKE, _FAILED = 0.0, 1.0, 2.0, 3.0  # what a process tells the others; the largest prevails
 _ROUNDING = 0.02  # by how much of itself a sum of the same gradients may differ between processes
@@ -64,6 +66,15 @@ class Meshes:
         if isinstance(error, Exception) and not self._has_met:
             self._meet(_FAILED, [0.0] * len(self._divided))
 
+    def guarded(self, function: Callable[..., T]) -> Callable[..., T]:
+        """The function, which then runs in a ``with`` block where other processes wait."""
+
+        def run(*arguments: Any) -> T:
+            with self:
+                return function(*arguments)
+
+        return run if self else function
+
     def _divided_over(self, where: Any) -> tuple[int, ...]:
         """The groups over which tensors of this placement are divided."""
         if where is None:
@@ -87,17 +98,14 @@ class Meshes:
     def combine(self, totals: Sequence[float], is_finite: bool) -> tuple[float, bool]:
         """The norm of all gradients from the sums of squares of the parts here, and whether all numbers are finite."""
         if self._found is None:  # a step may be tried twice
-            status, totals = self._meet(_FINE if is_finite else _NOT_FINITE, self._padded(totals))
+            status, totals = self._meet(_FINE if is_finite else _NOT_FINITE, list(totals))
             self._found = math.sqrt(_sum_in_pairs(totals)), status == _FINE
         return self._found
 
     def combine_largest(self, totals: Sequence[float]) -> float:
         """The largest magnitude of all gradients from those of the parts here; NaN if a number is."""
-        _, totals = self._meet(_FINE, self._padded(totals), largest=True)
+        _, totals = self._meet(_FINE, list(totals), largest=True)
         return _largest(totals)
-
-    def _padded(self, totals: Sequence[float]) -> list[float]:
-        return [*totals, *[0.0] * (len(self._divided) - len(totals))]  # the last parts may have no gradient
 
     def _meet(self, status: float, totals: list[float], largest: bool = False) -> tuple[float, list[float]]:
         """The status and the totals of all processes, by one collective a group. RuntimeError where one failed."""

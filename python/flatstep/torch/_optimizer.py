@@ -250,14 +250,15 @@ class FusedOptimizer(torch.optim.Optimizer):
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
         capturable = all(map(_is_capturable, self.param_groups))
-        meshes = self._limits.meshes_of(param for params, *_ in groups for param in params)
-        limits = self._limits.for_core(meshes)
+        attempt, limits = self._attempt, None
+        if self._limits.are_set:
+            meshes = self._limits.meshes_of(param for params, *_ in groups for param in params)
+            attempt, limits = meshes.guarded(attempt), self._limits.for_core(meshes)
         modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
         step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
-                with meshes:
-                    stepped = self._attempt(step, groups, modes, (completion, limits))
+                stepped = attempt(step, groups, modes, (completion, limits))
                 torch.autograd.graph.increment_version(stepped)
                 return
             except _core.OutOfDeviceMemory as error:
@@ -374,7 +375,7 @@ def _step_with(
     modes: tuple[Any, ...],
     completion: list[Call],
     always: list[Call],
-    limits: tuple[float | None, bool] | None,
+    limits: tuple[Any, ...] | None,
 ) -> Any:
     """A step of the core. What completes it runs under no torch function or dispatch mode, which may be Python code."""
     if not completion and not always:
