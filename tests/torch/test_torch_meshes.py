@@ -52,14 +52,15 @@ class Mesh:
 
 BOTH, DATA, MODEL, ALL = ((2, 2), (0, 1)), ((2, 2), (0,)), ((2, 2), (1,)), ((4,), (0,))
 S, R = Shard(0), Replicate()
-# Tensors as (mesh, placements), None for a plain one; and how many different parts each has.
-CASES: dict[str, tuple[list[Any], list[int]]] = {
-    "on both": ([(BOTH, (S, S))], [4]),
-    "on one of two": ([(BOTH, (R, S)), (BOTH, (S, R))], [2, 2]),
-    "beside plain ones": ([None, (BOTH, (S, S)), (BOTH, (R, R))], [1, 4, 1]),
-    "part of a mesh": ([(BOTH, (S, S)), (DATA, (S,)), (MODEL, (S,))], [4, 2, 2]),
-    "one group of all": ([(ALL, (S,)), (BOTH, (S, S)), (DATA, (S,))], [4, 4, 2]),
-    "all, the other way round": ([(DATA, (S,)), (BOTH, (S, S)), (ALL, (S,)), None], [2, 4, 4, 1]),
+# Tensors as (mesh, placements), None for a plain one; how many different parts each has; and the collectives of a norm.
+CASES: dict[str, tuple[list[Any], list[int], int]] = {
+    "on both": ([(BOTH, (S, S))], [4], 2),
+    "on one of two": ([(BOTH, (R, S)), (BOTH, (S, R))], [2, 2], 2),
+    "beside plain ones": ([None, (BOTH, (S, S)), (BOTH, (R, R))], [1, 4, 1], 2),
+    "part of a mesh": ([(BOTH, (S, S)), (DATA, (S,)), (MODEL, (S,))], [4, 2, 2], 2),
+    "one group of all": ([(ALL, (S,)), (BOTH, (S, S)), (DATA, (S,))], [4, 4, 2], 3),
+    "all, the other way round": ([(DATA, (S,)), (BOTH, (S, S)), (ALL, (S,)), None], [2, 4, 4, 1], 3),
+    "replicated": ([(BOTH, (R, R)), None], [1, 1], 0),
 }
 
 
@@ -71,10 +72,12 @@ class Processes:
         self._lock = threading.Lock()
         self._barriers: dict[tuple[int, ...], threading.Barrier] = {}
         self._rows: dict[Any, list[float]] = {}
+        self.collectives = 0  # of the process of rank 0
 
     def gathered(self, row: list[float], group: tuple[int, ...]) -> list[list[float]]:
         with self._lock:
             barrier = self._barriers.setdefault(group, threading.Barrier(len(group)))
+        self.collectives += self._own.rank == 0
         self._rows[group, self._own.rank] = row
         barrier.wait(SECONDS)
         rows = [self._rows[group, rank] for rank in group]
@@ -135,7 +138,7 @@ def everything(tensors: list[Any]) -> dict[tuple[int, float], float]:
 @pytest.mark.parametrize("case", CASES)
 def test_each_part_counts_once(case, processes):
     """And all processes have the same bits."""
-    tensors, parts = CASES[case]
+    tensors, parts, collectives = CASES[case]
     assert len(everything(tensors)) == sum(parts), "two parts of a tensor have the same total"
 
     def norm(rank, factor=1.0):
@@ -144,12 +147,30 @@ def test_each_part_counts_once(case, processes):
             return meshes.combine(totals_of(meshes, tensors, rank, factor), True)
 
     assert processes.run(norm) == [(math.sqrt(sum(everything(tensors).values())), True)] * 4
+    assert processes.collectives == collectives
     assert len(set(processes.run(lambda rank: norm(rank, 0.1)))) == 1
+
+
+@pytest.mark.parametrize("first", RANKS)
+def test_plain_gradients_that_differ_by_rounding(first, processes):
+    """All processes take those of one of them; a larger difference is an error everywhere."""
+    tensors, *_ = CASES["beside plain ones"]
+
+    def norm(rank, difference):
+        meshes = meshes_of(tensors, rank)
+        plain = [part for part, tensor in zip(meshes.parts, tensors, strict=True) if tensor is None]
+        totals = totals_of(meshes, tensors, rank)
+        totals[plain[0]] *= 1 + difference * (rank == first)
+        return meshes.combine(totals, True)
+
+    assert len(set(processes.run(lambda rank: norm(rank, 1e-6)))) == 1
+    for error in processes.run(lambda rank: norm(rank, 1.0)):
+        assert "have another norm on another process" in str(error)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_largest(case, processes):
-    tensors, _ = CASES[case]
+    tensors, *_ = CASES[case]
 
     def largest(rank):
         meshes = meshes_of(tensors, rank)
@@ -163,7 +184,7 @@ def test_the_largest(case, processes):
 
 @pytest.mark.parametrize("bad", RANKS)
 def test_what_is_not_finite_on_one_process(bad, processes):
-    tensors, _ = CASES["on both"]
+    tensors, *_ = CASES["on both"]
 
     def norm(rank):
         totals = [math.nan if rank == bad else 1.0]
@@ -178,7 +199,7 @@ def test_what_is_not_finite_on_one_process(bad, processes):
 @pytest.mark.parametrize("case", ["on both", "beside plain ones", "one group of all"])
 def test_one_process_fails(case, bad, processes):
     """It raises its own error, and each other process an error instead of waiting for it."""
-    tensors, _ = CASES[case]
+    tensors, *_ = CASES[case]
 
     def norm(rank):
         meshes = meshes_of(tensors, rank)
