@@ -68,8 +68,10 @@ def clip_grad_norm_(
     params = _listed(parameters)
     order, limit = float(norm_type), float(max_norm)
     grads = [grad for param in params if (grad := param.grad) is not None]
-    check_is_visible(params)
-    is_ours = not torch.compiler.is_compiling() and order in (2.0, float("inf"))
+    is_compiling = torch.compiler.is_compiling()
+    if not is_compiling:
+        check_is_visible(params)
+    is_ours = not is_compiling and order in (2.0, float("inf"))
     memories: list[Tensor | None] = list(map(_memory, grads)) if is_ours else [None]
     norm = None if any(memory is None for memory in memories) else _norm(params, memories, order != 2.0)
     if norm is None:
@@ -96,7 +98,7 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 
 def _memory(grad: Tensor) -> Tensor | None:
-    """This process's part of a gradient as real numbers whose bits say what they mean; None where no core reads it."""
+    """This process's part of a gradient as real numbers whose bits say what they mean; None if it is of no such kind."""
     own = grad if type(grad) is Tensor else local(grad)
     if type(own) is not Tensor or not own.is_cpu or own.layout != torch.strided or not _has_memory(own):
         return None
