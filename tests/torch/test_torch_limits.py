@@ -297,6 +297,17 @@ def test_clip_grad_norm_of_generators():
     assert warned[0].filename == __file__
 
 
+def test_clip_grad_norm_in_a_compiled_graph():
+    """It is torch's function there, and breaks no graph."""
+    param = torch.nn.Parameter(torch.zeros(2))
+
+    def clip(grad):
+        param.grad = grad
+        return front.clip_grad_norm_([param], 1.0)
+
+    assert torch.compile(clip, backend="eager", fullgraph=True)(torch.tensor([3.0, 4.0])) == 5
+
+
 def test_clip_grad_norm_names_what_it_cannot_read():
     plain, odd = torch.zeros(2), torch.zeros(2)
     odd.grad = torch.frombuffer(bytearray(9), dtype=torch.float32, count=2, offset=1)

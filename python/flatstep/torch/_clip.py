@@ -67,7 +67,7 @@ def clip_grad_norm_(
     """
     params = _listed(parameters)
     order, limit = float(norm_type), float(max_norm)
-    grads = [grad for param in params if (grad := param.grad) is not None]
+    grads = [param.grad for param in params if param.grad is not None]
     is_compiling = torch.compiler.is_compiling()
     if not is_compiling:
         check_is_visible(params)
@@ -98,7 +98,7 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 
 def _memory(grad: Tensor) -> Tensor | None:
-    """This process's part of a gradient as real numbers whose bits say what they mean; None if it is of no such kind."""
+    """The part of a gradient here, as real numbers whose bits say what they mean; None where no memory holds them."""
     own = grad if type(grad) is Tensor else local(grad)
     if type(own) is not Tensor or not own.is_cpu or own.layout != torch.strided or not _has_memory(own):
         return None
