@@ -124,7 +124,9 @@ GradientNorm::Result GradientNorm::combine(NormKind kind) const {
     }
     sums.push_back(sum_in_pairs(of_tensor));
   }
-  return {kind == NormKind::largest ? largest : std::sqrt(sum_in_pairs(sums)), check == 0};
+  if (kind == NormKind::largest) return {largest, check == 0, largest};
+  const double total = sum_in_pairs(sums);
+  return {std::sqrt(total), check == 0, total};
 }
 
 }  // namespace flatstep

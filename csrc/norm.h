@@ -28,6 +28,7 @@ class GradientNorm {
   struct Result {
     double value;
     bool is_finite;  // all numbers, scaled: not the norm, which may overflow
+    double total;    // of the squares, before the root; the largest magnitude of that kind
   };
   Result find(const Target& target, NormKind kind, Team team, int threads = 0);
 

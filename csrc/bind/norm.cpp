@@ -1,4 +1,4 @@
-// global_norm: the norm of arrays in the processor's memory.
+// global_norm and norm_total: the norm of arrays in the processor's memory, and what it is the root of.
 #include "norm.h"
 
 #include <nanobind/stl/pair.h>
@@ -10,8 +10,8 @@ namespace flatstep {
 
 namespace {
 
-// (norm, whether all numbers are finite). `arrays` may hold None.
-std::pair<double, bool> global_norm(nb::list arrays, double scale, bool largest, nb::callable name) {
+// `arrays` may hold None.
+GradientNorm::Result find_norm(nb::list arrays, double scale, bool largest, nb::callable name) {
   ArrayReader reader;
   GradientNorm norm;
   norm.begin();
@@ -27,7 +27,18 @@ std::pair<double, bool> global_norm(nb::list arrays, double scale, bool largest,
   }
   GradientNorm::Result found{};
   unlocked([&] { found = norm.find(chosen_target(), largest ? NormKind::largest : NormKind::two, Team::own); });
+  return found;
+}
+
+// (norm, whether all numbers are finite).
+std::pair<double, bool> global_norm(nb::list arrays, double scale, bool largest, nb::callable name) {
+  const GradientNorm::Result found = find_norm(std::move(arrays), scale, largest, std::move(name));
   return {found.value, found.is_finite};
+}
+
+// The sum of squares or the largest magnitude, which can be combined with that of other arrays.
+double norm_total(nb::list arrays, bool largest, nb::callable name) {
+  return find_norm(std::move(arrays), 1, largest, std::move(name)).total;
 }
 
 }  // namespace
@@ -36,6 +47,9 @@ void bind_norm(nb::module_& module) {
   module.def("global_norm", &global_norm, nb::arg("arrays"), nb::arg("scale"), nb::arg("largest"), nb::arg("name"),
              nb::sig("def global_norm(arrays: list[typing.Any], scale: float, largest: bool, "
                      "name: collections.abc.Callable[[int], str]) -> tuple[float, bool]"));
+  module.def("norm_total", &norm_total, nb::arg("arrays"), nb::arg("largest"), nb::arg("name"),
+             nb::sig("def norm_total(arrays: list[typing.Any], largest: bool, "
+                     "name: collections.abc.Callable[[int], str]) -> float"));
 }
 
 }  // namespace flatstep

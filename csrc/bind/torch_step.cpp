@@ -4,11 +4,13 @@
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
 #include <deque>
 #include <stdexcept>
+#include <tuple>
 
 #include "describe.h"
 #include "device_memory.h"
@@ -50,6 +52,12 @@ struct StateOfRule {
   }
 };
 
+// What a step asks of its gradients: their largest norm; whether those that are not finite skip the step; by position,
+// the part of the norm in which a parameter's gradient counts (empty: there is one); and a function that combines the
+// totals of the parts, and whether all numbers are finite, with those of other processes (or None). It returns the norm
+// and whether all numbers are finite everywhere.
+using Limits = std::tuple<std::optional<double>, bool, std::vector<size_t>, nb::object>;
+
 class TorchStepper {
  public:
   // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceBackends; without one the
@@ -77,19 +85,17 @@ class TorchStepper {
   // a loss's scale and overflow flag, either may be None, for each device on which they lie. `completion` are functions
   // that belong to the step: they are called after it, and as long as they run no Python code no signal handler can
   // raise in between. Raises RuntimeError where a step would become part of a graph, but is not `capturable`. `always`
-  // are calls that are made for a skipped step, too. `limits` are the largest norm of all gradients, or None, and
-  // whether gradients that are not finite skip the step; then a third result is their norm, and a fourth whether they
-  // did.
+  // are calls that are made for a skipped step, too. With `limits` a third result is the norm of all gradients, and a
+  // fourth whether they skipped the step.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
-                 nb::callable name, int threads, nb::list completion, nb::list always,
-                 std::optional<std::pair<std::optional<double>, bool>> limits) {
+                 nb::callable name, int threads, nb::list completion, nb::list always, std::optional<Limits> limits) {
     const AtTheEnd leave_no_references{[this] {
       for (TorchParams& params : params_) params.begin();
       held_.clear();
       unready_ = nb::list();
     }};
     has_limits_ = limits.has_value();
-    if (has_limits_) norm_.begin();
+    if (limits) begin_norm(std::get<2>(*limits));
     if (tail_) {
       for (TorchParams& params : params_) params.tensors.set_tail(*tail_);
     }
@@ -106,13 +112,13 @@ class TorchStepper {
       unlocked([&] {
         check_captures();
         if (limits) {
-          norm = norm_.find(*target_, NormKind::two, Team::openmp, threads);
-          is_skipped = limits->second && !norm.is_finite;
+          norm = find_norm(std::get<3>(*limits), threads);
+          const GradientLimits rule{std::get<0>(*limits), std::get<1>(*limits), GradientLimits::Formula::torch};
+          is_skipped = rule.is_skipped(norm);
           if (is_skipped) {
             for (const TorchParams& params : params_) params.tensors.zero_gradients_if_asked(*target_);
             return;
           }
-          const GradientLimits rule{limits->first, limits->second, GradientLimits::Formula::torch};
           for (TorchParams& params : params_) params.scale_gradients(rule.factor(norm.value));
         }
         for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
@@ -247,7 +253,30 @@ class TorchStepper {
                           "is on a device, but max_norm and skip_nonfinite are for parameters on the CPU; use "
                           "torch.nn.utils.clip_grad_norm_"};
     }
-    norm_.add(parameter.grad, numbers_.scalars.grad_scale);
+    const size_t part = part_of_each_.empty() ? 0 : part_of_each_.at(size_t(parameter.index));
+    norms_[part].add(parameter.grad, numbers_.scalars.grad_scale);
+  }
+
+  void begin_norm(const std::vector<size_t>& part_of_each) {
+    part_of_each_ = part_of_each;
+    norms_.resize(part_of_each.empty() ? 1 : *std::ranges::max_element(part_of_each) + 1);
+    for (GradientNorm& part : norms_) part.begin();
+  }
+
+  // Called with the interpreter unlocked, when nothing is left to check.
+  GradientNorm::Result find_norm(const nb::object& combine, int threads) {
+    GradientNorm::Result found{};
+    std::vector<double> totals;
+    bool is_finite = true;
+    for (GradientNorm& part : norms_) {
+      found = part.find(*target_, NormKind::two, Team::openmp, threads);
+      totals.push_back(found.total);
+      is_finite = is_finite && found.is_finite;
+    }
+    if (combine.is_none()) return found;
+    const nb::gil_scoped_acquire lock;
+    std::tie(found.value, found.is_finite) = nb::cast<std::pair<double, bool>>(combine(totals, is_finite));
+    return found;
   }
 
   // Those of that device which the group's rule steps; null where nothing can.
@@ -346,7 +375,8 @@ class TorchStepper {
   bool has_limits_ = false;
   std::optional<TailOptions> tail_;
   bool keeps_averages_ = false;
-  GradientNorm norm_;
+  std::vector<size_t> part_of_each_;
+  std::deque<GradientNorm> norms_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   nb::list unready_;         // positions of parameters that cannot be taken as they are
 };
@@ -365,7 +395,9 @@ void bind_torch(nb::module_& module) {
                    "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
                    "name: collections.abc.Callable[[int], str], threads: int, "
                    "completion: list[collections.abc.Callable[[], object]], "
-                   "always: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool] | None, /) "
+                   "always: list[collections.abc.Callable[[], object]], "
+                   "limits: tuple[float | None, bool, list[int], "
+                   "collections.abc.Callable[[list[float], bool], tuple[float, bool]] | None] | None, /) "
                    "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
       .def("set_tail", &TorchStepper::set_tail,
            nb::sig("def set_tail(self, zeroes_gradients: bool, keeps_averages: bool, in_own_dtype: bool, "

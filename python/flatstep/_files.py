@@ -8,6 +8,7 @@ structure like params, and "structure", which says where each leaf number belong
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import stat
@@ -28,6 +29,7 @@ FilePath = str | os.PathLike[str]
 Tensors = Mapping[str, np.ndarray[Any, Any]]
 
 _METADATA = "flatstep"
+_INFINITY = "inf"
 _CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}  # safetensors' names of dtypes
 _OTHER_KINDS = {stat.S_IFDIR: "directory", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
 _KINDS = {"structure": object, "slots": list, "numbers": dict, "leaf_counts": list, "leaf_numbers": dict}
@@ -61,7 +63,7 @@ def read(path: FilePath, tree: Tree) -> dict[str, Any]:
     return {
         **described,
         "numbers": {
-            name: _spread(layout, f"numbers['{name}']", value) if isinstance(value, list) else value
+            name: _spread(layout, f"numbers['{name}']", value) if isinstance(value, list) else _of_json(value)
             for name, value in described["numbers"].items()
         },
         "leaf_counts": _spread(layout, "leaf_counts", described["leaf_counts"]),
@@ -117,7 +119,7 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
         **{key: value for key, value in saved.items() if key not in ("params", "state", "ema")},
         **({"ema": True} if "ema" in saved else {}),
         "numbers": {
-            name: value if value is None or isinstance(value, float) else tree.match(value, name)
+            name: _in_json(value) if value is None or isinstance(value, float) else tree.match(value, name)
             for name, value in saved["numbers"].items()
         },
         "leaf_counts": tree.match(saved["leaf_counts"], "leaf_counts"),
@@ -125,6 +127,15 @@ def _described(tree: Tree, saved: Mapping[str, Any]) -> dict[str, Any]:
         "slots": list(saved["state"]),
         "structure": _outline.write(tree.build(range(len(tree.leaves))), "params"),
     }
+
+
+def _in_json(number: float | None) -> float | str | None:
+    """A number of an optimizer; JSON itself has none that is infinite."""
+    return _INFINITY if number == math.inf else number
+
+
+def _of_json(number: Any) -> Any:
+    return math.inf if number == _INFINITY else number
 
 
 def _tensors(tree: Tree, saved: Mapping[str, Any]) -> Tensors:

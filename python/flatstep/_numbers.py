@@ -51,8 +51,8 @@ class Number:
     """An attribute of an optimizer: a number within bounds, or a schedule (count -> number).
 
     With ``per_leaf`` it may also be a structure of those like the parameters'. With ``may_be_none`` it is None if the
-    optimizer is made with None, with ``may_be_unset`` at any time. With ``is_fixed`` it is a number, and read-only
-    after the optimizer is made.
+    optimizer is made with None, with ``may_be_unset`` at any time. With ``may_be_infinite`` it is compared alone, and
+    may be any number that is not NaN. With ``is_fixed`` it is a number, and read-only after the optimizer is made.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Number:
         per_leaf: bool = False,
         may_be_none: bool = False,
         may_be_unset: bool = False,
+        may_be_infinite: bool = False,
         is_around: bool = False,
         is_fixed: bool = False,
     ) -> None:
@@ -70,6 +71,7 @@ class Number:
         self.per_leaf = per_leaf
         self.may_be_none = may_be_none
         self.may_be_unset = may_be_unset
+        self.may_be_infinite = may_be_infinite
         self.is_around = is_around  # left out of state_dicts and texts where it is None
         self.is_fixed = is_fixed
 
@@ -89,7 +91,7 @@ class Number:
 
     def check(self, name: str, value: Any, largest: float = sys.float_info.max) -> float:
         """The value as a float within bounds, up to the largest; TypeError or ValueError in terms of ``name``."""
-        number = finite(name, value, largest)
+        number = finite(name, value, math.inf if self.may_be_infinite else largest)
         if not self._bounds.is_within(number):
             raise ValueError(f"{name} is {number:g}, expected {self._bounds.expected}")
         return number

@@ -54,7 +54,7 @@ class Optimizer:
     weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
-    max_norm = Number(at_least=0, may_be_unset=True, is_around=True)
+    max_norm = Number(at_least=0, may_be_unset=True, may_be_infinite=True, is_around=True)
     skip_nonfinite = Option()
     ema_decay = Number(at_least=0, below=1, may_be_none=True, is_around=True)
     ema_start = Option("copy", "zero")
@@ -250,7 +250,10 @@ class Optimizer:
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite."""
+        """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite.
+
+        A step that was skipped is one too; one that raised is not.
+        """
         return self._stepper.norm
 
     @property

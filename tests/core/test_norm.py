@@ -196,13 +196,39 @@ def test_limits_are_attributes():
     opt.max_norm = None
     opt.step(np.ones(4))
     assert opt.grad_norm is None
-    for wrong in (-1.0, np.nan, "much", [1.0]):
+    for wrong in (-1.0, -np.inf, np.nan, "much", [1.0]):
         with pytest.raises((TypeError, ValueError), match="max_norm is"):
             opt.max_norm = wrong
     with pytest.raises(AttributeError, match="skip_nonfinite is fixed"):
         opt.skip_nonfinite = True
     with pytest.raises(TypeError, match="skip_nonfinite is 1, expected True or False"):
         flatstep.Adam(param, 0.1, skip_nonfinite=1)
+
+
+def test_no_limit_but_a_norm(tmp_path):
+    """max_norm may be infinite, or a number that float32 lacks: it is compared alone. Files hold it, too."""
+    pytest.importorskip("safetensors")
+    grad = np.full(4, 3, np.float32)
+    for limit in (1e300, np.inf):
+        param, twin = np.ones(4, np.float32), np.ones(4, np.float32)
+        opt = flatstep.Adam(param, 0.1, max_norm=limit)
+        opt.step(grad)
+        flatstep.Adam(twin, 0.1).step(grad)
+        assert opt.grad_norm == 6 and np.array_equal(param, twin)
+        opt.save(tmp_path / "state")
+        again = flatstep.Adam(np.zeros(4, np.float32), 0.1)
+        again.load(tmp_path / "state")
+        assert again.max_norm == limit == opt.state_dict()["numbers"]["max_norm"]
+
+
+def test_the_norm_stays_where_a_step_raises():
+    """It is that of the last step that did not."""
+    param = np.ones(4)
+    opt = flatstep.Adam(param, 0.1, max_norm=1.0)
+    opt.step(np.ones(4))
+    with pytest.raises(ValueError, match="grads has shape"):
+        opt.step(np.full(3, 7.0))
+    assert (opt.grad_norm, opt.count) == (2, 1)
 
 
 def test_limits_in_a_state_dict(tmp_path):

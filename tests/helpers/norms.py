@@ -39,12 +39,17 @@ def of_block(numbers: np.ndarray) -> np.float64:
     return in_halves(sums)
 
 
-def global_norm(grads: Sequence[np.ndarray | None], scale: float = 1.0) -> np.float64:
-    """The square root of the sum of squares."""
+def total(grads: Sequence[np.ndarray | None], scale: float = 1.0) -> np.float64:
+    """The sum of squares."""
     with np.errstate(all="ignore"):
         numbers = [scaled(grad, scale).reshape(-1) for grad in grads if grad is not None and grad.size]
         blocks = [[of_block(flat[i : i + BLOCK]) for i in range(0, flat.size, BLOCK)] for flat in numbers]
-        return np.sqrt(in_pairs([in_pairs(each) for each in blocks]))
+        return in_pairs([in_pairs(each) for each in blocks])
+
+
+def global_norm(grads: Sequence[np.ndarray | None], scale: float = 1.0) -> np.float64:
+    """The square root of the sum of squares."""
+    return np.sqrt(total(grads, scale))
 
 
 def is_finite(grads: Sequence[np.ndarray | None], scale: float = 1.0) -> bool:

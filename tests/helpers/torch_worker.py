@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 import torch_averages  # noqa: F401
 import torch_checkpoints  # noqa: F401
+import torch_norms  # noqa: F401
 import torch_training  # noqa: F401
 from torch_twins import RANKS, SCENARIOS
 

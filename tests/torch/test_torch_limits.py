@@ -99,7 +99,7 @@ def test_after_unscaling():
 def test_arguments():
     """Numbers that are none, and that a group has no keys for them: torch's checkpoints have none."""
     param = torch.nn.Parameter(torch.ones(4))
-    for wrong in (-1.0, float("nan"), "much"):
+    for wrong in (-1.0, -float("inf"), float("nan"), "much", [1.0], np.ones(2), torch.ones(2), True):
         with pytest.raises((TypeError, ValueError), match="max_norm is"):
             front.Adam([param], max_norm=wrong)
     with pytest.raises(TypeError, match="skip_nonfinite is 1, expected True or False"):
@@ -110,6 +110,20 @@ def test_arguments():
         assert (same.max_norm, same.skip_nonfinite, same.skipped, same.grad_norm) == (1.0, False, 0, None)
     opt.max_norm, opt.skip_nonfinite = None, True
     assert (opt.max_norm, opt.skip_nonfinite) == (None, True)
+
+
+def test_no_limit_but_a_norm():
+    param, twin = (torch.nn.Parameter(torch.ones(4)) for _ in range(2))
+    opt, plain = front.Adam([param], max_norm=torch.tensor(torch.inf)), front.Adam([twin])
+    param.grad = twin.grad = torch.full((4,), 3.0)
+    for each in (opt, plain):
+        each.step()
+    assert opt.max_norm == torch.inf and opt.grad_norm == 6 and torch.equal(param, twin)
+    param.grad = torch.ones(4)
+    opt.state[param]["step"] = torch.ones(3)
+    with pytest.raises(ValueError, match="state step of param"):
+        opt.step()
+    assert opt.grad_norm == 6, "it is that of the last step that did not raise"
 
 
 def test_a_skipped_step_leaves_other_kinds_of_tensors_alone():
@@ -195,10 +209,138 @@ def test_clip_grad_norm_leaves_small_gradients_alone():
 def test_clip_grad_norm_of_what_is_not_finite():
     param = torch.nn.Parameter(torch.zeros(3))
     param.grad = torch.tensor([1.0, float("inf"), 2.0])
-    with pytest.raises(RuntimeError, match=r"is inf \(inf in torch.float32\), so that they cannot be clipped"):
+    with pytest.raises(
+        RuntimeError, match="The total norm of order 2.0 .* is non-finite, so it cannot be clipped: it is inf"
+    ):
         front.clip_grad_norm_([param], 1.0, error_if_nonfinite=True)
     assert param.grad[0] == 1
     twin = torch.nn.Parameter(torch.zeros(3))
     twin.grad = param.grad.clone()
     assert front.clip_grad_norm_([param], 1.0) == torch.nn.utils.clip_grad_norm_([twin], 1.0) == float("inf")
     torch.testing.assert_close(param.grad, twin.grad, equal_nan=True)
+
+
+def shared_gradient():
+    grad = torch.tensor([3.0, 4.0])
+    return [grad, grad]
+
+
+def overlapping_gradients():
+    grad = torch.tensor([3.0, 4.0, 5.0])
+    return [grad[:2], grad[1:]]
+
+
+def zeros_without_memory():
+    return [torch._efficientzerotensor(3), torch.ones(2)]
+
+
+# Gradients of kinds that need care, made anew by each call.
+KINDS = {
+    "none": lambda: [None, None],
+    "empty": lambda: [torch.zeros(0)],
+    "one in two places": shared_gradient,
+    "overlapping": overlapping_gradients,
+    "zeros without memory": zeros_without_memory,
+    "sparse": lambda: [torch.tensor([0.0, 3.0, 4.0]).to_sparse()],
+    "meta": lambda: [torch.ones(3, device="meta")],
+    "a subclass": lambda: [torch.nn.Buffer(torch.ones(3)), torch.nn.Parameter(torch.ones(3))],
+    "integers": lambda: [torch.ones(3, dtype=torch.int32)],
+    "complex32": lambda: [torch.full((3,), 3 + 4j, dtype=torch.complex32)],
+    "float8": lambda: [torch.ones(3).to(torch.float8_e4m3fn)],
+    "many dtypes": lambda: [torch.ones(3, dtype=dtype) for dtype in (torch.float16, torch.float64, torch.complex64)],
+    "channels last": lambda: [torch.arange(96.0).view(2, 3, 4, 4).to(memory_format=torch.channels_last)],
+    "in a graph": lambda: [torch.ones(3, requires_grad=True) * 2],
+    "negative views": lambda: [torch._neg_view(torch.ones(3)), torch.tensor([3 + 4j]).conj().imag],
+    "NaN": lambda: [torch.tensor([1.0, torch.nan])],
+    "infinite": lambda: [torch.tensor([1.0, torch.inf])],
+}
+# More arguments of clip_grad_norm_.
+CALLS = [(1.0,), (1e3,), (0.0,), (-1.0,), (float("nan"),), ("1",), (torch.tensor(1.0),), (1.0, 1.0), (1.0, 0)]
+CALLS += [(1.0, "inf"), (float("inf"),), ("much",), (None,), (1.0, None), (1.0, 2.0, True), (1.0, 2.0, False, True)]
+
+
+def clipped(function, kind, arguments):
+    """What it returns and leaves in the gradients, or what it raises."""
+    grads = KINDS[kind]()
+    params = [torch.zeros(1) if grad is None else torch.zeros_like(grad) for grad in grads]
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    try:
+        norm = function(iter(params), *arguments, **({} if len(arguments) == 4 else {"foreach": False}))
+    except (TypeError, ValueError, RuntimeError) as error:
+        return type(error)
+    return norm, [param.grad for param in params]
+
+
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize("arguments", CALLS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_clip_grad_norm_takes_what_torch_takes(kind, arguments):
+    """And does with it what torch does."""
+    ours = clipped(front.clip_grad_norm_, kind, arguments)
+    theirs = clipped(torch.nn.utils.clip_grad_norm_, kind, arguments)
+    if isinstance(theirs, type):
+        may_be_taken = kind == "empty" or (kind == "negative views" and len(arguments) == 4)
+        assert isinstance(ours, type) or may_be_taken
+        return
+    assert ours[0].dtype == theirs[0].dtype and ours[0].device == theirs[0].device
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6, equal_nan=True)
+
+
+def test_clip_grad_norm_of_generators():
+    """They are read once; an empty one is taken for a mistake, as by torch."""
+    param = torch.nn.Parameter(torch.zeros(2))
+    param.grad = torch.tensor([3.0, 4.0])
+    assert front.clip_grad_norm_((p for p in [param]), 1.0) == 5
+    with pytest.warns(UserWarning, match="empty generator") as warned:
+        front.clip_grad_norm_((p for p in []), 1.0)
+    assert warned[0].filename == __file__
+
+
+def test_clip_grad_norm_in_a_compiled_graph():
+    """It is torch's function there, and breaks no graph."""
+    param = torch.nn.Parameter(torch.zeros(2))
+
+    def clip(grad):
+        param.grad = grad
+        return front.clip_grad_norm_([param], 1.0)
+
+    assert torch.compile(clip, backend="eager", fullgraph=True)(torch.tensor([3.0, 4.0])) == 5
+
+
+def test_clip_grad_norm_names_what_it_cannot_read():
+    plain, odd = torch.zeros(2), torch.zeros(2)
+    odd.grad = torch.frombuffer(bytearray(9), dtype=torch.float32, count=2, offset=1)
+    if odd.grad.data_ptr() % 4 == 0:
+        pytest.skip("the buffer is not aligned either")
+    with pytest.raises(ValueError, match="grads of parameter 1 is not aligned"):
+        front.clip_grad_norm_([plain, odd], 1.0)
+
+
+def test_a_norm_that_is_infinite_in_the_dtype_clips():
+    """By its value in float64; torch makes such gradients zero."""
+    param = torch.nn.Parameter(torch.zeros(4))
+    param.grad = torch.full((4,), 3e38)
+    assert front.clip_grad_norm_([param], 1.0) == torch.inf
+    torch.testing.assert_close(param.grad, torch.full((4,), 0.5))
+
+
+def test_parameters_with_one_gradient():
+    """Tied weights in two groups: each counts, as in torch, and none is written."""
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    opt = front.Adam([{"params": [param]} for param in params], max_norm=1.0)
+    grad = torch.tensor([3.0, 4.0])
+    params[0].grad = params[1].grad = grad
+    opt.step()
+    assert opt.grad_norm == np.sqrt(50.0) and grad.tolist() == [3, 4]
+    assert torch.equal(*params)
+
+
+def test_a_sparse_gradient_is_rejected_with_limits():
+    """As without them: nothing is stepped."""
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in range(2)]
+    opt = front.Adam(params, max_norm=1.0, skip_nonfinite=True)
+    params[0].grad, params[1].grad = torch.ones(2), torch.ones(2).to_sparse()
+    with pytest.raises(RuntimeError, match="is sparse"):
+        opt.step()
+    assert not opt.state and opt.grad_norm is None and all(torch.equal(param, torch.ones(2)) for param in params)

@@ -47,7 +47,10 @@ class Around(torch.optim.Optimizer):
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of the last step's unscaled gradients; None without max_norm and skip_nonfinite."""
+        """The norm of the last step's unscaled gradients; None without max_norm and skip_nonfinite.
+
+        A step that was skipped here is one too; one that raised, or that GradScaler has skipped, is not.
+        """
         return self._limits.norm
 
     @property

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
-from typing import Any
+from functools import reduce
+from types import GeneratorType
 
 import torch
 from torch import Tensor
 
 from .. import _core
-from ._plain import is_abstract
+from ._limits import check_is_visible
+from ._meshes import Meshes, are_several
+from ._plain import in_memory, is_distributed, local, placement
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_COMPLEX = (torch.complex64, torch.complex128)
 
 
 @torch.no_grad()
@@ -28,8 +33,9 @@ def clip_grad_norm_(
 
     Takes the place of ``torch.nn.utils.clip_grad_norm_``. The norm is taken in float64, with the same bits for any
     number of threads; gradients are written only if the factor is not 1. The optimizers' own ``max_norm`` does the same
-    without writing gradients. Gradients on devices, of DTensor or other subclasses, sparse ones, and norms other than 2
-    and infinity are torch's own function's.
+    without writing gradients. Processes that share DTensors find the norm together, and have the same bits. Gradients
+    on devices, sparse ones, those of subclasses other than DTensor, and norms other than 2 and infinity are left to
+    torch's own function.
 
     Args:
         parameters: a tensor or tensors, whose ``grad`` is clipped; without a gradient they are left out.
@@ -39,10 +45,13 @@ def clip_grad_norm_(
         foreach: as torch's; without effect on the host. Default None.
 
     Returns:
-        The norm before, as a tensor of the gradients' dtype.
+        The norm before, as a tensor of the gradients' dtype; a replicated DTensor if the gradients are DTensors on one
+        mesh.
 
     Raises:
-        RuntimeError: the norm is not finite, and ``error_if_nonfinite`` is set. Then no gradient has changed.
+        RuntimeError: the norm is not finite, and ``error_if_nonfinite`` is set; or another process of a mesh has
+            failed. Then no gradient has changed.
+        ValueError: a parameter is one of FullyShardedDataParallel, or lies on a mesh without this process.
 
     Example:
         >>> import torch, flatstep.torch
@@ -56,41 +65,114 @@ def clip_grad_norm_(
     References:
         ``torch.nn.utils.clip_grad_norm_``
     """
-    params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    params = _listed(parameters)
+    order, limit = float(norm_type), float(max_norm)
     grads = [param.grad for param in params if param.grad is not None]
-    order = float(norm_type)
-    if torch.compiler.is_compiling() or not grads or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
+    is_compiling = torch.compiler.is_compiling()
+    if not is_compiling:
+        check_is_visible(params)
+    is_ours = not is_compiling and order in (2.0, float("inf"))
+    memories: list[Tensor | None] = list(map(_memory, grads)) if is_ours else [None]
+    norm = None if any(memory is None for memory in memories) else _norm(params, memories, order != 2.0)
+    if norm is None:
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    norm, _ = _core.global_norm(list(map(_memory, grads)), 1.0, order != 2.0, " of parameter {}".format)
-    total = _norm_tensor(norm, grads)
+    total = _norm_tensor(norm, grads or params)
     if error_if_nonfinite and not torch.isfinite(total):
         raise RuntimeError(
-            f"the norm of order {order} of the gradients is {norm} ({total.item()} in {total.dtype}), so that they "
-            "cannot be clipped; to clip all the same, pass error_if_nonfinite=False"
+            f"The total norm of order {order} for gradients from `parameters` is non-finite, so it cannot be clipped: "
+            f"it is {norm} ({total.item()} in {total.dtype}). To clip all the same, pass error_if_nonfinite=False"
         )
-    factor = float(max_norm) / (norm + 1e-6)
+    factor = limit / (norm + 1e-6)
     if not factor >= 1:
-        torch._foreach_mul_(grads, factor)
-    return total
+        _scale(grads, factor)
+    return _placed_like(grads or params, total)
 
 
-def _is_ours(grad: Tensor) -> bool:
-    """Whether the core can read a gradient."""
-    is_plain = type(grad) is Tensor and grad.layout == torch.strided and grad.device.type == "cpu"
-    is_plain = is_plain and (grad.dtype in _DTYPES or (grad.dtype.is_complex and grad.dtype != torch.complex32))
-    return is_plain and not is_abstract(grad)
+def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    if isinstance(parameters, Tensor):
+        return [parameters]
+    params = list(parameters)
+    if not params and isinstance(parameters, GeneratorType):
+        warnings.warn("`parameters` is an empty generator; no gradient is clipped", stacklevel=4)
+    return params
 
 
-def _memory(grad: Tensor) -> Any:
-    """The gradient as real numbers whose bits say what they mean."""
-    own = grad.detach().resolve_conj().resolve_neg()
-    return torch.view_as_real(own) if own.is_complex() else own
+def _memory(grad: Tensor) -> Tensor | None:
+    """The part of a gradient here, as real numbers whose bits say what they mean; None where no memory holds them."""
+    own = grad if type(grad) is Tensor else local(grad)
+    if type(own) is not Tensor or not own.is_cpu or own.layout != torch.strided or not _has_memory(own):
+        return None
+    if own.dtype not in _DTYPES:
+        if own.dtype not in _COMPLEX:
+            return None
+        own = torch.view_as_real(own.resolve_conj())
+    own = own.resolve_neg() if own.is_neg() else own
+    return own.detach() if own.requires_grad else own
 
 
-def _norm_tensor(norm: float, grads: list[Tensor]) -> Tensor:
+def _has_memory(tensor: Tensor) -> bool:
+    """Not so tensors of torch.func, or those that are all zeros without storing them."""
+    try:
+        tensor.data_ptr()
+    except RuntimeError:
+        return False
+    return not tensor._is_zerotensor()
+
+
+def _summed(grad: Tensor) -> Tensor:
+    """The gradient; where its parts on a mesh dimension are still to be added up, their sum."""
+    where = placement(grad)
+    if where is None or not any(how.is_partial() for how in where[1]):
+        return grad
+    from torch.distributed.tensor import Replicate
+
+    return grad.redistribute(where[0], [Replicate() if how.is_partial() else how for how in where[1]])  # type: ignore[attr-defined, no-any-return]
+
+
+def _norm(params: list[Tensor], memories: list[Tensor | None], is_largest: bool) -> float | None:
+    """The norm of the gradients, of which ``memories`` are those here. None where no process can have any."""
+    if are_several() and any(map(is_distributed, params)):
+        return _norm_on_meshes(params, is_largest)
+    with_grad = [at for at, param in enumerate(params) if param.grad is not None]
+    return _core.global_norm(memories, 1.0, is_largest, lambda at: _name(with_grad[at]))[0] if memories else None
+
+
+def _norm_on_meshes(params: list[Tensor], is_largest: bool) -> float:
+    """The same on all processes, of which each may have other gradients or none."""
+    tensors = [param if param.grad is None else _summed(param.grad) for param in params]
+    meshes = Meshes(tensors)
+    with meshes:
+        memories = [None if p.grad is None else _memory(t) for p, t in zip(params, tensors, strict=True)]
+        totals = []
+        for part in range(max(meshes.parts) + 1):
+            own = [memory if at == part else None for memory, at in zip(memories, meshes.parts, strict=True)]
+            totals.append(_core.norm_total(own, is_largest, _name))
+        return meshes.combine_largest(totals) if is_largest else meshes.combine(totals, True)[0]
+
+
+_name = " of parameter {}".format
+
+
+def _scale(grads: list[Tensor], factor: float) -> None:
+    torch._foreach_mul_([in_memory(local(grad)) for grad in grads], factor)
+    if distributed := [grad for grad in grads if is_distributed(grad)]:
+        torch.autograd.graph.increment_version(distributed)
+
+
+def _norm_tensor(norm: float, tensors: list[Tensor]) -> Tensor:
     """The norm in the dtype in which torch's function returns it."""
-    dtypes = [grad.dtype.to_real() if grad.dtype.is_complex else grad.dtype for grad in grads]
-    dtype = dtypes[0]
-    for other in dtypes[1:]:
-        dtype = torch.promote_types(dtype, other)
-    return torch.tensor(norm, dtype=dtype, device=grads[0].device)
+    first, *others = dict.fromkeys([tensor.dtype for tensor in tensors])
+    dtype = reduce(torch.promote_types, others, first)
+    dtype = dtype.to_real() if dtype.is_complex else dtype
+    return torch.tensor(norm, dtype=dtype, device=tensors[0].device)
+
+
+def _placed_like(tensors: list[Tensor], norm: Tensor) -> Tensor:
+    """The norm as a DTensor, if the tensors are DTensors on one mesh: as torch's function returns it."""
+    first = placement(tensors[0])
+    if first is None or any((placement(tensor) or [None])[0] != first[0] for tensor in tensors):
+        return norm
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = first[0]
+    return DTensor.from_local(norm, mesh, [Replicate()] * mesh.ndim, run_check=False)

@@ -9,9 +9,19 @@ from typing import Any
 import torch
 
 from .._numbers import Number
+from ._meshes import ALONE, Meshes, are_several
 from ._plain import is_distributed
 
-_MAX_NORM = Number(at_least=0)
+_MAX_NORM = Number(at_least=0, may_be_infinite=True)
+
+
+def check_is_visible(params: Iterable[torch.Tensor]) -> None:
+    """ValueError where parameters are divided among processes without saying how."""
+    if are_several() and any(getattr(param, "_fsdp_flattened", False) for param in params):
+        raise ValueError(
+            "FullyShardedDataParallel divides a parameter among processes, so that the norm of its gradient cannot be "
+            "known here; call the module's own clip_grad_norm_ instead, or use fully_shard"
+        )
 
 
 @dataclass
@@ -26,7 +36,7 @@ class Limits:
 
     def set_max_norm(self, value: Any) -> None:
         """TypeError or ValueError where it is neither None nor a number of at least 0."""
-        self.max_norm = value if value is None or value == float("inf") else _MAX_NORM.check("max_norm", value)
+        self.max_norm = None if value is None else _MAX_NORM.check("max_norm", value)
         self._note_setting()
 
     def set_skip_nonfinite(self, value: Any) -> None:
@@ -39,15 +49,26 @@ class Limits:
         self.are_set = self.max_norm is not None or self.skip_nonfinite
         self.norm = self.norm if self.are_set else None
 
-    def for_core(self, params: Iterable[torch.Tensor]) -> tuple[float | None, bool]:
-        """What the core takes. ValueError where the gradients of a parameter lie on several processes."""
-        for param in params:
-            if is_distributed(param) or getattr(param, "_fsdp_flattened", False):
-                raise ValueError(
-                    "a parameter is divided among processes, but max_norm and skip_nonfinite see the gradients of one "
-                    "process; leave them out and clip before the step, by torch.nn.utils.clip_grad_norm_ or FSDP's own"
-                )
-        return self.max_norm, self.skip_nonfinite
+    def for_core(self, meshes: Meshes) -> tuple[Any, ...]:
+        """What the core takes, where they are set."""
+        of_processes = (meshes.parts, meshes.combine) if meshes else ([], None)
+        return self.max_norm, self.skip_nonfinite, *of_processes
+
+    def meshes_of(self, params: Iterable[torch.Tensor]) -> Meshes:
+        """Those on which the parameters lie. ValueError where a step could not know the norm of their gradients."""
+        if not are_several():
+            return ALONE
+        each = list(params)
+        check_is_visible(each)
+        if not any(map(is_distributed, each)):
+            return ALONE
+        meshes = Meshes(each)
+        if meshes and any(param.device.type != "cpu" for param in each):
+            raise ValueError(
+                "max_norm and skip_nonfinite are for parameters on the CPU where a device mesh divides them; leave "
+                "them out and call torch.nn.utils.clip_grad_norm_ before the step"
+            )
+        return meshes
 
     def note(self, found: tuple[Any, ...]) -> bool:
         """Keeps what the core found out about the gradients; whether the step was skipped."""

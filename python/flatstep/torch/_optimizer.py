@@ -169,7 +169,8 @@ class FusedOptimizer(KeepsAverages):
             TypeError, ValueError: a parameter, gradient or state does not fit, or something in a group is not a number.
                 Then parameters and state are as before.
             RuntimeError: a gradient is sparse, the optimizer is in use by another thread, or the parameters are swapped
-                with their averages.
+                with their averages. Or it has ``max_norm`` or ``skip_nonfinite``, and another process that shares its
+                DTensors has failed.
             torch.OutOfMemoryError: a device has no memory for the step, though torch has given back what it kept for
                 later. Then, too, parameters and state are as before.
         """
@@ -227,14 +228,15 @@ class FusedOptimizer(KeepsAverages):
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
         capturable = all(map(_is_capturable, self.param_groups))
-        limits = None
+        attempt, limits = self._attempt, None
         if self._limits.are_set:
-            limits = self._limits.for_core(param for params, *_ in groups for param in params)
+            meshes = self._limits.meshes_of(param for params, *_ in groups for param in params)
+            attempt, limits = meshes.guarded(attempt), self._limits.for_core(meshes)
         modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
         step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
-                stepped = self._attempt(step, groups, modes, (completion, limits))
+                stepped = attempt(step, groups, modes, (completion, limits))
                 torch.autograd.graph.increment_version(stepped)
                 return
             except _core.OutOfDeviceMemory as error:
@@ -359,7 +361,7 @@ def _step_with(
     modes: tuple[Any, ...],
     completion: list[Call],
     always: list[Call],
-    limits: tuple[float | None, bool] | None,
+    limits: tuple[Any, ...] | None,
 ) -> Any:
     """A step of the core. What completes it runs under no torch function or dispatch mode, which may be Python code."""
     if not completion and not always:

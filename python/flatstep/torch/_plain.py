@@ -26,6 +26,11 @@ def is_distributed(tensor: Tensor) -> bool:
     return type(tensor).__name__ == "DTensor" and type(tensor).__module__.startswith("torch.distributed")
 
 
+def placement(tensor: Tensor) -> Any:
+    """Where the parts of a distributed tensor lie; None for any other."""
+    return (tensor.device_mesh, tensor.placements) if is_distributed(tensor) else None  # type: ignore[attr-defined]
+
+
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a distributed tensor; any other tensor itself."""
     if not is_distributed(tensor):

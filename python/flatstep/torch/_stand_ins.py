@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _core
 from . import _devices, _tail, _zeroing
 from ._overlap import first_overlap
-from ._plain import count, is_abstract, is_distributed, local, plain, real, resolved
+from ._plain import count, is_abstract, local, placement, plain, real, resolved
 
 State = dict[str, Any]
 Call = Callable[[], object]
@@ -171,7 +171,7 @@ class StandIns:
 
     def _part(self, slot: Tensor, param: Tensor, what: str) -> Tensor:
         """This rank's part of a state, which must be that of the parameter's part."""
-        own, wanted = _placement(slot), _placement(param)
+        own, wanted = placement(slot), placement(param)
         if own != wanted:
             raise ValueError(
                 f"{what} lies as {_text(own)}, expected {_text(wanted)} like its parameter; "
@@ -212,14 +212,9 @@ def _one_number(step: Any, what: str) -> Any:
     raise ValueError(f"{what} {found}, expected a tensor of one number")
 
 
-def _placement(tensor: Tensor) -> Any:
-    """Where the parts of a distributed tensor lie; None for any other."""
-    return (tensor.device_mesh, tensor.placements) if is_distributed(tensor) else None  # type: ignore[attr-defined]
-
-
 def _placed_like(grad: Tensor, param: Tensor, what: str) -> Tensor:
     """The gradient of a distributed parameter, distributed as that is."""
-    own, wanted = _placement(grad), _placement(param)
+    own, wanted = placement(grad), placement(param)
     if own == wanted:
         return grad
     if own is None or wanted is None:
