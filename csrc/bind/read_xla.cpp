@@ -14,10 +14,6 @@ namespace ffi = xla::ffi;
 
 constexpr int64_t dense = 1;  // the stride of every tensor here
 
-Dtype dtype_of(ffi::DataType dtype) {
-  return find_dtype([=](const DtypeNames& known) { return known.xla_type == int(dtype); });
-}
-
 static_assert(int(ffi::DataType::F16) == known_dtypes[0].xla_type &&
               int(ffi::DataType::BF16) == known_dtypes[1].xla_type &&
               int(ffi::DataType::F32) == known_dtypes[2].xla_type &&
@@ -35,6 +31,10 @@ int known_rule(std::string_view name) {
 }
 
 }  // namespace
+
+Dtype dtype_of(ffi::DataType dtype) {
+  return find_dtype([=](const DtypeNames& known) { return known.xla_type == int(dtype); });
+}
 
 double& number_at(Scalars& scalars, size_t index) {
   return index < scalar_count ? scalars.*common_scalars[index].member : scalars.hyperparameters[index - scalar_count];

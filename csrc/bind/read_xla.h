@@ -30,6 +30,8 @@ XLA_FFI_REGISTER_STRUCT_ATTR_DECODING(flatstep::XlaAttributes, xla::ffi::StructM
 
 namespace flatstep {
 
+Dtype dtype_of(xla::ffi::DataType dtype);  // Dtype::other where kernels have none of it
+
 double& number_at(Scalars& scalars, size_t index);  // in the order of XlaAttributes::numbers
 
 [[noreturn]] void reject_xla(const std::string& text);  // std::invalid_argument

@@ -160,16 +160,20 @@ def _check_values(arrays: Sequence[Array]) -> None:
 
 def _batched(operands: Sequence[Array], axes: Sequence[int | None], *, step: Step, shards: Any) -> Any:
     """Under vmap, a step whose operands have one axis more, the first, and which is still one call."""
-    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    wide = [
-        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(operands, axes, strict=True)
-    ]
-    made = carry_out(step, wide)
+    made = carry_out(step, widened(operands, axes))
     return made, [0] * len(made)
 
 
-def _differentiated(*_: Any, **__: Any) -> NoReturn:
+def widened(operands: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
+    """The operands under vmap, all with the mapped axis first."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    return [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+
+
+def differentiated(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
         "put jax.lax.stop_gradient around all that goes into the step, or, to train through steps, use optax"
@@ -182,10 +186,13 @@ def _lower(form: Any, context: Any, *operands: Any, step: Step, shards: Any) -> 
     def on_shards(*arrays: Array) -> Any:
         return _partition.by_shards(functools.partial(step_p.bind, step=step, shards=None), step, arrays)
 
-    # Where the number of devices is not known, the longer way is right too.
-    whole = shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
-    function = functools.partial(form, step=step) if whole else on_shards
+    function = functools.partial(form, step=step) if on_one_device(context, shards) else on_shards
     return mlir.lower_fun(function, multiple_results=True)(context, *operands)
+
+
+def on_one_device(context: Any, shards: Any) -> bool:
+    """Whether arrays are whole on a device. Where the number of devices is not known, the longer way is right too."""
+    return shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
 
 
 def _lower_on_cpu(context: Any, *operands: Any, step: Step, shards: Any) -> Any:
@@ -208,7 +215,7 @@ step_p.multiple_results = True
 step_p.def_abstract_eval(_shapes)
 step_p.def_impl(_evaluate)
 batching.primitive_batchers[step_p] = _batched
-ad.primitive_jvps[step_p] = _differentiated
+ad.primitive_jvps[step_p] = differentiated
 mlir.register_lowering(step_p, functools.partial(_lower, _fallback.step_leaves))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
 mlir.register_lowering(step_p, _lower_on_cuda, platform="cuda")

@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from .. import _core
+from .._numbers import Number as NumberCheck
 from .._rules import DECAY_STATE, RATE_STATE, Declaration, Part
 from ._call import Step, carry_out, scalar_names
 from ._leaves import Leaves
+from ._norm import limited
 from ._settings import (
     Array,
     Number,
@@ -25,6 +28,7 @@ from ._settings import (
 )
 from ._states import State
 
+_AT_LEAST_0 = NumberCheck(at_least=0)
 LEAVES_A_CALL = 16  # the time to compile a call grows with the square of them or worse; a step's time does not fall
 
 _Params = TypeVar("_Params")
@@ -35,7 +39,13 @@ class FusedStep(Protocol):
     """The fused step of an optimizer."""
 
     def __call__(
-        self, params: _Params, state: _State, grads: PyTree, *, grad_scale: Number = 1.0
+        self,
+        params: _Params,
+        state: _State,
+        grads: PyTree,
+        *,
+        grad_scale: Number = 1.0,
+        max_norm: Number | None = None,
     ) -> tuple[_Params, _State]:
         """The parameters and the state after one step."""
 
@@ -48,7 +58,7 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
 
     @property
     def step(self) -> FusedStep:
-        """The fused step: ``step(params, state, grads, *, grad_scale=1.0)`` returns the new params and state.
+        """The fused step: ``step(params, state, grads, *, grad_scale=1.0, max_norm=None)`` returns params and state.
 
         It belongs to ``update``, so that each rebuild from the two fields has it too.
         """
@@ -113,7 +123,9 @@ class _Fused:
         if not (settings.decay.has_state and callable(settings.decay.strength)):
             number("weight_decay", settings.decay.strength)
 
-    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
+    def step(
+        self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0, max_norm: Any = None
+    ) -> tuple[PyTree, PyTree]:
         """The parameters and the state after one step.
 
         Under ``jax.jit`` with the first two donated both are changed in place, in one pass over memory. A leaf whose
@@ -123,8 +135,10 @@ class _Fused:
             params: arrays of any shapes, nested in any structure; None is a place without an array.
             state: what ``init`` or a step returned.
             grads: gradients, in the structure of ``params``.
-            grad_scale: number that gradients are multiplied with on the way in: clipping costs no pass of its own.
+            grad_scale: number that gradients are multiplied with on the way in: unscaling costs no pass of its own.
                 Default 1.
+            max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled
+                down to it inside the step, by the factor of ``optax.clip_by_global_norm``. Default None: no limit.
 
         Raises:
             TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
@@ -133,7 +147,7 @@ class _Fused:
         arrays = leaves.match("grads", grads)
         leaves.require_complex("params", leaves.arrays, "grads", arrays, "give the gradient's real part")
         before, slots = self._read(state, leaves, arrays)
-        numbers = {**self._numbers(before), "grad_scale": _scale(grad_scale)}
+        numbers = {**self._numbers(before), "grad_scale": _limited_scale(arrays, grad_scale, max_norm)}
         made = [list(leaves.arrays), *(list(slot) for slot in slots)]
         for decays, indices in self._groups(leaves, arrays).items():
             own = numbers if decays else {**numbers, "weight_decay": 0.0}
@@ -278,6 +292,19 @@ def _scale(value: Any) -> Any:
     """grad_scale as an operand, since it changes from step to step; 1, the usual value, needs none."""
     number = as_number("grad_scale", value)
     return number if isinstance(number, float) and number == 1 else as_operand("grad_scale", number)
+
+
+def _limited_scale(grads: Sequence[Array | None], grad_scale: Any, max_norm: Any) -> Any:
+    """What gradients are multiplied with, clipped by their norm if there is a limit."""
+    scale = _scale(grad_scale)
+    if max_norm is None:
+        return scale
+    most = max_norm if _is_infinite(max_norm) else as_number("max_norm", max_norm, _AT_LEAST_0)
+    return limited([grad for grad in grads if grad is not None], as_operand("grad_scale", scale), most)[0]
+
+
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and value == float("inf")
 
 
 def _next_count(count: Any) -> Array:
