@@ -1,4 +1,4 @@
-"""Scenarios of sharded arrays: the norm of gradients across a mesh. See jax_meshes.py."""
+"""Scenarios of sharded arrays: norms across a mesh, skips and averages. See jax_meshes.py."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+import flatstep.jax
 import norms
 from flatstep.jax._norm import limited
 from jax_meshes import EVERYWHERE, KINDS, PURE, WHERE, alone, entered, host, mesh_of, numbers, place, scenario
-from jax_steps import OPTIMIZERS, buffers, calls, collectives
+from jax_steps import OPTIMIZERS, buffers, calls, collectives, copies, same_bits
 
 MOST = 7.5
 WITHIN = {"rtol": 1e-5, "atol": 1e-7}  # the last bit of a factor is another one where gradients are divided
@@ -67,6 +68,26 @@ def max_norm(kind: str) -> None:
         made = compiled(*made, operands[2])
         assert buffers(made) == places
     close(made, alone(step, params, state, grads))
+
+
+@scenario(**{kind: dict(kind=kind) for kind in KINDS})
+def skips_and_averages(kind: str) -> None:
+    """In place too; one number on one device skips the step on all."""
+    opt = flatstep.jax.adam(0.1, skip_nonfinite=True, ema_decay=0.9)
+    params, grads = numbers(0), numbers(1)
+    wrong = {**grads, "w": np.where(grads["w"] == grads["w"][3, 20], np.nan, grads["w"])}
+    state, mesh = host(opt.init(params)), mesh_of(kind)
+    with entered(mesh):
+        first = [place(tree, mesh) for tree in (params, state, grads)]
+        compiled = jax.jit(opt.step, donate_argnums=(0, 1)).lower(*first).compile()
+        assert set(collectives(compiled.as_text())) == {"all-reduce"} and copies(compiled.as_text()) == []
+        once = compiled(*first)
+        same_bits(once, alone(opt.step, params, state, grads, steps=1))
+        before, places = host(once), buffers(once)
+        made = compiled(*once, place(wrong, mesh))
+        assert buffers(made) == places
+    same_bits((made[0], made[1].inner_state), (before[0], before[1].inner_state))
+    assert made[1].total_notfinite == 1
 
 
 @scenario(**{kind: dict(kind=kind) for kind in PURE})
