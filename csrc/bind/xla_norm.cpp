@@ -32,7 +32,8 @@ Values argument(ffi::RemainingArgs args, size_t index) {
 template <class T>
 T* written(ffi::RemainingRets rets, size_t index, int64_t count) {
   auto buffer = rets.get<Values>(index);
-  if (!buffer || int64_t((*buffer)->element_count()) != count) reject_xla("a norm has other results than its operands ask for");
+  if (!buffer || int64_t((*buffer)->element_count()) != count)
+    reject_xla("a norm has other results than its operands ask for");
   return static_cast<T*>((*buffer)->untyped_data());
 }
 

@@ -143,7 +143,7 @@ class Outer(NamedTuple):
         leaves.require(name, arrays, wanted)
         return [arrays]
 
-    def after(self, inner: tuple[Any, ...], average: PyTree, is_finite: Array | None, skip: Array | None) -> PyTree:
+    def after(self, inner: tuple[Any, ...], average: PyTree, is_finite: Any, skip: Array | None) -> PyTree:
         """The state after a step."""
         state: PyTree = inner
         if self.average is not None:

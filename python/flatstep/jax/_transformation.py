@@ -208,10 +208,10 @@ class _Fused:
         [averages] = outer.averages(leaves, leaves.arrays)
         made = list(averages)
         for i, update in enumerate(updates):
-            if update is None:
-                continue
-            made[i] = average_of(averages[i], optax.apply_updates(weights[i], update), count, form)
-            made[i] = made[i] if skip is None else jnp.where(skip, averages[i], made[i])
+            old: Any = averages[i]
+            if update is not None:
+                new = average_of(old, optax.apply_updates(weights[i], update), count, form)
+                made[i] = new if skip is None else jnp.where(skip, old, new)
         return leaves.build(made)
 
     def _limited(self, grads: Sequence[Array | None], grad_scale: Any, max_norm: Any) -> tuple[Any, Array | None]:
