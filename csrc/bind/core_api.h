@@ -32,7 +32,7 @@ struct CoreAPI {
 inline const char* core_api_name() {
   static const std::string name = "version " FLATSTEP_VERSION ", build " + std::to_string(sizeof(Scalars)) + "." +
                                   std::to_string(sizeof(Segment)) + "." + std::to_string(rules().size()) + "." +
-                                  std::to_string(layouts().size());
+                                  std::to_string(layouts().size()) + "." + std::to_string(sizeof(CoreAPI));
   return name.c_str();
 }
 

@@ -2,7 +2,6 @@
 #include "xla_norm.h"
 
 #include <cmath>
-#include <cstring>
 #include <deque>
 #include <stdexcept>
 
@@ -69,12 +68,17 @@ void square_sums_of(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
   if (entries == 0) return;
   std::deque<int64_t> counts;  // to which tensors point
   std::vector<ScaledTensor> grads;
+  std::vector<NormBlock*> places;  // of their sums
   for (int64_t entry = 0; entry < entries; ++entry) {
     for (int64_t leaf = 0; leaf < leaves; ++leaf) {
       const Values grad = argument(args, size_t(leaf + 1));
       const Dtype dtype = dtype_of(grad.element_type());
       const int64_t count = counts.emplace_back(int64_t(grad.element_count()) / entries);
-      if (count == 0 || dtype == Dtype::other) reject_xla("a gradient is empty, or of a dtype without a norm");
+      if (dtype == Dtype::other) reject_xla("there is no norm of a gradient of this dtype");
+      NormBlock* const place = to + entry * leaves + leaf;
+      *place = {};
+      if (count == 0) continue;  // a shape that was open when the program was exported
+      places.push_back(place);
       char* const first = static_cast<char*>(grad.untyped_data()) + entry * count * bytes_of(dtype);
       const Tensor tensor{first, &counts.back(), &dense, 1, dtype, true, {}, nullptr};
       grads.push_back({tensor, number_in(scales, entry)});
@@ -83,7 +87,7 @@ void square_sums_of(ffi::ThreadPool pool, ffi::RemainingArgs args, ffi::Remainin
   const auto sums = core->square_sums(grads, [&](std::span<const Job> jobs) {
     core->run_on(jobs, int(pool.num_threads()), [&](std::function<void()> task) { pool.Schedule(std::move(task)); });
   });
-  std::memcpy(to, sums.data(), sums.size() * sizeof(NormBlock));
+  for (size_t i = 0; i < places.size(); ++i) *places[i] = sums[i];
 }
 
 void add_sums_of(ffi::RemainingArgs args, ffi::RemainingRets rets) {

@@ -134,3 +134,21 @@ def norm_in_shard_map(check: bool) -> None:
     rows = [oracle({"b": grads["b"], "w": grads["w"][i]}) for i in range(8)]
     sharded = jax.device_put(grads, jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs))
     assert np.array_equal(step(sharded), rows)
+
+
+@scenario(**{kind: dict(kind=kind) for kind in PURE})
+def norm_in_shard_map_along_one_axis(kind: str) -> None:
+    """Along the other axis XLA adds up."""
+    mesh = mesh_of(kind)
+    grads = {"b": np.ones(3, np.float32), "w": np.arange(32, dtype=np.float32).reshape(8, 4)}
+
+    def found(grads: Any) -> Any:
+        return limited(jax.tree.leaves(grads), jnp.float32(1), MOST)[0][None]
+
+    specs = {"b": P(), "w": P("a")}
+    with entered(mesh):
+        step = jax.jit(jax.shard_map(found, mesh=mesh, in_specs=(specs,), out_specs=P("a"), axis_names={"a"}))
+        where = {"b": P(), "w": P("a", "b")} if kind == "auto" else specs
+        sharded = jax.device_put(grads, jax.tree.map(lambda spec: NamedSharding(mesh, spec), where))
+        rows = [oracle({"b": grads["b"], "w": grads["w"][2 * i : 2 * i + 2]}) for i in range(4)]
+        close(step(sharded), np.array(rows))

@@ -35,7 +35,7 @@ _NONE, _FIXED, _OPERAND = range(3)  # where max_norm is
 class Limits:
     """What is fixed when a step is compiled.
 
-    Operands: the scale, max_norm where it is traced, and the gradients, none of them empty. Under vmap all have the
+    Operands: the scale, max_norm where it is traced, and the gradients that have elements. Under vmap all have the
     axes of the batch first. Results: the scale to step with, and whether all numbers are finite.
     """
 
@@ -59,7 +59,7 @@ def limited(grads: Sequence[Array], scale: Array, max_norm: Any) -> tuple[Array,
 
     ``max_norm`` is None, a float, or an array of no axes. Of gradients without elements the scale stays.
     """
-    grads = [grad for grad in grads if grad.size]
+    grads = [grad for grad in grads if 0 not in grad.shape]
     if not grads:
         return scale, jnp.ones((), bool)
     is_traced = not isinstance(max_norm, (float, type(None)))
@@ -83,7 +83,7 @@ def _once(limits: Limits, *operands: Array) -> Any:
     return limits_p.bind(_partition.vary(scale, axes), *others, limits=limits, shards=_partition.on_all_devices())
 
 
-def _shapes(*operands: Any, limits: Limits, shards: Any) -> list[Any]:
+def _shapes(*operands: Any, **_: Any) -> list[Any]:
     scale = operands[0].update(weak_type=False)
     return [scale, scale.update(dtype=np.dtype(bool))]
 
@@ -119,13 +119,9 @@ def _words(like: Any, shape: tuple[int, ...]) -> list[Any]:
     return [like.update(shape=shape, dtype=np.dtype(np.uint32), weak_type=False, sharding=sharding)]
 
 
-def _numbers_like(*operands: Any, **_: Any) -> list[Any]:
-    return _shapes(*operands, limits=None, shards=None)  # type: ignore[arg-type]
-
-
 _square_sums_p = _foreign("square_sums", lambda scale, *grads: _words(scale, (*scale.shape, len(grads), _WORDS)))
 _add_sums_p = _foreign("add_sums", lambda sums: _words(sums, sums.shape[1:]))
-_limits_p = _foreign("limits", _numbers_like)
+_limits_p = _foreign("limits", _shapes)
 
 
 def kernel(*operands: Array, limits: Limits) -> list[Array]:
@@ -168,8 +164,10 @@ def _across(sums: Array, own: tuple[str, ...], everywhere: tuple[str, ...], size
 
 def _kernel_by_shards(*operands: Array, limits: Limits) -> Any:
     mesh = _partition.mesh_of(operands)
-    if mesh is None or AxisType.Explicit not in mesh.axis_types:
+    if mesh is None or AxisType.Auto in mesh.axis_types:
         return _partitioned(limits, operands)(*operands)
+    if AxisType.Explicit not in mesh.axis_types:  # inside of shard_map
+        return kernel(*operands, limits=limits)
     specs = [jax.typeof(x).sharding.spec for x in operands]
     batch = operands[0].ndim
     axes = [_partition.axes_of(tuple(spec)[batch:]) for spec in specs[limits.begin :]]
