@@ -103,6 +103,30 @@ GradientNorm::Result GradientNorm::find(const Target& target, NormKind kind, Tea
   return combine(kind);
 }
 
+std::vector<NormBlock> GradientNorm::sums(const Target& target, const Run& run) {
+  const DefaultFloatingPoint mode;
+  const std::vector<Job>& all = jobs(target, NormKind::two);
+  if (elements_ < 2 * elements_worth_a_thread(Team::openmp)) {  // as above
+    for (const Job& job : all) job.kernel(*job.call, 0, job.elements);
+  } else {
+    run(all);
+  }
+  std::vector<NormBlock> found;
+  for (const Piece& piece : pieces_)
+    found.push_back(sum_in_pairs({&blocks_[piece.first_block], size_t(blocks_of(piece.segment.count))}));
+  return found;
+}
+
+NormBlock sum_in_pairs(std::span<const NormBlock> sums) {
+  std::vector<double> values;
+  double check = 0;
+  for (const NormBlock& sum : sums) {
+    values.push_back(sum.value);
+    check += sum.check;
+  }
+  return {sum_in_pairs(values), check};
+}
+
 double GradientLimits::factor(double norm) const {
   if (!max_norm) return 1;
   const DefaultFloatingPoint mode;

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "norm_blocks.h"
@@ -32,6 +34,11 @@ class GradientNorm {
   };
   Result find(const Target& target, NormKind kind, Team team, int threads = 0);
 
+  // For each gradient that was added and has elements its sum of squares, and a check of them; `run` carries out the
+  // jobs. The sum in pairs of these is what `find` takes the root of.
+  using Run = std::function<void(std::span<const Job>)>;
+  std::vector<NormBlock> sums(const Target& target, const Run& run);
+
  private:
   struct Piece {
     Segment segment;
@@ -52,6 +59,9 @@ class GradientNorm {
   size_t block_count_ = 0;
   int64_t elements_ = 0;
 };
+
+// The sum as a tree whose order depends on the number of values alone, and of checks.
+NormBlock sum_in_pairs(std::span<const NormBlock> sums);
 
 // What a step asks of its gradients before it changes anything.
 struct GradientLimits {

@@ -7,21 +7,32 @@
 #include <string>
 
 #include "describe.h"
+#include "norm.h"
 #include "targets.h"
 #include "work.h"
 
 namespace flatstep {
 
+// A gradient, and what its numbers are multiplied by.
+struct ScaledTensor {
+  Tensor tensor;
+  double scale;
+};
+
 struct CoreAPI {
   const Target& (*chosen_target)();
   void (*run_on)(std::span<const Job> jobs, int pool_threads, const Schedule& schedule);
+  // The sums of squares of gradients, none of them empty. See norm.h, as for the others.
+  std::vector<NormBlock> (*square_sums)(std::span<const ScaledTensor> grads, const GradientNorm::Run& run);
+  NormBlock (*sum_in_pairs)(std::span<const NormBlock> sums);
+  double (*factor)(const GradientLimits& limits, double norm);
 };
 
 // The capsule's name. Sizes and counts tell builds of one version apart whose modules would misread each other.
 inline const char* core_api_name() {
   static const std::string name = "version " FLATSTEP_VERSION ", build " + std::to_string(sizeof(Scalars)) + "." +
                                   std::to_string(sizeof(Segment)) + "." + std::to_string(rules().size()) + "." +
-                                  std::to_string(layouts().size());
+                                  std::to_string(layouts().size()) + "." + std::to_string(sizeof(CoreAPI));
   return name.c_str();
 }
 

@@ -6,7 +6,18 @@
 
 namespace {
 
-const flatstep::CoreAPI api = {&flatstep::chosen_target, &flatstep::run_on};
+using namespace flatstep;
+
+std::vector<NormBlock> square_sums(std::span<const ScaledTensor> grads, const GradientNorm::Run& run) {
+  GradientNorm norm;
+  norm.begin();
+  for (const ScaledTensor& grad : grads) norm.add(grad.tensor, grad.scale);
+  return norm.sums(chosen_target(), run);
+}
+
+double factor(const GradientLimits& limits, double norm) { return limits.factor(norm); }
+
+const CoreAPI api = {&chosen_target, &run_on, &square_sums, &sum_in_pairs, &factor};
 
 }  // namespace
 

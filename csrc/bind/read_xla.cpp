@@ -2,6 +2,7 @@
 #include "read_xla.h"
 
 #include <algorithm>
+#include <cstring>
 #include <stdexcept>
 
 #include "describe.h"
@@ -13,10 +14,6 @@ namespace {
 namespace ffi = xla::ffi;
 
 constexpr int64_t dense = 1;  // the stride of every tensor here
-
-Dtype dtype_of(ffi::DataType dtype) {
-  return find_dtype([=](const DtypeNames& known) { return known.xla_type == int(dtype); });
-}
 
 static_assert(int(ffi::DataType::F16) == known_dtypes[0].xla_type &&
               int(ffi::DataType::BF16) == known_dtypes[1].xla_type &&
@@ -36,6 +33,10 @@ int known_rule(std::string_view name) {
 
 }  // namespace
 
+Dtype dtype_of(ffi::DataType dtype) {
+  return find_dtype([=](const DtypeNames& known) { return known.xla_type == int(dtype); });
+}
+
 double& number_at(Scalars& scalars, size_t index) {
   return index < scalar_count ? scalars.*common_scalars[index].member : scalars.hyperparameters[index - scalar_count];
 }
@@ -49,10 +50,13 @@ XlaStep::XlaStep(const XlaAttributes& attributes, ffi::RemainingArgs args, ffi::
       args_(args),
       rets_(rets),
       slots_(rules()[size_t(rule)].slots.size()),
+      has_averages_(attributes.average != 0),
       step_(rule, slot_names(rule), {}) {
-  const size_t written = slots_ + 1;  // for each parameter: its state, and the parameter or its update
+  // For each parameter: its state and average, and the parameter or its update.
+  const size_t written = slots_ + 1 + has_averages_;
   const size_t results = rets.size() - (has_workspace && rets.size() > 0), count = results / written;
-  const size_t numbers = 1 + attributes.traced.size(), read = attributes.makes_update ? written : written + 1;
+  const size_t numbers = 1 + attributes.traced.size() + attributes.skips,
+               read = attributes.makes_update ? written : written + 1;
   if (results != count * written || args.size() != numbers + count * read ||
       attributes.numbers.size() != scalar_count + rules()[size_t(rule)].hyperparameters.size())
     reject_xla("a step has too many or too few operands");
@@ -99,11 +103,15 @@ void XlaStep::read_numbers() {
       reject_xla("a number of a step is neither float32 nor float64");
     traced.push_back(number);
   }
+  if (!attributes_.skips) return;
+  skipped = operand(1 + traced.size());
+  if (skipped.count != entries || skipped.dtype != ffi::DataType::PRED) reject_xla("a number has another shape");
 }
 
 void XlaStep::read_parameter(size_t index, size_t count, const Copy& copy) {
   const bool update = attributes_.makes_update;
-  const size_t begin = 1 + attributes_.traced.size(), grads = begin + count * (update ? slots_ : slots_ + 1);
+  const size_t begin = 1 + attributes_.traced.size() + attributes_.skips;
+  const size_t averages = begin + count * (update ? slots_ : slots_ + 1), grads = averages + count * has_averages_;
   const Buffer written = result(index, update ? grads + index : begin + index, copy);
   const ffi::AnyBuffer::Dimensions batch = counts.shape;
   if (written.shape.size() < batch.size() || !std::equal(batch.begin(), batch.end(), written.shape.begin()))
@@ -113,12 +121,26 @@ void XlaStep::read_parameter(size_t index, size_t count, const Copy& copy) {
     const size_t from = begin + (update ? slot : slot + 1) * count + index;
     parameter.state[slot] = tensor_of(result((slot + 1) * count + index, from, copy));
   }
+  if (has_averages_)
+    parameter.average = read_average(parameter.param, (slots_ + 1) * count + index, averages + index, copy);
   try {
     if (const Step::Size size = step_.size_of(parameter); size.count > 0) parameters.push_back({parameter, size});
   } catch (const ArgumentError& error) {
     reject_xla((error.operand == Operand::param ? "parameter " : "gradient ") + std::to_string(error.index) + " " +
                error.text);
   }
+}
+
+// Those of a step are of one dtype.
+void* XlaStep::read_average(const Tensor& param, size_t index, size_t from, const Copy& copy) {
+  const Buffer buffer = result(index, from, copy);
+  const Dtype dtype = dtype_of(buffer.dtype);
+  const Dtype computed = param.dtype == Dtype::float64 ? Dtype::float64 : Dtype::float32;
+  average_bytes_ = bytes_of(dtype);
+  if (dtype != param.dtype && dtype != computed) reject_xla("an average is of another dtype than its parameter");
+  if (param.shape[0] * entries != buffer.count) reject_xla("an average is not like its parameter");
+  step_.set_tail({false, dtype == param.dtype, AverageForm(attributes_.average - 1), attributes_.decay});
+  return buffer.data;
 }
 
 const std::vector<Job>& XlaStep::jobs(const Target& target) {
@@ -136,7 +158,12 @@ const std::vector<Job>& XlaStep::jobs(const Target& target) {
   };
   for (auto [parameter, size] : parameters) {
     for (; parameter.row < entries; ++parameter.row) {
-      step_.append(size, parameter);  // what XLA passes is dense and aligned, and overlaps nowhere
+      if (!is_skipped(parameter.row)) {
+        step_.append(size, parameter);  // what XLA passes is dense and aligned, and overlaps nowhere
+      } else if (parameter.makes_update) {
+        std::memset(parameter.param.data, 0, size_t(size.count * bytes_of(parameter.param.dtype)));
+      }
+      if (parameter.average) parameter.average = static_cast<char*>(parameter.average) + size.count * average_bytes_;
       advance(parameter.param);
       advance(parameter.grad);
       for (size_t slot = 0; slot < slots_; ++slot) advance(parameter.state[slot]);

@@ -1,4 +1,4 @@
-// The extension module flatstep._xla: one XLA FFI handler for all rules and layouts.
+// The extension module flatstep._xla: one XLA FFI handler for all rules and layouts, and those of norms.
 #include <cstring>
 #include <exception>
 #include <utility>
@@ -6,6 +6,7 @@
 #include "core_api.h"
 #include "read_xla.h"
 #include "work.h"
+#include "xla_norm.h"
 
 namespace flatstep {
 
@@ -40,8 +41,13 @@ NB_MODULE(_xla, module) {
   namespace nb = nanobind;
   module.doc() = "flatstep's step for XLA. Use flatstep.jax.";
   flatstep::core = &flatstep::import_core_api();
+  flatstep::set_core_of_norms(*flatstep::core);
   module.attr("version") = FLATSTEP_VERSION;
   // The interface that this was built for: (major, minor).
   module.attr("api_version") = nb::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
-  module.attr("handler") = nb::capsule(reinterpret_cast<void*>(flatstep::handler));
+  const auto capsule = [](XLA_FFI_Handler* handler) { return nb::capsule(reinterpret_cast<void*>(handler)); };
+  module.attr("handler") = capsule(flatstep::handler);
+  module.attr("square_sums") = capsule(flatstep::xla_square_sums);
+  module.attr("add_sums") = capsule(flatstep::xla_add_sums);
+  module.attr("limits") = capsule(flatstep::xla_limits);
 }

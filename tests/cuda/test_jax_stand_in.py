@@ -32,6 +32,11 @@ from test_jax_programs import (  # noqa: E402, F401
     test_steps_of_a_program,
     test_the_learning_rate_is_an_operand,
 )
+from test_jax_tail import (  # noqa: E402, F401
+    test_all_of_each_member,
+    test_averages_by_update,
+    test_skip_nonfinite,
+)
 from test_jax_vmap import *  # noqa: E402, F403
 
 import flatstep.jax as front  # noqa: E402

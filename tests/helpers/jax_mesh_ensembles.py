@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import flatstep.jax
+from jax_mesh_limits import max_norm, norm
 from jax_mesh_steps import state_of_one_device, step
 from jax_meshes import (
     EVERYWHERE,
@@ -104,5 +105,7 @@ def without_shardy(kind: str) -> None:
             step(kind, True, name)
         state_of_one_device(True)
         ensemble_otherwise_sharded()
+        norm(kind, True)
+        max_norm(kind)
     finally:
         jax.config.update("jax_use_shardy_partitioner", True)

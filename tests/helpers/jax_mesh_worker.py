@@ -8,6 +8,7 @@ import traceback
 
 import jax_mesh_ensembles  # noqa: F401
 import jax_mesh_layouts  # noqa: F401
+import jax_mesh_limits  # noqa: F401
 import jax_mesh_steps  # noqa: F401
 from jax_meshes import SCENARIOS
 

@@ -58,7 +58,8 @@ def test_is_optax_s_object(name):
     assert isinstance(opt, optax.GradientTransformationExtraArgs)
     init, update = opt
     assert (init, update) == (opt.init, opt.update)
-    for function, names in ((opt.step, "params state grads grad_scale"), (opt.update, "updates state params extra")):
+    names_of_step = "params state grads grad_scale max_norm"
+    for function, names in ((opt.step, names_of_step), (opt.update, "updates state params extra")):
         assert list(inspect.signature(function).parameters) == names.split()
         assert function.__doc__
 

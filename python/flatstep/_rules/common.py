@@ -90,6 +90,24 @@ AROUND = (*LIMITS, EMA_DECAY, EMA_START, EMA_DEBIAS, EMA_DTYPE, ZERO_GRADS)
 """What the optimizers of ``flatstep`` can do around their update, by keyword."""
 
 
+MAX_CONSECUTIVE_ERRORS = Number(
+    name="max_consecutive_errors",
+    default=None,
+    meaning="how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``",
+    if_none="any number",
+    at_least=0,
+)
+JAX_AROUND = (SKIP_NONFINITE, MAX_CONSECUTIVE_ERRORS, EMA_DECAY, EMA_START, EMA_DTYPE)
+"""What the functions of ``flatstep.jax`` can do around their update, by keyword."""
+JAX_MEANINGS = {
+    "skip_nonfinite": "whether a step with a gradient that is not finite changes nothing; the state is that of "
+    "``optax.apply_if_finite``",
+    "ema_decay": "decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the "
+    "state; see ``flatstep.jax.ema``. A number, not a traced scalar",
+}
+"""What some of them mean there."""
+
+
 def nesterov(default: bool) -> Option:
     """Whether Adam's momentum is Nesterov's."""
     return Option(name="nesterov", default=default, meaning="whether to use Nesterov's momentum")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import text
+from .common import JAX_AROUND, JAX_MEANINGS
 from .declaration import Declaration, Jax, Number, Option
 from .signature import parameters
 from .text import Parameter
@@ -47,7 +48,7 @@ def module(declarations: Sequence[Declaration]) -> str:
 
 
 def _function(declaration: Declaration, face: Jax) -> list[str]:
-    rows = parameters(face.signature)
+    rows = parameters(face.signature) + [(a.name, _default(a), True) for a in JAX_AROUND]
     params = [Parameter(name, _annotation(declaration, face, name, d), d, last) for name, d, last in rows]
     return [
         *text.header([face.name], params, "FusedTransformation", ""),
@@ -72,7 +73,11 @@ def _sections(declaration: Declaration, face: Jax, rows: list[tuple[str, str | N
 
 
 def _argument(declaration: Declaration, name: str) -> Number | Option | None:
-    return next((argument for argument in declaration.arguments if argument.name == name), None)
+    return next((a for a in (*declaration.arguments, *JAX_AROUND) if a.name == name), None)
+
+
+def _default(argument: Number | Option) -> str:
+    return text.quoted(argument.default) if isinstance(argument.default, str) else repr(argument.default)
 
 
 def _described(declaration: Declaration, face: Jax, name: str, default: str | None, first_number: str) -> str:
@@ -81,7 +86,7 @@ def _described(declaration: Declaration, face: Jax, name: str, default: str | No
     argument = _argument(declaration, name)
     assert argument is not None
     also = "A number or a traced scalar, like all numbers here." if name == first_number else ""
-    return text.described(argument, default, also=also, meaning=face.meanings.get(name, ""))
+    return text.described(argument, default, also=also, meaning={**JAX_MEANINGS, **face.meanings}.get(name, ""))
 
 
 def _annotation(declaration: Declaration, face: Jax, name: str, default: str | None) -> str:
@@ -91,7 +96,7 @@ def _annotation(declaration: Declaration, face: Jax, name: str, default: str | N
     if argument is None:
         return "Mask | None"
     if isinstance(argument, Number):
-        kind = "Number"
+        kind = "float" if name == "ema_decay" else "Number"
     elif argument.is_dtype:
         kind = "DTypeLike"
     elif argument.choices:

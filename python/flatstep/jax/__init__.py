@@ -12,6 +12,8 @@ from . import _versions
 _versions.check()
 
 from . import _optimizers  # noqa: E402
+from ._around import ema  # noqa: E402
 from ._optimizers import *  # noqa: E402, F403
 
-__all__ = _optimizers.__all__
+ema.__module__ = "flatstep.jax"
+__all__ = [*_optimizers.__all__, "ema"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import jax
@@ -20,17 +20,20 @@ from jax.interpreters import ad, batching, mlir
 
 from .. import _core
 from . import _fallback, _partition, _versions
+from ._tail import completed, computed_dtype
 
 Array = Any
+_STARTS = ("copy", "zero")  # as AverageForm counts them
 
 
 @dataclass(frozen=True)
 class Step:
     """What is fixed when a step is compiled.
 
-    Operands, in this order: the count, the traced numbers, the parameters (none where updates are made), for each slot
-    the state of all leaves, the gradients. Count and numbers have the shape of the batch, () outside of vmap, whose
-    axes are the first of all other operands. Results: the parameters or updates, and the state, in the same order.
+    Operands, in this order: the count, the traced numbers, whether to skip (if asked), the parameters (none where
+    updates are made), for each slot the state of all leaves, the averages (if asked), the gradients. Count and numbers
+    have the shape of the batch, () outside of vmap, whose axes are the first of all other operands. Results: the
+    parameters or updates, the state and the averages, in the same order.
     """
 
     rule: str
@@ -38,6 +41,8 @@ class Step:
     numbers: tuple[float, ...]  # as SCALARS says, then the rule's own; 0 for those that are traced
     traced: tuple[int, ...]  # places in numbers
     leaves: int  # all of the same dtypes
+    skips: bool = False
+    average: tuple[str, float] | None = None  # what averages of the parameters start from, and their decay
 
     @property
     def slots(self) -> int:
@@ -46,12 +51,12 @@ class Step:
     @property
     def begin(self) -> int:
         """The place of the first operand that is not a number."""
-        return 1 + len(self.traced)
+        return 1 + len(self.traced) + self.skips
 
     @property
     def first_grad(self) -> int:
         """The place of the first gradient, after which there are no others."""
-        return self.begin + self.leaves * (self.slots + (0 if self.makes_update else 1))
+        return self.begin + self.leaves * (self.slots + (not self.makes_update) + (self.average is not None))
 
     @property
     def sources(self) -> list[int]:
@@ -64,8 +69,15 @@ class Step:
     def names(self) -> tuple[str, ...]:
         return scalar_names(self.rule)
 
+    def plain(self, operands: Sequence[Any]) -> tuple[Step, list[Any]]:
+        """The same without skips and averages, and its operands."""
+        numbers = operands[: self.begin - self.skips]
+        averages = self.leaves * (self.average is not None)
+        rest = [*operands[self.begin : self.first_grad - averages], *operands[self.first_grad :]]
+        return replace(self, skips=False, average=None), [*numbers, *rest]
+
     def leaf(self, operands: Sequence[Any], index: int) -> tuple[Any, Any, dict[str, Any]]:
-        """The parameter (or None), the gradient and the state by slot of one leaf."""
+        """The parameter (or None), the gradient and the state by slot of one leaf of a plain step."""
         own = list(operands[self.begin + index :: self.leaves])
         param = None if self.makes_update else own.pop(0)
         return param, own.pop(), dict(zip(_core.slots(self.rule), own, strict=True))
@@ -96,14 +108,20 @@ def _once(step: Step, *operands: Array) -> Any:
 
 def _dtypes(step: Step, operands: Sequence[Any]) -> tuple[str, str, list[str]]:
     """Of what is written, the gradient and the state of the first leaf, and so of all."""
-    param, grad, state = step.leaf(operands, 0)
+    plain, own = step.plain(operands)
+    param, grad, state = plain.leaf(own, 0)
     names = [np.dtype(x.dtype).name for x in (grad if param is None else param, grad, *state.values())]
     return names[0], names[1], names[2:]
 
 
 def has_kernel(step: Step, operands: Sequence[Any]) -> bool:
     """Whether there is a kernel for the dtypes."""
-    return _core.has_kernel(step.rule, *_dtypes(step, operands))
+    written, grad, state = _dtypes(step, operands)
+    if step.average is not None:
+        average = operands[step.first_grad - 1].dtype
+        if average not in (np.dtype(operands[step.begin].dtype), computed_dtype(written)):
+            return False
+    return _core.has_kernel(step.rule, written, grad, state)
 
 
 def kernel(*operands: Array, step: Step) -> list[Array]:
@@ -112,7 +130,13 @@ def kernel(*operands: Array, step: Step) -> list[Array]:
 
 
 def kernel_on_device(*operands: Array, step: Step) -> list[Array]:
-    """The call of a device's kernels, which keep tables in one more result while they run."""
+    """The call of a device's kernels, and what they do not do: averages, and skipping."""
+    plain, own = step.plain(operands)
+    return completed(step, operands, _plain_on_device(plain, own))
+
+
+def _plain_on_device(step: Step, operands: Sequence[Array]) -> list[Array]:
+    """The kernels keep tables in one more result while they run."""
     batch = operands[0].shape
     counts = [math.prod(x.shape[len(batch) :]) for x in operands[-step.leaves :]]
     size = _versions.device_module().xla_workspace_bytes(
@@ -133,6 +157,9 @@ def _call(name: str, step: Step, operands: Sequence[Array], workspace: list[Any]
         makes_update=step.makes_update,
         numbers=np.array(step.numbers, np.float64),
         traced=np.array(step.traced, np.int32),
+        skips=step.skips,
+        average=np.int32(0 if step.average is None else 1 + _STARTS.index(step.average[0])),
+        decay=np.float64(0.0 if step.average is None else step.average[1]),
     )
     return list(call(*operands, **attributes))
 
@@ -160,16 +187,20 @@ def _check_values(arrays: Sequence[Array]) -> None:
 
 def _batched(operands: Sequence[Array], axes: Sequence[int | None], *, step: Step, shards: Any) -> Any:
     """Under vmap, a step whose operands have one axis more, the first, and which is still one call."""
-    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
-    wide = [
-        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
-        for x, axis in zip(operands, axes, strict=True)
-    ]
-    made = carry_out(step, wide)
+    made = carry_out(step, widened(operands, axes))
     return made, [0] * len(made)
 
 
-def _differentiated(*_: Any, **__: Any) -> NoReturn:
+def widened(operands: Sequence[Array], axes: Sequence[int | None]) -> list[Array]:
+    """The operands under vmap, all with the mapped axis first."""
+    size = next(x.shape[axis] for x, axis in zip(operands, axes, strict=True) if axis is not None)
+    return [
+        jnp.broadcast_to(x, (size, *x.shape)) if axis is None else jnp.moveaxis(x, axis, 0)
+        for x, axis in zip(operands, axes, strict=True)
+    ]
+
+
+def differentiated(*_: Any, **__: Any) -> NoReturn:
     raise TypeError(
         "a flatstep step cannot be differentiated: its kernels have no derivative; differentiate the loss alone, "
         "put jax.lax.stop_gradient around all that goes into the step, or, to train through steps, use optax"
@@ -182,10 +213,13 @@ def _lower(form: Any, context: Any, *operands: Any, step: Step, shards: Any) -> 
     def on_shards(*arrays: Array) -> Any:
         return _partition.by_shards(functools.partial(step_p.bind, step=step, shards=None), step, arrays)
 
-    # Where the number of devices is not known, the longer way is right too.
-    whole = shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
-    function = functools.partial(form, step=step) if whole else on_shards
+    function = functools.partial(form, step=step) if on_one_device(context, shards) else on_shards
     return mlir.lower_fun(function, multiple_results=True)(context, *operands)
+
+
+def on_one_device(context: Any, shards: Any) -> bool:
+    """Whether arrays are whole on a device. Where the number of devices is not known, the longer way is right too."""
+    return shards is None or getattr(context.module_context.axis_context, "num_devices", 0) == 1
 
 
 def _lower_on_cpu(context: Any, *operands: Any, step: Step, shards: Any) -> Any:
@@ -208,7 +242,7 @@ step_p.multiple_results = True
 step_p.def_abstract_eval(_shapes)
 step_p.def_impl(_evaluate)
 batching.primitive_batchers[step_p] = _batched
-ad.primitive_jvps[step_p] = _differentiated
+ad.primitive_jvps[step_p] = differentiated
 mlir.register_lowering(step_p, functools.partial(_lower, _fallback.step_leaves))
 mlir.register_lowering(step_p, _lower_on_cpu, platform="cpu")
 mlir.register_lowering(step_p, _lower_on_cuda, platform="cuda")

@@ -16,6 +16,7 @@ import numpy as np
 
 from .._formulas import formula
 from .._formulas.coefficients import Coefficients, Number, is_known
+from ._tail import completed
 
 Array = Any
 
@@ -48,8 +49,9 @@ def _log(b: Number) -> Number:
 
 def step_leaves(*operands: Array, step: Any) -> list[Array]:
     """The results of a step, which is a call.Step, one leaf after the other."""
-    results = [_step_leaf(step, operands, index) for index in range(step.leaves)]
-    return [x for of_leaves in zip(*results, strict=True) for x in of_leaves]
+    plain, own = step.plain(operands)
+    results = [_step_leaf(plain, own, index) for index in range(step.leaves)]
+    return completed(step, operands, [x for of_leaves in zip(*results, strict=True) for x in of_leaves])
 
 
 def _step_leaf(step: Any, operands: Sequence[Array], index: int) -> list[Array]:

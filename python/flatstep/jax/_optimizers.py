@@ -48,6 +48,11 @@ def amsgrad(
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""AMSGrad, as ``optax.amsgrad`` defines it, in one pass over memory.
 
@@ -80,6 +85,16 @@ def amsgrad(
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -117,6 +132,11 @@ def amsgrad(
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -135,6 +155,11 @@ def optimistic_adam_v2(
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""Optimistic Adam, as ``optax.optimistic_adam_v2`` defines it, in one pass over memory: for GANs and other games.
 
@@ -162,6 +187,16 @@ def optimistic_adam_v2(
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -199,6 +234,11 @@ def optimistic_adam_v2(
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -218,6 +258,11 @@ def optimistic_amsgrad(
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""Optimistic AMSGrad: AMSGrad that also steps along the change of its direction, for min-max games.
 
@@ -250,6 +295,16 @@ def optimistic_amsgrad(
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -289,6 +344,11 @@ def optimistic_amsgrad(
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -305,6 +365,11 @@ def adam(
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""Adam, as ``optax.adam`` defines it, in one pass over memory.
 
@@ -328,6 +393,16 @@ def adam(
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -359,6 +434,11 @@ def adam(
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -375,6 +455,11 @@ def adamw(
     *,
     nesterov: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""AdamW, as ``optax.adamw`` defines it, in one pass over memory.
 
@@ -394,6 +479,16 @@ def adamw(
             params. Default None: all.
         nesterov: whether to use Nesterov's momentum. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -425,6 +520,11 @@ def adamw(
             mask=mask,
             nesterov=nesterov,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -438,6 +538,11 @@ def lion(
     mask: Mask | None = None,
     *,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""Lion, as ``optax.lion`` defines it, in one pass over memory.
 
@@ -459,6 +564,16 @@ def lion(
         mask: which weights decay: a tree of bools like params or a prefix of it, or a function that makes one from
             params. Default None: all.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -487,6 +602,11 @@ def lion(
             weight_decay=weight_decay,
             mask=mask,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -505,6 +625,11 @@ def rmsprop(
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""RMSProp, as ``optax.rmsprop`` defines it, in one pass over memory.
 
@@ -541,6 +666,16 @@ def rmsprop(
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -578,6 +713,11 @@ def rmsprop(
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 
@@ -590,6 +730,11 @@ def optimistic_gradient_descent(
     weight_decay: Number | None = None,
     decoupled_weight_decay: bool = False,
     maximize: bool = False,
+    skip_nonfinite: bool = False,
+    max_consecutive_errors: Number | None = None,
+    ema_decay: float | None = None,
+    ema_start: Literal["copy", "zero"] = "copy",
+    ema_dtype: DTypeLike | None = None,
 ) -> FusedTransformation:
     r"""Optimistic gradient descent: a step along the gradient and along its change, for min-max games.
 
@@ -605,6 +750,16 @@ def optimistic_gradient_descent(
         decoupled_weight_decay: whether weight decay is added to what the learning rate multiplies, as in AdamW, and not
             to the gradient. Default False.
         maximize: whether to ascend. Default False.
+        skip_nonfinite: whether a step with a gradient that is not finite changes nothing; the state is that of
+            ``optax.apply_if_finite``. Default False.
+        max_consecutive_errors: how many steps in a row ``skip_nonfinite`` skips, as in ``optax.apply_if_finite``, at
+            least 0. Default None: any number.
+        ema_decay: decay rate of an exponential moving average of each parameter, in [0, 1), kept at the end of the
+            state; see ``flatstep.jax.ema``. A number, not a traced scalar. Default None: no averages.
+        ema_start: what averages start from: ``"copy"``, the parameter after its first step, or ``"zero"``. Default
+            "copy".
+        ema_dtype: dtype of the averages: the parameter's, or that in which its steps compute. Default None: the latter,
+            float32 for float16.
 
     Returns:
         An ``optax.GradientTransformationExtraArgs`` that also has ``step(params, state, grads) -> (params, state)``.
@@ -637,6 +792,11 @@ def optimistic_gradient_descent(
             weight_decay=weight_decay,
             decoupled_weight_decay=decoupled_weight_decay,
             maximize=maximize,
+            skip_nonfinite=skip_nonfinite,
+            max_consecutive_errors=max_consecutive_errors,
+            ema_decay=ema_decay,
+            ema_start=ema_start,
+            ema_dtype=ema_dtype,
         ),
     )
 

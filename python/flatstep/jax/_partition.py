@@ -6,6 +6,7 @@ Left to itself XLA would gather whole arrays on every device before a call that 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -31,11 +32,11 @@ def sharded_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:
 
     They may come otherwise, as state does that each device holds a part of.
     """
-    mesh = _mesh(operands)
+    mesh = mesh_of(operands)
     if mesh is None:
         return operands
     _check_mixture(mesh, in_batches=operands[0].ndim > 0)
-    if _explicit(mesh):
+    if explicit_axes(mesh):
         together = _specs(step, operands)[1]
         operands = [_reshard(x, mesh, spec) for x, spec in zip(operands, together, strict=True)]
     return _varying_together(step, operands)
@@ -43,8 +44,8 @@ def sharded_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:
 
 def sharded_as_before(step: Any, operands: Sequence[Any], results: Sequence[Any]) -> Sequence[Any]:
     """The results, with parameters and state sharded as they were; updates as jax's own arithmetic would have them."""
-    mesh = _mesh(operands)
-    if mesh is None or not _explicit(mesh):
+    mesh = mesh_of(operands)
+    if mesh is None or not explicit_axes(mesh):
         return results
     own = _specs(step, operands)[0]
     return [
@@ -55,8 +56,8 @@ def sharded_as_before(step: Any, operands: Sequence[Any], results: Sequence[Any]
 
 def by_shards(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -> Any:
     """The call on each device's shards, of operands that are sharded together."""
-    mesh = _mesh(operands)
-    explicit = set() if mesh is None else _explicit(mesh)
+    mesh = mesh_of(operands)
+    explicit = set() if mesh is None else explicit_axes(mesh)
     if not explicit:
         return _partitioned(call, step, operands)(*operands)
 
@@ -80,7 +81,7 @@ def _partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -
     def positional(*arrays: Any) -> Any:
         return tuple(call(*arrays))
 
-    mesh = _mesh(operands)
+    mesh = mesh_of(operands)
     if mesh is not None and AxisType.Auto not in mesh.axis_types:
         return positional
     owners = _owners(step, len(operands))
@@ -109,19 +110,19 @@ def _partitioned(call: Callable[..., Any], step: Any, operands: Sequence[Any]) -
 def joined(one: P, other: P) -> P | None:
     """How jax shards the sum of two arrays: an axis as that one does which shards it. None where they contradict."""
     length = max(len(one), len(other))
-    pairs = list(zip(_padded(one, length), _padded(other, length), strict=True))
+    pairs = list(zip(padded(one, length), padded(other, length), strict=True))
     entries = [y if x is None else x for x, y in pairs]
-    names = [name for entry in entries for name in _names(entry)]
+    names = [name for entry in entries for name in axes_in(entry)]
     agree = all(x is None or y is None or x == y for x, y in pairs) and len(names) == len(set(names))
     return P(*entries) if agree else None
 
 
-def _mesh(operands: Sequence[Any]) -> Any:
+def mesh_of(operands: Sequence[Any]) -> Any:
     """The mesh that the types of arrays know of, None where they know of none."""
     return next((mesh for mesh in (jax.typeof(x).sharding.mesh for x in operands) if not mesh.empty), None)
 
 
-def _explicit(mesh: Any) -> set[str]:
+def explicit_axes(mesh: Any) -> set[str]:
     """The names of its explicit axes."""
     return {name for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True) if kind == AxisType.Explicit}
 
@@ -168,23 +169,23 @@ def _reshard(x: Any, mesh: Any, spec: P) -> Any:
 def _varying_together(step: Any, operands: Sequence[Any]) -> Sequence[Any]:
     """Inside of shard_map: a leaf differs from device to device if its gradient or a number does, as do its results."""
     owners = _owners(step, len(operands))
-    of_numbers: set[str] = set().union(*map(_varying, operands[: step.begin]))
+    of_numbers: set[str] = set().union(*map(varying_axes, operands[: step.begin]))
     of_leaf = [set(of_numbers) for _ in range(step.leaves)]
     for owner, x in zip(owners, operands, strict=True):
         if owner is not None:
-            of_leaf[owner] |= _varying(x)
-    return [x if owner is None else _vary(x, of_leaf[owner]) for owner, x in zip(owners, operands, strict=True)]
+            of_leaf[owner] |= varying_axes(x)
+    return [x if owner is None else vary(x, of_leaf[owner]) for owner, x in zip(owners, operands, strict=True)]
 
 
-def _varying(x: Any) -> set[str]:
+def varying_axes(x: Any) -> set[str]:
     """The axes of the mesh along which an array differs from device to device, as far as its type says."""
     kind = jax.typeof(x)
     axes = kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
     return set(axes)
 
 
-def _vary(x: Any, axes: set[str]) -> Any:
-    missing = tuple(sorted(axes - _varying(x)))
+def vary(x: Any, axes: set[str]) -> Any:
+    missing = tuple(sorted(axes - varying_axes(x)))
     if not missing:
         return x
     if hasattr(jax.lax, "pcast"):
@@ -203,25 +204,25 @@ def _aligned(batch: int, shardings: Sequence[Any]) -> Sequence[Any]:
         return shardings
     if not all(isinstance(sharding, NamedSharding) for sharding in shardings):
         raise NotImplementedError("flatstep: a batch of steps on a mesh of which only a part is manual")
-    of_batch = _padded(shardings[0].spec, batch)[:batch]
-    taken = {axis for entry in of_batch for axis in _names(entry)}
+    of_batch = padded(shardings[0].spec, batch)[:batch]
+    taken = {axis for entry in of_batch for axis in axes_in(entry)}
 
     def align(sharding: Any) -> Any:
-        own = [None if taken & set(_names(entry)) else entry for entry in sharding.spec[batch:]]
+        own = [None if taken & set(axes_in(entry)) else entry for entry in sharding.spec[batch:]]
         return NamedSharding(sharding.mesh, P(*of_batch, *own))
 
     return [align(sharding) for sharding in shardings]
 
 
 def _of_numbers(batch: int, of_leaf: Any, of_count: Any) -> Any:
-    return NamedSharding(of_leaf.mesh, P(*_padded(of_leaf.spec, batch)[:batch])) if batch else of_count
+    return NamedSharding(of_leaf.mesh, P(*padded(of_leaf.spec, batch)[:batch])) if batch else of_count
 
 
-def _padded(spec: P, length: int) -> tuple[Any, ...]:
+def padded(spec: P, length: int) -> tuple[Any, ...]:
     return (*spec, *(None,) * (length - len(spec)))
 
 
-def _names(entry: Any) -> tuple[str, ...]:
+def axes_in(entry: Any) -> tuple[str, ...]:
     """The mesh axes of an entry of a PartitionSpec."""
     return () if entry is None else entry if isinstance(entry, tuple) else (entry,)
 
@@ -237,3 +238,19 @@ def _sharding_rule(owners: Sequence[int | None], axes: Sequence[int], step: Any)
     operands = ", ".join(factors(owner, count) for owner, count in zip(owners, axes, strict=True))
     results = ", ".join(factors(owners[i], axes[i]) for i in step.sources)
     return f"{operands} -> {results}"
+
+
+def axes_of(entries: Sequence[Any]) -> tuple[str, ...]:
+    """The mesh axes of some entries of a PartitionSpec together."""
+    return tuple(name for entry in entries for name in axes_in(entry))
+
+
+def even(sharding: Any, shape: Sequence[int]) -> tuple[Any, ...]:
+    """The entries of a sharding by which an array is divided into equal shards; None for other axes of it."""
+    if not isinstance(sharding, NamedSharding):
+        return (None,) * len(shape)
+    sizes = sharding.mesh.shape
+    return tuple(
+        None if size % math.prod(sizes[name] for name in axes_in(entry)) else entry
+        for entry, size in zip(padded(sharding.spec, len(shape)), shape, strict=True)
+    )

@@ -68,9 +68,9 @@ def checked(declaration: Declaration, face: Jax, arguments: Mapping[str, Any]) -
 
 def _checked_option(option: Option, face: Jax, value: Any) -> Any:
     if option.is_dtype:
-        return _checked_dtype(option.name, value)
+        return checked_dtype(option.name, value)
     if option.is_flag:
-        return _checked_flag(option.name, value)
+        return checked_flag(option.name, value)
     choices = face.choices.get(option.name, option.choices)
     if value not in choices:
         also = f"; {face.instead[value]}" if value in face.instead else ""
@@ -78,13 +78,13 @@ def _checked_option(option: Option, face: Jax, value: Any) -> Any:
     return value
 
 
-def _checked_flag(name: str, value: Any) -> bool:
+def checked_flag(name: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}, expected True or False")
     return bool(value)
 
 
-def _checked_dtype(name: str, value: Any) -> Any:
+def checked_dtype(name: str, value: Any) -> Any:
     try:
         if value is None or jnp.issubdtype(jnp.dtype(value), jnp.inexact):
             return value

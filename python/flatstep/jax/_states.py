@@ -67,9 +67,9 @@ class State(NamedTuple):
             )
         return holder.count
 
-    def after(self, slots: Mapping[str, PyTree]) -> tuple[Any, ...]:
-        """The state after a step that made these slots."""
-        parts = [_advanced(part) for part in self.parts]
+    def after(self, slots: Mapping[str, PyTree], skip: Array | None) -> tuple[Any, ...]:
+        """The state after a step that made these slots; ``skip`` says whether it was one, if that may be."""
+        parts = [_advanced(part, skip) for part in self.parts]
         for slot, tree in slots.items():
             at, name = self._places[slot]
             parts[at] = parts[at]._replace(**{name: tree})
@@ -91,13 +91,22 @@ def _inner(part: Any) -> Any:
     return part.inner_state if isinstance(part, optax.MaskedState) else part
 
 
-def _advanced(part: Any) -> Any:
-    """A part with its counter counted on."""
+def _advanced(part: Any, skip: Array | None) -> Any:
+    """A part with its counter counted on, unless the step is skipped."""
     if isinstance(part, optax.MaskedState):
-        return part._replace(inner_state=_advanced(part.inner_state))
+        return part._replace(inner_state=_advanced(part.inner_state, skip))
     fields = getattr(part, "_fields", ())
     if "count" in fields:
-        return part._replace(count=optax.safe_increment(part.count))
+        return part._replace(count=next_count(part.count, skip))
     if "is_initial_step" in fields:
-        return part._replace(is_initial_step=jnp.zeros_like(part.is_initial_step))
+        return part._replace(is_initial_step=_unless(skip, part.is_initial_step, jnp.zeros_like(part.is_initial_step)))
     return part
+
+
+def next_count(count: Array, skip: Array | None) -> Array:
+    """A count after a step."""
+    return _unless(skip, count, optax.safe_increment(count))
+
+
+def _unless(skip: Array | None, old: Array, new: Array) -> Array:
+    return new if skip is None else jnp.where(skip, old, new)

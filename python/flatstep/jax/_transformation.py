@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from .. import _core
+from .._numbers import Number as NumberCheck
 from .._rules import DECAY_STATE, RATE_STATE, Declaration, Part
+from ._around import NAMES, Around, Outer
 from ._call import Step, carry_out, scalar_names
 from ._leaves import Leaves
+from ._norm import limited
 from ._settings import (
     Array,
     Number,
@@ -24,7 +28,10 @@ from ._settings import (
     settings_of,
 )
 from ._states import State
+from ._tail import average_of
 
+_AT_LEAST_0 = NumberCheck(at_least=0)
+SKIP = "skip"  # among the numbers of a step: whether it changes nothing, None where that is not asked
 LEAVES_A_CALL = 16  # the time to compile a call grows with the square of them or worse; a step's time does not fall
 
 _Params = TypeVar("_Params")
@@ -35,7 +42,13 @@ class FusedStep(Protocol):
     """The fused step of an optimizer."""
 
     def __call__(
-        self, params: _Params, state: _State, grads: PyTree, *, grad_scale: Number = 1.0
+        self,
+        params: _Params,
+        state: _State,
+        grads: PyTree,
+        *,
+        grad_scale: Number = 1.0,
+        max_norm: Number | None = None,
     ) -> tuple[_Params, _State]:
         """The parameters and the state after one step."""
 
@@ -48,7 +61,7 @@ class FusedTransformation(optax.GradientTransformationExtraArgs):
 
     @property
     def step(self) -> FusedStep:
-        """The fused step: ``step(params, state, grads, *, grad_scale=1.0)`` returns the new params and state.
+        """The fused step: ``step(params, state, grads, *, grad_scale=1.0, max_norm=None)`` returns params and state.
 
         It belongs to ``update``, so that each rebuild from the two fields has it too.
         """
@@ -65,6 +78,8 @@ def make(declaration: Declaration, arguments: Mapping[str, Any]) -> FusedTransfo
     """The optimizer with these arguments of its function. ``init`` is that of optax's own form."""
     face = declaration.jax
     assert face is not None
+    around = Around.made(arguments)
+    arguments = {name: value for name, value in arguments.items() if name not in NAMES}
     arguments = checked(declaration, face, arguments)
     settings = settings_of(declaration, face, arguments)
     if face.reference:
@@ -72,7 +87,7 @@ def make(declaration: Declaration, arguments: Mapping[str, Any]) -> FusedTransfo
     else:
         given = {name: arguments[name] for name in face.to_optax}
         reference = getattr(optax, face.name)(arguments["learning_rate"], **given)
-    return FusedTransformation(reference.init, _Calls(_Fused(settings)).update)
+    return FusedTransformation(around.init(reference.init), _Calls(_Fused(settings, around)).update)
 
 
 class _Calls:
@@ -94,7 +109,7 @@ class _Calls:
         Args:
             updates: gradients.
             state: what ``init``, a step or an update returned.
-            params: needed where there is weight decay. Default None.
+            params: needed where there is weight decay, or an average of them. Default None.
             extra: taken, as optax has it, and without meaning here.
 
         Raises:
@@ -104,8 +119,9 @@ class _Calls:
 
 
 class _Fused:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, around: Around) -> None:
         self._settings = settings
+        self._around = around
         number = settings.number
         self._hyperparameters = {name: number(name, value) for name, value in settings.hyperparameters.items()}
         if not callable(settings.learning_rate):
@@ -113,7 +129,9 @@ class _Fused:
         if not (settings.decay.has_state and callable(settings.decay.strength)):
             number("weight_decay", settings.decay.strength)
 
-    def step(self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0) -> tuple[PyTree, PyTree]:
+    def step(
+        self, params: PyTree, state: PyTree, grads: PyTree, *, grad_scale: Any = 1.0, max_norm: Any = None
+    ) -> tuple[PyTree, PyTree]:
         """The parameters and the state after one step.
 
         Under ``jax.jit`` with the first two donated both are changed in place, in one pass over memory. A leaf whose
@@ -123,8 +141,10 @@ class _Fused:
             params: arrays of any shapes, nested in any structure; None is a place without an array.
             state: what ``init`` or a step returned.
             grads: gradients, in the structure of ``params``.
-            grad_scale: number that gradients are multiplied with on the way in: clipping costs no pass of its own.
+            grad_scale: number that gradients are multiplied with on the way in: unscaling costs no pass of its own.
                 Default 1.
+            max_norm: largest norm of all gradients together, at least 0; where they have a larger one, they are scaled
+                down to it inside the step, by the factor of ``optax.clip_by_global_norm``. Default None: no limit.
 
         Raises:
             TypeError, ValueError: structures, shapes or dtypes do not fit, while tracing.
@@ -132,19 +152,27 @@ class _Fused:
         leaves = Leaves("params", params)
         arrays = leaves.match("grads", grads)
         leaves.require_complex("params", leaves.arrays, "grads", arrays, "give the gradient's real part")
-        before, slots = self._read(state, leaves, arrays)
-        numbers = {**self._numbers(before), "grad_scale": _scale(grad_scale)}
-        made = [list(leaves.arrays), *(list(slot) for slot in slots)]
+        outer = self._around.read(state)
+        before, slots = self._read(outer.inner, leaves, arrays)
+        scale, is_finite = self._limited(arrays, grad_scale, max_norm)
+        skip = None if is_finite is None else outer.skipped(is_finite)
+        numbers = {**self._numbers(before, outer), "grad_scale": scale, SKIP: skip}
+        state_of_each = [*slots, *outer.averages(leaves, arrays)]
+        made = [list(leaves.arrays), *map(list, state_of_each)]
         for decays, indices in self._groups(leaves, arrays).items():
             own = numbers if decays else {**numbers, "weight_decay": 0.0}
-            self._carry_out(indices, own, [leaves.arrays, *slots, arrays], made)
-        return leaves.build(made[0]), self._after(before, leaves, made)
+            self._carry_out(indices, own, [leaves.arrays, *state_of_each, arrays], made)
+        averages = leaves.build(made.pop()) if outer.average is not None else None
+        return leaves.build(made[0]), outer.after(self._after(before, leaves, made, skip), averages, is_finite, skip)
 
     def update(self, updates: PyTree, state: PyTree, params: PyTree | None) -> tuple[PyTree, PyTree]:
         """The updates, and the state after them."""
         leaves = Leaves("updates", updates)
-        before, slots = self._read(state, leaves, leaves.arrays, may_have_more=True)
-        numbers = self._numbers(before)
+        outer = self._around.read(state)
+        before, slots = self._read(outer.inner, leaves, leaves.arrays, may_have_more=True)
+        is_finite = self._limited(leaves.arrays, 1.0, None)[1]
+        skip = None if is_finite is None else outer.skipped(is_finite)
+        numbers = {**self._numbers(before, outer), SKIP: skip}
         arrays = [g if g is None else self._as_update(g, own) for g, *own in zip(leaves.arrays, *slots, strict=True)]
         decay = self._settings.decay
         decayed = self._decayed(leaves, params, numbers["weight_decay"])
@@ -155,8 +183,45 @@ class _Fused:
         present = [i for i, grad in enumerate(arrays) if grad is not None]
         self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
         if decay.decoupled:
-            made[0] = [_plus(u, -numbers["learning_rate"], d) for u, d in zip(made[0], decayed, strict=True)]
-        return leaves.build(made[0]), self._after(before, leaves, made)
+            rate = -numbers["learning_rate"] if skip is None else jnp.where(skip, 0, -numbers["learning_rate"])
+            made[0] = [_plus(u, rate, d) for u, d in zip(made[0], decayed, strict=True)]
+        averages = self._averaged(outer, leaves, params, made[0], numbers["count"], skip)
+        return leaves.build(made[0]), outer.after(self._after(before, leaves, made, skip), averages, is_finite, skip)
+
+    def _averaged(
+        self,
+        outer: Outer,
+        leaves: Leaves,
+        params: PyTree | None,
+        updates: Sequence[Array | None],
+        count: Array,
+        skip: Array | None,
+    ) -> PyTree:
+        """The averages of the parameters as ``optax.apply_updates`` stores them."""
+        form = self._around.average
+        if form is None:
+            return None
+        if params is None:
+            raise ValueError("averages need the parameters: call update(grads, state, params)")
+        weights = leaves.match("params", params, may_have_more=True)
+        leaves.require("params", weights, leaves.arrays)
+        [averages] = outer.averages(leaves, leaves.arrays)
+        made = list(averages)
+        for i, update in enumerate(updates):
+            old: Any = averages[i]
+            if update is not None:
+                new = average_of(old, optax.apply_updates(weights[i], update), count, form)
+                made[i] = new if skip is None else jnp.where(skip, old, new)
+        return leaves.build(made)
+
+    def _limited(self, grads: Sequence[Array | None], grad_scale: Any, max_norm: Any) -> tuple[Any, Array | None]:
+        """What gradients are multiplied with, and whether they are finite then; None where it does not matter."""
+        scale, skips = _scale(grad_scale), self._around.skips
+        if max_norm is None and not skips:
+            return scale, None
+        most = max_norm if max_norm is None or _is_infinite(max_norm) else as_number("max_norm", max_norm, _AT_LEAST_0)
+        found = limited([grad for grad in grads if grad is not None], as_operand("grad_scale", scale), most)
+        return found if skips else (found[0], None)
 
     def _as_update(self, grad: Array, slots: Sequence[Array]) -> Array:
         """The gradient in the dtype that its updates have to have: slots but for mu are stored as the parameter is."""
@@ -167,10 +232,12 @@ class _Fused:
             dtype = jnp.promote_types(dtype, jnp.complex64)
         return grad if grad.dtype == dtype else grad.astype(dtype)
 
-    def _after(self, before: State, leaves: Leaves, made: Sequence[Sequence[Array | None]]) -> PyTree:
+    def _after(
+        self, before: State, leaves: Leaves, made: Sequence[Sequence[Array | None]], skip: Array | None
+    ) -> tuple[Any, ...]:
         """The state with the slots that a step has made."""
         names = _core.slots(self._settings.rule)
-        return before.after({name: leaves.build(slot) for name, slot in zip(names, made[1:], strict=True)})
+        return before.after({name: leaves.build(slot) for name, slot in zip(names, made[1:], strict=True)}, skip)
 
     def _read(
         self, state: PyTree, leaves: Leaves, grads: Sequence[Array | None], may_have_more: bool = False
@@ -187,7 +254,7 @@ class _Fused:
                 leaves.require_complex(named[slot][0], arrays, leaves.name, leaves.arrays, remedy)
         return before, list(slots.values())
 
-    def _numbers(self, before: State) -> dict[str, Any]:
+    def _numbers(self, before: State, outer: Outer) -> dict[str, Any]:
         """All numbers of a step by name: floats, and arrays where they are traced."""
         s = self._settings
 
@@ -203,7 +270,7 @@ class _Fused:
             "decoupled_weight_decay": float(s.decay.decoupled),
             "maximize": float(s.maximize),
             "is_initial_step": 0.0,
-            "count": _next_count(before.field("count")),
+            "count": _next_count(before.field("count"), outer.average),
             **self._hyperparameters,
         }
         is_initial_step = before.field("is_initial_step")
@@ -253,20 +320,21 @@ class _Fused:
             for start in range(0, len(group), LEAVES_A_CALL):
                 chosen = group[start : start + LEAVES_A_CALL]
                 operands = [stream[i] for stream in streams for i in chosen]
-                results = iter(_call(self._settings.rule, makes_update, numbers, len(chosen), operands))
+                results = iter(self._call(makes_update, numbers, len(chosen), operands))
                 for stream in made:
                     for index in chosen:
                         stream[index] = next(results)
 
-
-def _call(
-    rule: str, makes_update: bool, numbers: Mapping[str, Any], leaves: int, arrays: Sequence[Array]
-) -> Sequence[Array]:
-    names = scalar_names(rule)
-    traced = tuple(i for i, name in enumerate(names) if not isinstance(numbers[name], float))
-    fixed = tuple(0.0 if i in traced else numbers[name] for i, name in enumerate(names))
-    step = Step(rule, makes_update, fixed, traced, leaves)
-    return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *arrays])
+    def _call(
+        self, makes_update: bool, numbers: Mapping[str, Any], leaves: int, arrays: Sequence[Array]
+    ) -> Sequence[Array]:
+        names, skip = scalar_names(self._settings.rule), numbers[SKIP]
+        traced = tuple(i for i, name in enumerate(names) if not isinstance(numbers[name], float))
+        fixed = tuple(0.0 if i in traced else numbers[name] for i, name in enumerate(names))
+        average = None if makes_update else self._around.average
+        step = Step(self._settings.rule, makes_update, fixed, traced, leaves, skip is not None, average)
+        flags = [] if skip is None else [skip]
+        return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *flags, *arrays])
 
 
 def _plus(x: Array, factor: Any, y: Array | None) -> Array:
@@ -280,10 +348,17 @@ def _scale(value: Any) -> Any:
     return number if isinstance(number, float) and number == 1 else as_operand("grad_scale", number)
 
 
-def _next_count(count: Any) -> Array:
-    """The count of this step, as the kernels take it: a checkpoint may bring another dtype. None: no rule needs it."""
+def _is_infinite(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and value == float("inf")
+
+
+def _next_count(count: Any, average: Any) -> Array:
+    """The count of this step, as the kernels take it: a checkpoint may bring another dtype.
+
+    None: the rule needs none, and the average's is counted.
+    """
     if count is None:
-        return jnp.ones((), jnp.int32)
+        return jnp.ones((), jnp.int32) if average is None else optax.safe_increment(average.count).astype(jnp.int32)
     if jnp.shape(count) != () or not jnp.issubdtype(jnp.result_type(count), jnp.integer):
         raise ValueError(
             f"state[0].count is {jnp.result_type(count)}{list(jnp.shape(count))}, expected one whole number"

@@ -76,6 +76,16 @@ def registered_name(on_device: bool = False) -> str:
     return name
 
 
+@functools.cache
+def registered_norm(handler: str) -> str:
+    """The name by which XLA knows one of the CPU's handlers of norms, which is told here, once."""
+    import jax
+
+    name = f"flatstep_{handler}_{handler_module().version}"
+    jax.ffi.register_ffi_target(name, getattr(handler_module(), handler), platform="cpu")
+    return name
+
+
 def _check_interface(built: tuple[int, int], found: tuple[int, int] | None) -> None:
     """XLA takes handlers of its own interface and of earlier minor versions of it."""
     if found is not None and (found[0] != built[0] or found[1] < built[1]):

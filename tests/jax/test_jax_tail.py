@@ -1,0 +1,271 @@
+"""What steps of flatstep.jax do around their update: skip what is not finite, average parameters."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+import averages
+from jax_hlo import copies
+from jax_steps import calls
+from jax_training import RULES, assert_close, front, jax, jnp, optax, pair, random_tree
+from jax_x64 import enable_x64
+
+each_rule = pytest.mark.parametrize("rule", RULES)
+
+# Skips ----------------------------------------------------------------------------------------------------------------
+
+
+def by_update(opt):
+    def step(params, state, grads):
+        updates, state = opt.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+WAYS = {"step": lambda opt: opt.step, "update": by_update}
+each_way = pytest.mark.parametrize("way", WAYS)
+
+
+def broken(tree, value=np.nan):
+    """One number of one leaf is not finite."""
+    return {**tree, "b": tree["b"].at[7].set(value)}
+
+
+@each_rule
+@each_way
+def test_skip_nonfinite(rule, way):
+    """Such a step changes nothing but the counts of them; the others have the bits that they have without it."""
+    schedule = optax.linear_schedule(0.1, 0.0, 5)
+    opt, plain = getattr(front, rule)(schedule, skip_nonfinite=True), getattr(front, rule)(schedule)
+    step, twin = jax.jit(WAYS[way](opt)), jax.jit(WAYS[way](plain))
+    made = random_tree(0), opt.init(random_tree(0))
+    expected = random_tree(0), plain.init(random_tree(0))
+    seen = []
+    for seed, value in enumerate((None, np.inf, None, np.nan, -np.inf, None)):
+        grads = random_tree(seed) if value is None else broken(random_tree(seed), value)
+        made = step(*made, grads)
+        expected = expected if value is not None else twin(*expected, grads)
+        assert_close((made[0], made[1].inner_state), expected)
+        seen.append([int(x) for x in made[1][:3]])
+    assert seen == [[0, 1, 0], [1, 0, 1], [0, 1, 1], [1, 0, 2], [2, 0, 3], [0, 1, 3]]
+
+
+ACCEPTING = [("adam", 0), ("adam", None), *((rule, 1) for rule in RULES)]
+
+
+@pytest.mark.parametrize(
+    "rule, most", [pytest.param(*row, marks=() if row[0] == "adam" else pytest.mark.slow) for row in ACCEPTING]
+)
+def test_skips_as_optax(rule, most):
+    """The state is that of optax.apply_if_finite, whose step and ours take turns."""
+    opt, peer = pair(rule, 0.1)
+    opt = getattr(front, rule)(0.1, skip_nonfinite=True, max_consecutive_errors=most)
+    peer = optax.apply_if_finite(peer, 10**9 if most is None else most)
+    assert_close(opt.init(random_tree(0)), peer.init(random_tree(0)))
+    ours, update, theirs = jax.jit(opt.step), jax.jit(by_update(opt)), jax.jit(by_update(peer))
+    mixed = alone = random_tree(0), peer.init(random_tree(0))
+    for seed, is_broken in enumerate((False, True, False, True, True, False)):
+        grads = broken(random_tree(seed)) if is_broken else random_tree(seed)
+        mixed, alone = (theirs, ours, update)[seed % 3](*mixed, grads), theirs(*alone, grads)
+        assert_close(mixed, alone, rtol=1e-4, atol=1e-5)
+    assert mixed[1].total_notfinite == 3
+    assert bool(jnp.isfinite(mixed[0]["b"]).all()) == (most is None)
+
+
+def test_a_norm_that_overflows_skips_nothing():
+    """Every number is finite. A scale with which one is not makes a skip."""
+    opt, params = front.amsgrad(0.1, skip_nonfinite=True), jnp.ones(4)
+    made, state = opt.step(params, opt.init(params), jnp.full(4, 3e38), max_norm=1.0)
+    assert (state.total_notfinite, state.last_finite) == (0, True) and (made != params).all()
+    same, state = opt.step(made, state, jnp.full(4, 3e38), grad_scale=100.0)
+    assert (state.total_notfinite, state.last_finite) == (1, False) and (same == made).all()
+
+
+# Averages -------------------------------------------------------------------------------------------------------------
+
+ORACLES = {"copy": averages.interpolated, "zero": averages.weighted}
+each_start = pytest.mark.parametrize("start", ORACLES)
+
+
+KINDS = [("adam", start, kind) for start in ORACLES for kind in ("bfloat16", "bfloat16 in its own", "float64")]
+IN_FLOAT32 = [("adam", "zero", "float32"), *((rule, "copy", "float32") for rule in RULES)]
+
+
+@pytest.mark.parametrize("rule, start, kind", KINDS + IN_FLOAT32)
+def test_averages(rule, start, kind):
+    """The oracle's bits, of parameters that have those of a step without averages."""
+    dtype, own = kind.split()[0], " " in kind
+    with enable_x64(dtype == "float64"):
+        stored = np.dtype(dtype) if own or dtype == "float64" else np.dtype(np.float32)
+        opt = getattr(front, rule)(0.1, ema_decay=0.6, ema_start=start, ema_dtype=dtype if own else None)
+        plain = getattr(front, rule)(0.1)
+        params = random_tree(0, dtype)
+        made, expected = (params, opt.init(params)), (params, plain.init(params))
+        first = jax.tree.map(lambda x: x.astype(stored) if start == "copy" else jnp.zeros_like(x, stored), params)
+        assert_close(front.ema(made[1]), first)
+        step, twin, history = jax.jit(opt.step), jax.jit(plain.step), []
+        for seed in range(1, 4):
+            made, expected = step(*made, random_tree(seed, dtype)), twin(*expected, random_tree(seed, dtype))
+            history.append(jax.tree.map(np.asarray, expected[0]))
+        assert_close((made[0], made[1][:-1]), (expected[0], tuple(expected[1])))
+        found = {name: ORACLES[start]([each[name] for each in history], 0.6, stored) for name in params}
+        assert_close(front.ema(made[1]), jax.tree.map(jnp.asarray, found))
+        assert made[1][-1].count == 3
+
+
+@pytest.mark.parametrize("rule, start", [("adam", "zero"), *((rule, "copy") for rule in RULES)])
+def test_averages_by_update(rule, start):
+    """Of what optax.apply_updates makes, up to rounding."""
+    opt = getattr(front, rule)(0.1, ema_decay=0.9, ema_start=start)
+    step, update = jax.jit(opt.step), jax.jit(by_update(opt))
+    stepped = updated = random_tree(0), opt.init(random_tree(0))
+    for seed in range(1, 4):
+        stepped, updated = step(*stepped, random_tree(seed)), update(*updated, random_tree(seed))
+    assert_close(updated, stepped, rtol=2e-5, atol=2e-6)
+
+
+def test_averages_without_their_start():
+    """As optax.ema corrects them; before the first step there is nothing to correct."""
+    opt = front.adam(0.1, ema_decay=0.99, ema_start="zero")
+    params = random_tree(0)
+    state, peer = opt.init(params), optax.ema(0.99)
+    theirs = peer.init(params)
+    assert_close(front.ema(state, decay=0.99), front.ema(state))
+    for seed in range(1, 30):
+        params, state = opt.step(params, state, random_tree(seed))
+        expected, theirs = peer.update(params, theirs)
+    assert_close(front.ema(state), theirs.ema, rtol=1e-5, atol=1e-6)
+    assert_close(front.ema(state, decay=0.99), expected, rtol=1e-4, atol=1e-5)
+    found = {name: averages.debiased(np.asarray(x), 0.99, 29) for name, x in front.ema(state).items()}
+    assert_close(front.ema(state, decay=0.99), found, rtol=1e-6)
+
+
+# All of it ------------------------------------------------------------------------------------------------------------
+
+ALL = dict(skip_nonfinite=True, ema_decay=0.9)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float8_e4m3fn"])
+@each_start
+def test_all_without_a_kernel(dtype, start):
+    """The formulas; a skipped step changes nothing."""
+    opt = front.adam(0.1, ema_start=start, **ALL)
+    params = jax.tree.map(lambda x: x.astype(dtype), random_tree(0))
+    step = jax.jit(functools.partial(opt.step, max_norm=1.0))
+    first = step(params, opt.init(params), params)
+    assert_close(front.ema(first[1]), scaled(first[0], 1.0 if start == "copy" else 0.1), rtol=1e-6)
+    skipped = step(*first, broken(params, np.nan))
+    assert_close((skipped[0], skipped[1].inner_state), (first[0], first[1].inner_state))
+    assert skipped[1].total_notfinite == 1
+
+
+def scaled(tree, factor):
+    wide = np.complex64 if jnp.iscomplexobj(tree["b"]) else np.float32
+    return jax.tree.map(lambda x: x.astype(wide) * np.float32(factor), tree)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_of_each_member(way):
+    """Under vmap one member is skipped, and the others have the bits that they have alone."""
+    opt = front.optimistic_adam_v2(0.1, ema_start="zero", **ALL)
+    params, grads = (jax.tree.map(lambda *x: jnp.stack(x), *map(random_tree, range(i, i + 3))) for i in (0, 9))
+    grads["w"] = grads["w"].at[1, 2, 3].set(jnp.inf)
+    state, step = jax.vmap(opt.init)(params), WAYS[way](opt)
+    made = jax.jit(jax.vmap(step))(params, state, grads)
+    assert made[1].total_notfinite.tolist() == [0, 1, 0]
+    for i in range(3):
+        alone = jax.jit(step)(*jax.tree.map(lambda x, i=i: x[i], (params, state, grads)))
+        tolerance = {} if way == "step" else dict(rtol=1e-5, atol=1e-6)
+        assert_close(jax.tree.map(lambda x, i=i: x[i], made), alone, **tolerance)
+
+
+def test_all_in_place():
+    """Parameters, state and averages stay where they are, and no call is added but those for the norm."""
+    opt, plain = front.amsgrad(0.1, **ALL), front.amsgrad(0.1)
+    params, grads = random_tree(0), random_tree(1)
+    run = jax.jit(functools.partial(opt.step, max_norm=1.0), donate_argnums=(0, 1))
+    run = run.lower(params, opt.init(params), grads).compile()
+    without = jax.jit(plain.step).lower(params, plain.init(params), grads).compile()
+    assert copies(run.as_text(), params["b"].nbytes) == []
+    assert calls(run.as_text()) == calls(without.as_text()) + 2
+    given = params, opt.init(params)
+    places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(given) if x.ndim]
+    assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(run(*given, grads)) if x.ndim] == places
+
+
+def test_all_in_a_scan():
+    opt = front.adam(0.1, **ALL)
+    given = random_tree(0), opt.init(random_tree(0))
+    grads = [random_tree(1), broken(random_tree(2)), random_tree(3)]
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *grads)
+    found, _ = jax.jit(lambda *given: jax.lax.scan(lambda c, g: (opt.step(*c, g), None), given[:2], given[2]))(
+        *given, stacked
+    )
+    for each in grads:
+        given = opt.step(*given, each)
+    assert_close(found, given)
+
+
+def test_gradients_that_are_none():
+    """Such a leaf's average stays too."""
+    opt = front.adam(0.1, **ALL)
+    params = {"w": jnp.ones(3), "frozen": jnp.ones(3), "nothing": None}
+    made, state = opt.step(params, opt.init(params), {"w": jnp.ones(3), "frozen": None, "nothing": None})
+    assert_close(front.ema(state), {"w": made["w"], "frozen": params["frozen"], "nothing": None})
+
+
+def test_averages_inside_of_wrappers():
+    """A chain hands on the parameters, and ema finds the averages in its state."""
+    chain = optax.chain(optax.clip(1.0), front.adam(0.1, **ALL))
+    params = random_tree(0)
+    made, state = by_update(chain)(params, chain.init(params), params)
+    assert_close(front.ema(state), made)
+    injected = optax.inject_hyperparams(front.adam, static_args=("ema_decay",))(0.1, **ALL)
+    made, state = by_update(injected)(params, injected.init(params), params)
+    assert_close(front.ema(state), made)
+
+
+GOOD = {"w": jnp.ones(3)}
+WRONG = {
+    "flag": (dict(skip_nonfinite=1), TypeError, "skip_nonfinite is 1, expected True or False"),
+    "errors": (dict(skip_nonfinite=True, max_consecutive_errors=-1), ValueError, "max_consecutive_errors is -1"),
+    "errors alone": (dict(max_consecutive_errors=3), ValueError, "needs skip_nonfinite=True"),
+    "decay": (dict(ema_decay=1.0), ValueError, "ema_decay is 1, expected a number at least 0 and below 1"),
+    "traced decay": (dict(ema_decay=jnp.array(0.9)), TypeError, "ema_decay is an array, .*static_args"),
+    "start": (dict(ema_decay=0.9, ema_start="one"), ValueError, "ema_start is 'one', expected 'copy' or 'zero'"),
+    "start alone": (dict(ema_start="zero"), ValueError, "ema_start and ema_dtype need ema_decay"),
+    "dtype": (dict(ema_decay=0.9, ema_dtype=jnp.int32), TypeError, "ema_dtype is .* floating-point dtype"),
+    "zero": (dict(zero_grads=True), TypeError, "zero_grads"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_errors(wrong):
+    arguments, error, message = WRONG[wrong]
+    with pytest.raises(error, match=message):
+        front.adam(0.1, **arguments)
+
+
+def test_errors_of_states():
+    plain, skipping, averaging = front.adam(0.1), front.adam(0.1, skip_nonfinite=True), front.adam(0.1, ema_decay=0.9)
+    for opt, state, message in (
+        (skipping, plain.init(GOOD), "state is tuple, expected ApplyIfFiniteState"),
+        (averaging, plain.init(GOOD), "state ends with .*, expected EmaState"),
+        (plain, averaging.init(GOOD), "state is .*'EmaState'"),
+        (plain, skipping.init(GOOD), "state is ApplyIfFiniteState"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            opt.step(GOOD, state, GOOD)
+    with pytest.raises(ValueError, match="averages need the parameters"):
+        averaging.update(GOOD, averaging.init(GOOD))
+    with pytest.raises(ValueError, match="the state has 0 parts of type EmaState"):
+        front.ema(plain.init(GOOD))
+    with pytest.raises(TypeError, match="ema_dtype is 'bfloat16', expected 'float32' for parameters of float32"):
+        front.adam(0.1, ema_decay=0.9, ema_dtype="bfloat16").init(GOOD)
+    lost = (*averaging.init(GOOD)[:-1], optax.EmaState(jnp.zeros((), jnp.int32), {"w": None}))
+    with pytest.raises(ValueError, match=r"state\[2\].ema\['w'\] is None"):
+        averaging.step(GOOD, lost, GOOD)
