@@ -19,6 +19,7 @@ FEW = 32
 OPTIMIZERS = {
     "amsgrad": flatstep.jax.amsgrad(0.1),
     "optimistic_adam_v2": flatstep.jax.optimistic_adam_v2(lambda count: 0.1, weight_decay=0.1),
+    "adam, skipping and averaging": flatstep.jax.adam(0.1, skip_nonfinite=True, ema_decay=0.9),
     "adam, masked": flatstep.jax.adamw(0.1, mask=lambda params: jax.tree.map(lambda x: x.ndim > 1, params)),
 }
 
@@ -39,6 +40,10 @@ def trace_step(opt, params, state):
     jax.make_jaxpr(lambda: opt.step(params, state, params))()
 
 
+def trace_clipped_step(opt, params, state):
+    jax.make_jaxpr(lambda: opt.step(params, state, params, max_norm=1.0))()
+
+
 def trace_update(opt, params, state):
     jax.make_jaxpr(lambda: opt.update(params, state, params))()
 
@@ -51,7 +56,7 @@ def trace_an_error(opt, params, state):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("call", [init, step, trace_step, trace_update, trace_an_error])
+@pytest.mark.parametrize("call", [init, step, trace_step, trace_clipped_step, trace_update, trace_an_error])
 def test_calls_grow_with_the_leaves(call, name):
     opt, counts = OPTIMIZERS[name], []
     for layers in (FEW, 2 * FEW):

@@ -10,6 +10,7 @@ import pytest
 import norms
 from cases import assert_same_bits, special_values
 from cases import numbers as wild
+from flatstep.jax import _versions
 from flatstep.jax._norm import Limits, formula, limited
 from jax_hlo import copies
 from jax_steps import calls
@@ -187,6 +188,22 @@ def test_a_limit_costs_two_calls():
         )
         assert calls(limit) == calls(plain) + 2
         assert copies(limit, 40) == []
+
+
+def test_max_norm_in_an_exported_program():
+    """With shapes that are open, which may be empty then."""
+    opt, (rows,) = front.adam(0.1), jax.export.symbolic_shape("rows - 1")
+    like = {name: jax.ShapeDtypeStruct((rows, 3), jnp.float32) for name in "vw"}
+    names = [_versions.registered_name(), *map(_versions.registered_norm, ("square_sums", "limits"))]
+    export = jax.export.export(
+        jax.jit(functools.partial(opt.step, max_norm=1.0)),
+        disabled_checks=list(map(jax.export.DisabledSafetyCheck.custom_call, names)),
+    )
+    program = export(like, jax.eval_shape(opt.init, like), like)
+    for count in (0, 2):
+        params = {"v": jnp.ones((count, 3)), "w": jnp.full((count, 3), 2.0)}
+        given = params, opt.init(params), params
+        assert_close(program.call(*given), opt.step(*given, max_norm=1.0))
 
 
 def test_max_norm_is_checked():

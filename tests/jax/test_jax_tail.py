@@ -192,7 +192,7 @@ def test_all_in_place():
     without = jax.jit(plain.step).lower(params, plain.init(params), grads).compile()
     assert copies(run.as_text(), params["b"].nbytes) == []
     assert calls(run.as_text()) == calls(without.as_text()) + 2
-    given = params, opt.init(params)
+    given = params, jax.jit(opt.init)(params)
     places = [x.unsafe_buffer_pointer() for x in jax.tree.leaves(given) if x.ndim]
     assert [x.unsafe_buffer_pointer() for x in jax.tree.leaves(run(*given, grads)) if x.ndim] == places
 

@@ -19,12 +19,12 @@ from .._rules.common import JAX_AROUND
 from ._leaves import Leaves
 from ._settings import as_number, checked_dtype, checked_flag
 from ._states import next_count
-from ._tail import computed_dtype
+from ._tail import STARTS, computed_dtype
 
 Array = Any
 PyTree = Any
 NAMES = tuple(argument.name for argument in JAX_AROUND)
-_STARTS = ("copy", "zero")
+_DECAY = NumberCheck(at_least=0, below=1)
 
 
 class Around(NamedTuple):
@@ -42,8 +42,8 @@ class Around(NamedTuple):
         skips = checked_flag("skip_nonfinite", arguments["skip_nonfinite"])
         most, decay, start = (arguments[name] for name in ("max_consecutive_errors", "ema_decay", "ema_start"))
         dtype = checked_dtype("ema_dtype", arguments["ema_dtype"])
-        if start not in _STARTS:
-            raise ValueError(f"ema_start is {start!r}, expected {' or '.join(map(repr, _STARTS))}")
+        if start not in STARTS:
+            raise ValueError(f"ema_start is {start!r}, expected {' or '.join(map(repr, STARTS))}")
         if most is not None:
             most = as_number("max_consecutive_errors", most, NumberCheck(at_least=0))
             if not skips:
@@ -55,7 +55,7 @@ class Around(NamedTuple):
                 "ema_decay is an array, expected a number, which is fixed when a step is compiled; under "
                 "optax.inject_hyperparams name it in static_args"
             )
-        return cls(skips, most, None if decay is None else _AVERAGED.check("ema_decay", decay), start, dtype)
+        return cls(skips, most, None if decay is None else _DECAY.check("ema_decay", decay), start, dtype)
 
     @property
     def average(self) -> tuple[str, float] | None:
@@ -111,9 +111,6 @@ class Around(NamedTuple):
                 "init or step returned"
             )
         return Outer(self, finite, last, tuple(state[:-1]))
-
-
-_AVERAGED = NumberCheck(at_least=0, below=1)
 
 
 class Outer(NamedTuple):
@@ -199,7 +196,7 @@ def ema(state: PyTree, *, decay: float | None = None) -> PyTree:
     [part] = found
     if decay is None:
         return part.ema
-    number = _AVERAGED.check("decay", decay)
+    number = _DECAY.check("decay", decay)
     return jax.tree.map(lambda x: _debiased(x, number, part.count), part.ema)
 
 

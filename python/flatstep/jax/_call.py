@@ -20,10 +20,9 @@ from jax.interpreters import ad, batching, mlir
 
 from .. import _core
 from . import _fallback, _partition, _versions
-from ._tail import completed, computed_dtype
+from ._tail import STARTS, completed, computed_dtype
 
 Array = Any
-_STARTS = ("copy", "zero")  # as AverageForm counts them
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,7 @@ def _call(name: str, step: Step, operands: Sequence[Array], workspace: list[Any]
         numbers=np.array(step.numbers, np.float64),
         traced=np.array(step.traced, np.int32),
         skips=step.skips,
-        average=np.int32(0 if step.average is None else 1 + _STARTS.index(step.average[0])),
+        average=np.int32(0 if step.average is None else 1 + STARTS.index(step.average[0])),
         decay=np.float64(0.0 if step.average is None else step.average[1]),
     )
     return list(call(*operands, **attributes))

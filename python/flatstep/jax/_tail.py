@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = Any
+STARTS = ("copy", "zero")  # of averages, as AverageForm counts their forms
 
 
 def computed_dtype(dtype: Any) -> np.dtype[Any]:
