@@ -1,6 +1,7 @@
 // A rule's kernels, launched on one device, each launch checked and named. Knows no CUDA: see runtime.h.
 #pragma once
 
+#include "device_norm.h"
 #include "kernels.h"
 #include "runtime.h"
 
@@ -28,6 +29,24 @@ class Launcher {
   Runtime& runtime_;
   const Kernel* kernels_;  // by layout
   int rule_, index_;
+};
+
+// The same of a norm's kernels.
+class NormLauncher {
+ public:
+  NormLauncher(Runtime& runtime, const NormKernels* kernels, int index)
+      : runtime_(runtime), kernels_(kernels), index_(index) {}
+
+  void load();  // at the first call
+  void launch(const Norm& norm, void* stream) const;
+
+ private:
+  void check() const;
+
+  Runtime& runtime_;
+  const NormKernels* kernels_;
+  int index_;
+  bool is_loaded_ = false;
 };
 
 }  // namespace flatstep::device

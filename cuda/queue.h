@@ -5,13 +5,15 @@
 
 #include "device.h"
 #include "launch.h"
+#include "norm_tables.h"
 #include "staging.h"
 
 namespace flatstep::device {
 
 class Queue : public DeviceQueue {
  public:
-  Queue(Runtime& runtime, Kernels kernels, int rule, int index);
+  // Without kernels for it, it finds no norms.
+  Queue(Runtime& runtime, Kernels kernels, int rule, int index, const NormKernels* norm_kernels = nullptr);
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
   ~Queue() override;
@@ -44,16 +46,19 @@ class Queue : public DeviceQueue {
   void add_rest(const DeviceWork& work);
   void reserve_coefficients(Part& part);
   Row row_of(size_t index, const DeviceWork& work);
+  int64_t tile_count() const;  // of all parts so far
   Bytes tiles() const;
   void go_over_to(void* stream);
   void place();
   void place_for_capture();
+  void launch_norm();
   void launch(const Part& part);
   void mark_done();
 
   Runtime& runtime_;
   std::optional<CurrentDevice> at_the_end_;  // the first member, so that the others end with their device current
   Launcher launcher_;
+  NormLauncher norm_launcher_;
   std::vector<bool> loaded_;  // by layout
   int index_;
   void* done_ = nullptr;    // an event: past once the device is done with work that was not captured
@@ -70,6 +75,9 @@ class Queue : public DeviceQueue {
   size_t scalars_, traced_;  // where they begin in step_
   int64_t traced_count_;
   const float* skip_;
+  const FoundNorm* limits_;
+  std::optional<NormWork> norm_;
+  NormTables norm_tables_;
   void* stream_;
   bool is_captured_ = false;
   Tables placed_;

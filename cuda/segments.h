@@ -71,6 +71,7 @@ struct Preparation {
   int64_t traced_count;
   void* coefficients;
   const float* skip;
+  const double* factor = nullptr;  // of all gradients; null: 1
 };
 
 // How many elements a tile of one tensor has: a multiple of every phase.

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "batch.cuh"
+#include "device_norm.cuh"
 #include "prepare.cuh"
 #include "sweep.cuh"
 #include "target.h"
@@ -58,6 +59,35 @@ void launch_sweep(const device::Sweep& args, void* stream) {
   sweep<R, L><<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(args, lane_bits, 1 << lane_bits);
 }
 
+// A part of a norm (device_norm.cuh), one block of threads.
+template <class Part>
+__global__ void __launch_bounds__(device::norm_threads) find_norm(const __grid_constant__ device::Norm norm) {
+  __shared__ NormBlock shared[device::norm_threads];
+  const int rounds = Part::rounds(norm);
+#pragma unroll 1
+  for (int round = 0; round < rounds; ++round) {
+    Part::round(norm, round, blockIdx.x, int(threadIdx.x), shared);
+    __syncthreads();
+  }
+}
+
+void load_norm() {
+  cudaFuncAttributes unused;
+  if (cudaFuncGetAttributes(&unused, find_norm<UnitOfNorm>) == cudaSuccess &&
+      cudaFuncGetAttributes(&unused, find_norm<GroupOfNorm>) == cudaSuccess)
+    cudaFuncGetAttributes(&unused, find_norm<RestOfNorm>);
+}
+
+template <class Part>
+void launch_norm(const device::Norm& norm, int64_t blocks, void* stream) {
+  find_norm<Part><<<unsigned(blocks), device::norm_threads, 0, static_cast<cudaStream_t>(stream)>>>(norm);
+}
+
+constexpr device::NormKernels norm_kernels = {
+    &load_norm, [](const device::Norm& norm, void* stream) { launch_norm<UnitOfNorm>(norm, norm.unit_count, stream); },
+    [](const device::Norm& norm, void* stream) { launch_norm<GroupOfNorm>(norm, norm.group_count, stream); },
+    [](const device::Norm& norm, void* stream) { launch_norm<RestOfNorm>(norm, 1, stream); }};
+
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE
 
 #include "stamp.cuh"
@@ -66,5 +96,6 @@ namespace flatstep::device {
 
 const Kernels cuda_kernels = Table<Rules>::rows;
 const LayOut cuda_lay_out = &launch_tables;
+const NormKernels cuda_norm = norm_kernels;
 
 }  // namespace flatstep::device

@@ -1,9 +1,12 @@
 // The kernels of the stand-in (stand_in.h): a device's own code, carried out thread by thread. Compiled with the
 // kernels' flags, which say how arithmetic rounds.
 #include "batch.cuh"
+#include "device_norm.cuh"
 #include "prepare.cuh"
 #include "stand_in.h"
 #include "sweep.cuh"
+
+#include <cstring>
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
 
@@ -41,6 +44,27 @@ void launch_sweep(const device::Sweep& s, void* stream) {
   });
 }
 
+// Round by round, blocks and threads in any order.
+template <class Part>
+void launch_norm(const device::Norm& n, int64_t blocks, void* stream) {
+  std::vector<const void*> tables = {n.segments, n.found, n.group_values};
+  testing::StandIn::active().enqueue_launch(stream, tables, [norm = n, blocks] {
+    for (int64_t block = blocks; block-- > 0;) {
+      NormBlock shared[device::norm_threads];
+      std::memset(shared, 0x5a, sizeof shared);  // what no thread has written must not matter
+      for (int round = 0; round < Part::rounds(norm); ++round) {
+        for (int thread = device::norm_threads; thread-- > 0;) Part::round(norm, round, block, thread, shared);
+      }
+    }
+  });
+}
+
+constexpr device::NormKernels norm_kernels = {
+    [] { testing::StandIn::active().load_kernel(); },
+    [](const device::Norm& norm, void* stream) { launch_norm<UnitOfNorm>(norm, norm.unit_count, stream); },
+    [](const device::Norm& norm, void* stream) { launch_norm<GroupOfNorm>(norm, norm.group_count, stream); },
+    [](const device::Norm& norm, void* stream) { launch_norm<RestOfNorm>(norm, 1, stream); }};
+
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE
 
 #include "stamp.cuh"
@@ -49,5 +73,6 @@ namespace flatstep::testing {
 
 const device::LayOut StandIn::lay_out = &launch_tables;
 const device::Kernels StandIn::kernels = Table<Rules>::rows;
+const device::NormKernels StandIn::norm_kernels = flatstep::norm_kernels;
 
 }  // namespace flatstep::testing
