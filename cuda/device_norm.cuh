@@ -29,6 +29,11 @@ FLATSTEP_FN int rounds_of_tree(int64_t count) {
   return rounds;
 }
 
+template <class Format>
+FLATSTEP_FN auto load_format(const void* memory, int64_t place) {
+  return DeviceTile<Format>(const_cast<void*>(memory), place).load(0);
+}
+
 // One lane of a block: its numbers are those with the places lane, lane + norm_lanes, ... What is missing in the last
 // lanes is zero.
 template <class Format, NormKind kind>
@@ -39,15 +44,8 @@ FLATSTEP_FN NormBlock lane_of_block(const device::Gradient& gradient, const int6
   const int rounds = (count + norm_lanes - 1) / norm_lanes;
   double sum = 0, check = 0;
   T largest = 0;
-#pragma unroll 8
-  for (int k = 0; k < rounds; ++k) {
-    const int at = lane + k * norm_lanes;
-    T number = 0;
-    if (at < count) {
-      const int64_t place = walk ? walk_to(walk, first + at) : first + at;
-      number = DeviceTile<Format>(const_cast<void*>(gradient.data), place).load(0);
-    }
-    number = own_scale * number;
+  const auto add = [&](int at, int64_t place) {
+    const T number = own_scale * (at < count ? load_format<Format>(gradient.data, place) : T(0));
     if constexpr (kind == NormKind::largest) {
       largest = maximum(largest, maximum(number, T(0) - number));
     } else {
@@ -55,6 +53,13 @@ FLATSTEP_FN NormBlock lane_of_block(const device::Gradient& gradient, const int6
       // A square of a float cannot overflow, so that the sum tells. That of a double can.
       if constexpr (sizeof(T) == sizeof(double)) check = check + (number - number);
     }
+  };
+  if (walk) {
+#pragma unroll 1
+    for (int k = 0, at = lane; k < rounds; ++k, at += norm_lanes) add(at, at < count ? walk_to(walk, first + at) : 0);
+  } else {
+#pragma unroll 8
+    for (int k = 0, at = lane; k < rounds; ++k, at += norm_lanes) add(at, first + at);
   }
   if constexpr (kind == NormKind::largest) return {double(largest), double(largest - largest)};
   return {sum, sizeof(T) == sizeof(double) ? check : sum - sum};
