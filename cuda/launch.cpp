@@ -37,7 +37,7 @@ std::string Launcher::text(int layout, const char* part, const std::string& why)
 
 void NormLauncher::load() {
   if (is_loaded_) return;
-  if (!kernels_) throw std::logic_error("a queue without kernels for norms was asked for one");
+  if (!kernels_) throw std::logic_error("no norm kernels");
   runtime_.load(kernels_->load);
   check();
   is_loaded_ = true;

@@ -1,9 +1,9 @@
 // torch tensors -> a step: walks parameter groups, gradients and state in one call, and caches nothing between calls,
 // for torch moves all of them in many ways. Links against no torch.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -11,8 +11,7 @@
 #include <stdexcept>
 
 #include "describe.h"
-#include "device_memory.h"
-#include "norm.h"
+#include "device_limits.h"
 #include "read_torch.h"
 #include "torch_params.h"
 
@@ -69,18 +68,18 @@ class TorchStepper {
   // lie. `completion` are functions that belong to the step: they are called after it, and as long as
   // they run no Python code no signal handler can raise in between. Raises RuntimeError where a step would become part
   // of a graph, but is not `capturable`. `always` are calls that are made for a skipped step, too. `limits` are the
-  // largest norm of all gradients, or None, and whether gradients that are not finite skip the step; then a third
-  // result is their norm, and a fourth whether they did.
+  // largest norm of all gradients, or None, whether gradients that are not finite skip the step, and for gradients on a
+  // device four float64s there (see FoundNorm), else None; then a third result is their norm, and a fourth whether they
+  // did: None and False where the device alone knows.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
                  nb::callable name, int threads, nb::list completion, nb::list always,
-                 std::optional<std::pair<std::optional<double>, bool>> limits) {
+                 std::optional<std::tuple<std::optional<double>, bool, nb::object>> limits) {
     const AtTheEnd leave_no_references{[this] {
       for (TorchParams& params : params_) params.begin();
       held_.clear();
       unready_ = nb::list();
     }};
-    has_limits_ = limits.has_value();
-    if (has_limits_) norm_.begin();
+    const GradientLimits rule = begin_limits(limits);
     read_groups(groups, state, stand_ins, name);
     nb::list stepped;
     bool is_skipped = false;
@@ -91,13 +90,13 @@ class TorchStepper {
         scaling.push_back(scaling_on(params.device, scalings));
         if (!params.is_processor()) params.stream = reader_.current_stream(params.device);
       }
+      if (found_) limit_on_device(rule, scaling);
       unlocked([&] {
         check_captures();
-        if (limits) {
+        if (limits && !found_) {
           norm = norm_.find(*target_, NormKind::two, Team::openmp, threads);
-          is_skipped = limits->second && !norm.is_finite;
+          is_skipped = rule.is_skipped(norm);
           if (is_skipped) return;
-          const GradientLimits rule{limits->first, limits->second, GradientLimits::Formula::torch};
           for (TorchParams& params : params_) params.scale_gradients(rule.factor(norm.value));
         }
         for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
@@ -110,6 +109,7 @@ class TorchStepper {
       }
       for (nb::handle call : always) call();
     }
+    if (found_) return nb::make_tuple(unready_, stepped, nb::none(), false);
     if (has_limits_) return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
     return nb::make_tuple(unready_, stepped);
   }
@@ -202,17 +202,52 @@ class TorchStepper {
     std::copy_n(read + Parts::count + 1, rule_->slots.size(), parameter.state);
     TorchParams* const params = params_on(parameter.param.device);
     if (!params || !params->add(parameter, read[Parts::count], numbers_)) return false;
-    if (has_limits_) add_to_norm(parameter);
+    if (has_limits_) add_to_norm(parameter, *params);
     return true;
   }
 
-  void add_to_norm(const Parameter& parameter) {
-    if (parameter.param.device.type != cpu_device) {
+  using Limits = std::optional<std::tuple<std::optional<double>, bool, nb::object>>;
+
+  GradientLimits begin_limits(const Limits& limits) {
+    has_limits_ = limits.has_value();
+    found_.reset();
+    if (!has_limits_) return {};
+    norm_.begin();
+    const auto& [max_norm, skips_nonfinite, found] = *limits;
+    if (!found.is_none()) {
+      Tensor own;
+      if (!reader_.read(found, own) || own.dtype != Dtype::float64 || element_count(own) != 4 || !is_contiguous(own))
+        throw nb::type_error("expected four float64s");
+      found_ = own;
+    }
+    return {max_norm, skips_nonfinite, GradientLimits::Formula::torch};
+  }
+
+  void add_to_norm(const Parameter& parameter, const TorchParams& params) {
+    if (params.is_processor() == found_.has_value() || (found_ && found_->device != params.device)) {
       throw ArgumentError{Operand::param, parameter.index,
-                          "is on a device, but max_norm and skip_nonfinite are for parameters on the CPU; use "
-                          "torch.nn.utils.clip_grad_norm_"};
+                          "is on " + name_of(params.device) +
+                              ", but max_norm and skip_nonfinite need all gradients in one memory; make an optimizer "
+                              "for the parameters of each device"};
     }
     norm_.add(parameter.grad, numbers_.scalars.grad_scale);
+  }
+
+  // The first of those on the device finds the norm, before any of them steps.
+  void limit_on_device(const GradientLimits& limits, const std::vector<Scaling>& scalings) {
+    auto* const found = static_cast<FoundNorm*>(found_->data);
+    bool is_found = false;
+    for (const bool is_idle : {false, true}) {
+      for (size_t i = 0; i < params_.size(); ++i) {
+        if (params_[i].device != found_->device || params_[i].is_idle() != is_idle || is_found) continue;
+        const NormWork work = norm_work(norm_, limits, scalings[i].scale_number(), found);
+        params_[i].limit(found, &work);
+        is_found = true;
+      }
+    }
+    for (TorchParams& params : params_) {
+      if (params.device == found_->device && !params.limits) params.limit(found, nullptr);
+    }
   }
 
   // Those of that device which the group's rule steps; null where nothing can.
@@ -307,6 +342,7 @@ class TorchStepper {
   GroupNumbers numbers_;
   Py_ssize_t next_state_;  // where PyDict_Next goes on
   bool has_limits_ = false;
+  std::optional<Tensor> found_;  // where a device keeps what it finds out about gradients
   GradientNorm norm_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   nb::list unready_;         // positions of parameters that cannot be taken as they are
@@ -326,8 +362,10 @@ void bind_torch(nb::module_& module) {
                    "scalings: list[tuple[typing.Any, ...]], capturable: bool, "
                    "name: collections.abc.Callable[[int], str], threads: int, "
                    "completion: list[collections.abc.Callable[[], object]], "
-                   "always: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool] | None, /) "
-                   "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
+                   "always: list[collections.abc.Callable[[], object]], limits: tuple[float | None, bool, typing.Any] "
+                   "| None, "
+                   "/) "
+                   "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float | None, bool]"))
       .def_prop_ro("target", &TorchStepper::target);
 }
 

@@ -250,7 +250,10 @@ class Optimizer:
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite."""
+        """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite.
+
+        What a device has found stays there; reading waits for it.
+        """
         return self._stepper.norm
 
     @property

@@ -7,6 +7,7 @@ import pytest
 # The same tests again, on the device.
 from test_golden import *  # noqa: F403
 from test_laws import *  # noqa: F403
+from test_norm import *  # noqa: F403
 from test_oracle import *  # noqa: F403
 from test_per_leaf import *  # noqa: F403
 from test_state_dict import *  # noqa: F403
@@ -19,7 +20,7 @@ from foreign import Array
 
 pytestmark = pytest.mark.stand_in
 
-del test_rounding_mode_of_the_caller  # noqa: F821  of the processor's
+del test_rounding_mode_of_the_caller, test_norms_in_any_floating_point_mode  # noqa: F821  of the processor's
 
 
 @pytest.fixture(autouse=True)

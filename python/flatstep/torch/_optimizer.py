@@ -83,12 +83,18 @@ class FusedOptimizer(torch.optim.Optimizer):
 
     @property
     def skipped(self) -> int:
-        """Steps that changed nothing because a gradient was not finite, with ``skip_nonfinite=True``."""
+        """Steps that changed nothing because a gradient was not finite, with ``skip_nonfinite=True``.
+
+        A device counts them itself; reading waits for it.
+        """
         return self._limits.skipped
 
     @property
     def grad_norm(self) -> float | None:
-        """The norm of the last step's unscaled gradients; None without max_norm and skip_nonfinite."""
+        """The norm of the last step's unscaled gradients; None without max_norm and skip_nonfinite.
+
+        What a device has found stays there; reading waits for it.
+        """
         return self._limits.norm
 
     @property
@@ -353,7 +359,7 @@ class FusedOptimizer(torch.optim.Optimizer):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_limits": self._limits}
+        return {**super().__getstate__(), "_limits": self._limits.on_host()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
@@ -370,7 +376,7 @@ def _step_with(
     modes: tuple[Any, ...],
     completion: list[Call],
     always: list[Call],
-    limits: tuple[float | None, bool] | None,
+    limits: tuple[float | None, bool, torch.Tensor | None] | None,
 ) -> Any:
     """A step of the core. What completes it runs under no torch function or dispatch mode, which may be Python code."""
     if not completion and not always:
