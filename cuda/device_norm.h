@@ -44,12 +44,4 @@ struct Norm {
   FoundNorm* found;
 };
 
-// Three launches, one after the other: units, groups of units, the rest.
-struct NormKernels {
-  void (*load)();  // all three, by Runtime::load
-  void (*launch_units)(const Norm&, void* stream);
-  void (*launch_groups)(const Norm&, void* stream);
-  void (*launch_rest)(const Norm&, void* stream);
-};
-
 }  // namespace flatstep::device

@@ -35,29 +35,35 @@ std::string Launcher::text(int layout, const char* part, const std::string& why)
          std::to_string(index_) + ": " + why;
 }
 
-void NormLauncher::load() {
+void SharedLauncher::load() {
   if (is_loaded_) return;
-  if (!kernels_) throw std::logic_error("no norm kernels");
+  if (!kernels_) throw std::logic_error("no shared kernels");
   runtime_.load(kernels_->load);
-  check();
+  check("the norm of gradients");
   is_loaded_ = true;
 }
 
-void NormLauncher::launch(const Norm& norm, void* stream) const {
+void SharedLauncher::launch(const Norm& norm, void* stream) const {
   for (const auto& [launch, count] : {std::pair(kernels_->launch_units, norm.unit_count),
                                       {kernels_->launch_groups, norm.group_count},
                                       {kernels_->launch_rest, int64_t(1)}}) {
     if (count == 0) continue;
     launch(norm, stream);
-    check();
+    check("the norm of gradients");
   }
 }
 
-void NormLauncher::check() const {
+void SharedLauncher::launch_zeros(const Sweep& sweep, int tile_elements, void* stream) const {
+  if (sweep.tile_count == 0) return;
+  kernels_->launch_zeros(sweep, tile_elements, stream);
+  check("zeroed gradients");
+}
+
+void SharedLauncher::check(const char* part) const {
   const Runtime::Failure failure = runtime_.launch_failure();
   if (failure.why.empty()) return;
   const std::string text =
-      "the launch of the norm of gradients failed on device " + std::to_string(index_) + ": " + failure.why;
+      "the launch of " + std::string(part) + " failed on device " + std::to_string(index_) + ": " + failure.why;
   if (failure.is_for_want_of_memory) throw OutOfDeviceMemory(text);
   throw std::runtime_error(text);
 }

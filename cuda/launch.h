@@ -1,7 +1,6 @@
 // A rule's kernels, launched on one device, each launch checked and named. Knows no CUDA: see runtime.h.
 #pragma once
 
-#include "device_norm.h"
 #include "kernels.h"
 #include "runtime.h"
 
@@ -31,20 +30,21 @@ class Launcher {
   int rule_, index_;
 };
 
-// The same of a norm's kernels.
-class NormLauncher {
+// The same of the kernels that all rules share.
+class SharedLauncher {
  public:
-  NormLauncher(Runtime& runtime, const NormKernels* kernels, int index)
+  SharedLauncher(Runtime& runtime, const SharedKernels* kernels, int index)
       : runtime_(runtime), kernels_(kernels), index_(index) {}
 
   void load();  // at the first call
   void launch(const Norm& norm, void* stream) const;
+  void launch_zeros(const Sweep& sweep, int tile_elements, void* stream) const;
 
  private:
-  void check() const;
+  void check(const char* part) const;
 
   Runtime& runtime_;
-  const NormKernels* kernels_;
+  const SharedKernels* kernels_;
   int index_;
   bool is_loaded_ = false;
 };

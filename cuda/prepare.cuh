@@ -75,6 +75,7 @@ FLATSTEP_FN void prepare_row(const device::Preparation& p, int64_t index) {
     replace(scalars, traced.number, traced.is_inverted ? 1 / value : value);
   }
   if (p.factor) scalars.grad_scale *= *p.factor;
+  if (p.updates) p.updates[index] = scalars.count;
   store_row(p.coefficients, index, R::template prepare<T>(scalars));
 }
 

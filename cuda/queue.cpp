@@ -30,10 +30,10 @@ int param_bytes(int layout) { return bytes_of(layouts()[size_t(layout)].param); 
 
 }  // namespace
 
-Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index, const NormKernels* norm_kernels)
+Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index, const SharedKernels* shared_kernels)
     : runtime_(runtime),
       launcher_(runtime, kernels, rule, index),
-      norm_launcher_(runtime, norm_kernels, index),
+      shared_launcher_(runtime, shared_kernels, index),
       loaded_(layouts().size()),
       index_(index),
       ring_(runtime),
@@ -115,7 +115,8 @@ void Queue::prepare(const DeviceWork& work) {
   const CurrentDevice current(runtime_, index_);
   gather(work);
   if (parts_.empty() && !norm_) return;
-  if (norm_) norm_launcher_.load();
+  if (norm_ || std::ranges::any_of(parts_, [this](const Part& part) { return zeroes_when_skipped(part); }))
+    shared_launcher_.load();
   for (const Part& part : parts_) {
     if (!loaded_[size_t(part.layout)]) launcher_.load(part.layout);
     loaded_[size_t(part.layout)] = true;
@@ -184,8 +185,22 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
   part.rows = append(tensors_, rows);
   part.gradients = append(step_, gradients);
   part.walks = append(step_, walks);
-  reserve_coefficients(part);
+  add_tail(part, job.call->segments);
+  reserve(part);
   parts_.push_back(part);
+}
+
+// One tail is common to all segments of a job.
+void Queue::add_tail(Part& part, const flatstep::Segment* segments) {
+  part.has_tail = part.segment_count > 0 && segments->tail;
+  if (!part.has_tail) return;
+  part.tail = *segments->tail;
+  std::vector<void*> averages;
+  for (int64_t i = 0; i < part.segment_count; ++i) {
+    averages.push_back(segments[i].average);
+    part.has_averages = part.has_averages || segments[i].average;
+  }
+  if (part.has_averages) part.averages = append(tensors_, averages);
 }
 
 // A row's count moves once a step, however many parts have the row.
@@ -207,15 +222,24 @@ void Queue::add_rest(const DeviceWork& work) {
   part.first_tile = tile_count();
   part.row_count = int64_t(rows.size());
   part.rows = append(tensors_, rows);
-  reserve_coefficients(part);
+  reserve(part);
   parts_.push_back(part);
 }
 
-void Queue::reserve_coefficients(Part& part) {
-  constexpr size_t alignment = 16;
-  part.coefficients = coefficient_bytes_;
-  coefficient_bytes_ +=
-      size_t(part.row_count * launcher_.kernel(part.layout).coefficient_bytes + alignment - 1) / alignment * alignment;
+// Memory for what a preparation writes.
+void Queue::reserve(Part& part) {
+  const auto take = [this](int64_t bytes) {
+    constexpr size_t alignment = 16;
+    const size_t begin = coefficient_bytes_;
+    coefficient_bytes_ += (size_t(bytes) + alignment - 1) / alignment * alignment;
+    return begin;
+  };
+  part.coefficients = take(part.row_count * launcher_.kernel(part.layout).coefficient_bytes);
+  if (part.has_averages) part.updates = take(part.row_count * int64_t(sizeof(int64_t)));
+}
+
+bool Queue::zeroes_when_skipped(const Part& part) const {
+  return part.has_tail && part.tail.zeroed_bytes > 0 && (limits_ || skip_);
 }
 
 Bytes Queue::tiles() const {
@@ -289,7 +313,26 @@ void Queue::launch() {
 void Queue::launch_norm() {
   Norm norm = norm_tables_.on_device(*norm_, placed_.tensors, placed_.tiles, placed_.step, placed_.coefficients);
   norm.skip = skip_;
-  norm_launcher_.launch(norm, stream_);
+  shared_launcher_.launch(norm, stream_);
+}
+
+int64_t* Queue::updates_of(const Part& part) const {
+  return reinterpret_cast<int64_t*>(placed_.coefficients + part.updates);
+}
+
+SweepTail Queue::tail_of(const Part& part) const {
+  if (!part.has_tail) return {};
+  SweepTail tail{part.tail.zeroed_bytes,
+                 int32_t(part.tail.form),
+                 part.tail.average_in_own_dtype,
+                 part.tail.decay,
+                 nullptr,
+                 nullptr};
+  if (part.has_averages) {
+    tail.averages = reinterpret_cast<void* const*>(placed_.tensors + part.averages);
+    tail.updates = updates_of(part);
+  }
+  return tail;
 }
 
 void Queue::launch(const Part& part) {
@@ -301,15 +344,19 @@ void Queue::launch(const Part& part) {
                                 traced_count_,
                                 placed_.coefficients + part.coefficients,
                                 skip,
-                                limits_ ? &limits_->factor : nullptr};
+                                limits_ ? &limits_->factor : nullptr,
+                                part.has_averages ? updates_of(part) : nullptr};
   const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
                     part.tile_count,
                     reinterpret_cast<const Segment*>(placed_.tensors + part.segments),
                     reinterpret_cast<const Gradient*>(placed_.step + part.gradients),
                     reinterpret_cast<const int64_t*>(placed_.step + part.walks),
                     placed_.coefficients + part.coefficients,
-                    skip};
+                    skip,
+                    tail_of(part)};
   launcher_.launch(part.layout, preparation, sweep, stream_);
+  if (zeroes_when_skipped(part))
+    shared_launcher_.launch_zeros(sweep, launcher_.kernel(part.layout).tile_elements, stream_);
 }
 
 void Queue::mark_done() {

@@ -71,11 +71,23 @@ __global__ void __launch_bounds__(device::norm_threads) find_norm(const __grid_c
   }
 }
 
-void load_norm() {
+__global__ void __launch_bounds__(device::block_threads) zero_gradients(device::Sweep sweep, int tile_elements) {
+  constexpr int lanes = 1 << device::warp_bits;
+  const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+  zero_lane(sweep, tile_elements, thread / lanes, int(thread % lanes), lanes);
+}
+
+void launch_zeros(const device::Sweep& sweep, int tile_elements, void* stream) {
+  const auto blocks = unsigned(device::blocks_for(sweep.tile_count << device::warp_bits));
+  zero_gradients<<<blocks, device::block_threads, 0, static_cast<cudaStream_t>(stream)>>>(sweep, tile_elements);
+}
+
+void load_shared() {
   cudaFuncAttributes unused;
   if (cudaFuncGetAttributes(&unused, find_norm<UnitOfNorm>) == cudaSuccess &&
-      cudaFuncGetAttributes(&unused, find_norm<GroupOfNorm>) == cudaSuccess)
-    cudaFuncGetAttributes(&unused, find_norm<RestOfNorm>);
+      cudaFuncGetAttributes(&unused, find_norm<GroupOfNorm>) == cudaSuccess &&
+      cudaFuncGetAttributes(&unused, find_norm<RestOfNorm>) == cudaSuccess)
+    cudaFuncGetAttributes(&unused, zero_gradients);
 }
 
 template <class Part>
@@ -83,10 +95,11 @@ void launch_norm(const device::Norm& norm, int64_t blocks, void* stream) {
   find_norm<Part><<<unsigned(blocks), device::norm_threads, 0, static_cast<cudaStream_t>(stream)>>>(norm);
 }
 
-constexpr device::NormKernels norm_kernels = {
-    &load_norm, [](const device::Norm& norm, void* stream) { launch_norm<UnitOfNorm>(norm, norm.unit_count, stream); },
+constexpr device::SharedKernels shared_kernels = {
+    &load_shared,
+    [](const device::Norm& norm, void* stream) { launch_norm<UnitOfNorm>(norm, norm.unit_count, stream); },
     [](const device::Norm& norm, void* stream) { launch_norm<GroupOfNorm>(norm, norm.group_count, stream); },
-    [](const device::Norm& norm, void* stream) { launch_norm<RestOfNorm>(norm, 1, stream); }};
+    [](const device::Norm& norm, void* stream) { launch_norm<RestOfNorm>(norm, 1, stream); }, &launch_zeros};
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE
 
@@ -96,6 +109,6 @@ namespace flatstep::device {
 
 const Kernels cuda_kernels = Table<Rules>::rows;
 const LayOut cuda_lay_out = &launch_tables;
-const NormKernels cuda_norm = norm_kernels;
+const SharedKernels cuda_shared = shared_kernels;
 
 }  // namespace flatstep::device

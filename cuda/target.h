@@ -1,13 +1,12 @@
 // The kernels of the cuda target, for module.cpp.
 #pragma once
 
-#include "device_norm.h"
 #include "kernels.h"
 
 namespace flatstep::device {
 
 extern const Kernels cuda_kernels;
 extern const LayOut cuda_lay_out;
-extern const NormKernels cuda_norm;
+extern const SharedKernels cuda_shared;
 
 }  // namespace flatstep::device

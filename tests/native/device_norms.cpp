@@ -40,7 +40,8 @@ struct Gradients {
 };
 
 struct Watched {
-  explicit Watched(StandIn& runtime) : queue(runtime, StandIn::kernels, find_rule("adam"), 1, &StandIn::norm_kernels) {
+  explicit Watched(StandIn& runtime)
+      : queue(runtime, StandIn::kernels, find_rule("adam"), 1, &StandIn::shared_kernels) {
     runtime.use(1);
   }
   Queue queue;

@@ -11,7 +11,6 @@
 #include <set>
 #include <vector>
 
-#include "device_norm.h"
 #include "kernels.h"
 #include "runtime.h"
 #include "testing.h"
@@ -31,7 +30,7 @@ class StandIn : public device::Runtime {
   static StandIn& active();  // there is one at a time
   static const device::LayOut lay_out;
   static const device::Kernels kernels;  // they run on the active one, and so do these
-  static const device::NormKernels norm_kernels;
+  static const device::SharedKernels shared_kernels;
 
   // What a program does with devices. It works on one stream at a time, at first on device 0's own: the handle of a
   // device's own stream is null.

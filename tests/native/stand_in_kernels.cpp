@@ -59,11 +59,20 @@ void launch_norm(const device::Norm& n, int64_t blocks, void* stream) {
   });
 }
 
-constexpr device::NormKernels norm_kernels = {
+void launch_zeros(const device::Sweep& s, int tile_elements, void* stream) {
+  testing::StandIn::active().enqueue_launch(stream, {s.tiles, s.segments, s.gradients}, [sweep = s, tile_elements] {
+    constexpr int lanes = 1 << device::warp_bits;
+    for_each_thread(sweep.tile_count << device::warp_bits, [&](int64_t thread) {
+      zero_lane(sweep, tile_elements, thread / lanes, int(thread % lanes), lanes);
+    });
+  });
+}
+
+constexpr device::SharedKernels shared_kernels = {
     [] { testing::StandIn::active().load_kernel(); },
     [](const device::Norm& norm, void* stream) { launch_norm<UnitOfNorm>(norm, norm.unit_count, stream); },
     [](const device::Norm& norm, void* stream) { launch_norm<GroupOfNorm>(norm, norm.group_count, stream); },
-    [](const device::Norm& norm, void* stream) { launch_norm<RestOfNorm>(norm, 1, stream); }};
+    [](const device::Norm& norm, void* stream) { launch_norm<RestOfNorm>(norm, 1, stream); }, &launch_zeros};
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE
 
@@ -73,6 +82,6 @@ namespace flatstep::testing {
 
 const device::LayOut StandIn::lay_out = &launch_tables;
 const device::Kernels StandIn::kernels = Table<Rules>::rows;
-const device::NormKernels StandIn::norm_kernels = flatstep::norm_kernels;
+const device::SharedKernels StandIn::shared_kernels = flatstep::shared_kernels;
 
 }  // namespace flatstep::testing
