@@ -39,7 +39,7 @@ void SharedLauncher::load() {
   if (is_loaded_) return;
   if (!kernels_) throw std::logic_error("no shared kernels");
   runtime_.load(kernels_->load);
-  check("the norm of gradients");
+  check("a gradient norm");
   is_loaded_ = true;
 }
 
@@ -49,7 +49,7 @@ void SharedLauncher::launch(const Norm& norm, void* stream) const {
                                       {kernels_->launch_rest, int64_t(1)}}) {
     if (count == 0) continue;
     launch(norm, stream);
-    check("the norm of gradients");
+    check("a gradient norm");
   }
 }
 

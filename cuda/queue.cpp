@@ -239,7 +239,8 @@ void Queue::reserve(Part& part) {
 }
 
 bool Queue::zeroes_when_skipped(const Part& part) const {
-  return part.has_tail && part.tail.zeroed_bytes > 0 && (limits_ || skip_);
+  const bool may_be_skipped = skip_ || (limits_ && (!norm_ || norm_->skips_nonfinite));
+  return may_be_skipped && part.has_tail && part.tail.zeroed_bytes > 0;
 }
 
 Bytes Queue::tiles() const {

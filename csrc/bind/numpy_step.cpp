@@ -65,7 +65,9 @@ struct NumpyDeviceStep : DeviceStep {
       held.push_back(DeviceMemory::take(object, is_last_in_order ? dlpack::no_stream : number_of(stream), *backend));
     });
     if (why) reject(" that cannot be shared by DLPack: " + *why);
-    return held.back().array.tensor();
+    Tensor tensor = held.back().array.tensor();
+    tensor.read_only = tensor.read_only || held.back().array.is_copy;
+    return tensor;
   }
 
   void note_stream(nb::handle array) {
@@ -135,7 +137,7 @@ class Stepper {
     return places;
   }
 
-  // What all steps from here on do besides the update: see TailOptions. Parameters are in the processor's memory.
+  // What all steps from here on do besides the update: see TailOptions.
   void set_tail(bool zeroes_gradients, bool in_own_dtype, bool is_interpolated, double decay) {
     const AverageForm form = is_interpolated ? AverageForm::interpolated : AverageForm::weighted;
     for (NumpyDeviceStep& device : devices_) device.tensors.set_tail({zeroes_gradients, in_own_dtype, form, decay});

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -194,7 +195,7 @@ def test_a_norm_that_fails_changes_nothing():
     stand_in.functions().stand_in_drop_graph()
     stand_in.functions().stand_in_fail_launches(1)
     try:
-        with pytest.raises(RuntimeError, match="the launch of the norm of gradients failed on device 0: a planned"):
+        with pytest.raises(RuntimeError, match="the launch of a gradient norm failed on device 0: a planned"):
             opt.step()
     finally:
         stand_in.functions().stand_in_fail_launches(0)
@@ -212,3 +213,58 @@ def test_arrays_are_limited_on_their_device(monkeypatch):
     asked = asked_by(lambda: opt.step(grads))
     assert (asked["waits"], asked["allocations"]) == (0, 0)
     assert asked_by(lambda: opt.grad_norm)["copies"] == 1
+
+
+def test_averages_and_zeros_cost_no_launch(monkeypatch):
+    """But one for zeros where a step may be skipped: it writes them if the sweep does not."""
+    stand_in.use_for_arrays(monkeypatch)
+    tail = dict(ema_decay=0.9, zero_grads=True)
+    for more, launches in (({}, 2), (tail, 2), (dict(tail, max_norm=1.0), 5), (dict(tail, skip_nonfinite=True), 6)):
+        grads = [Array(np.ones(3000, np.float32)), Array(np.ones(5, np.float32))]
+        opt = flatstep.AMSGrad([Array(grad.data.copy()) for grad in grads], 0.1, **more)
+        opt.step(grads)
+        asked = asked_by(partial(opt.step, grads))
+        assert (asked["launches"], asked["allocations"]) == (launches, 0)
+
+
+def test_a_gradient_that_is_lent_as_a_copy_cannot_become_zero(monkeypatch):
+    stand_in.use_for_arrays(monkeypatch)
+    grad = Array(np.ones(3))
+    grad.lends_copies = True
+    flatstep.AMSGrad(Array(np.ones(3)), 0.1).step(grad)
+    with pytest.raises(ValueError, match="grads is read-only, but zero_grads sets it to zero"):
+        flatstep.AMSGrad(Array(np.ones(3)), 0.1, zero_grads=True).step(grad)
+
+
+def test_clipping_waits_for_nothing(monkeypatch):
+    """The norm is in a tensor on the device; the factor is applied there, whatever it is."""
+    params = params_of([np.ones(shape, np.float32) for shape in SHAPES])
+    rng = np.random.default_rng(5)
+    for size in (1.0, 1e-3):
+        grads = some(rng, size)
+        set_grads(params, [grad.copy() for grad in grads])
+        with monkeypatch.context() as patch:
+            forbid(patch)
+            asked = asked_by(lambda: front.clip_grad_norm_(params, 10.0))
+            total = front.clip_grad_norm_(params, 1e30)
+        assert (asked["launches"], asked["waits"]) == (3, 0)
+        norm = norms.global_norm(grads)
+        assert total.item() <= min(norm, 10.0) * (1 + 1e-5)
+        factor = np.float32(norms.factor(norm, 10.0, as_torch=True))
+        for param, grad in zip(params, grads, strict=True):
+            np.testing.assert_allclose(param.grad.numpy(), grad * factor, rtol=1e-6)
+    for param in params:
+        param.grad = None
+    assert front.clip_grad_norm_(params, 1.0) == 0
+
+
+def test_a_norm_is_of_arrays_in_one_memory(monkeypatch):
+    stand_in.use_for_arrays(monkeypatch)
+    assert flatstep.global_norm([Array(np.array([3.0])), None, Array(np.array([4.0]))]) == 5.0
+    with pytest.raises(TypeError, match=r"grads\[1\] is a numpy.ndarray of dtype float64 on the CPU, but a norm is of"):
+        flatstep.global_norm([Array(np.ones(1)), np.ones(1)])
+    with pytest.raises(TypeError, match=r"grads is a foreign.Array of int64|grads has dtype int64"):
+        flatstep.global_norm(Array(np.ones(3, np.int64)))
+    monkeypatch.setattr(flatstep._devices, "backends", list)
+    with pytest.raises(TypeError, match=r"grads\[1\] is on a CUDA device, but this build of flatstep has"):
+        flatstep.global_norm([np.ones(1), Array(np.ones(1))])

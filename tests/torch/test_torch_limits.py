@@ -184,11 +184,11 @@ def test_clip_grad_norm(norm_type, dtype, max_norm):
 
 
 def test_clip_grad_norm_leaves_small_gradients_alone():
-    """No gradient is written: its version stays."""
+    """No gradient is written where the host knows the norm: its version stays."""
     param = torch.nn.Parameter(torch.zeros(3))
     param.grad = torch.ones(3)
     front.clip_grad_norm_(param, 10.0)
-    assert param.grad._version == 0
+    assert param.grad._version == 0 or not Snapshot.host_knows
     assert front.clip_grad_norm_([], 1.0) == 0
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from .._norm import norms_on
+from . import _devices
 from ._plain import is_abstract
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -28,8 +30,9 @@ def clip_grad_norm_(
 
     Takes the place of ``torch.nn.utils.clip_grad_norm_``. The norm is taken in float64, with the same bits for any
     number of threads; gradients are written only if the factor is not 1. The optimizers' own ``max_norm`` does the same
-    without writing gradients. Gradients on devices, of DTensor or other subclasses, sparse ones, and norms other than 2
-    and infinity are torch's own function's.
+    without writing gradients. On one CUDA device the norm and the factor stay there, and the host does not wait.
+    Gradients on several devices, of DTensor or other subclasses, sparse ones, and norms other than 2 and infinity are
+    torch's own function's.
 
     Args:
         parameters: a tensor or tensors, whose ``grad`` is clipped; without a gradient they are left out.
@@ -59,24 +62,43 @@ def clip_grad_norm_(
     params = [parameters] if isinstance(parameters, Tensor) else list(parameters)
     grads = [param.grad for param in params if param.grad is not None]
     order = float(norm_type)
-    if torch.compiler.is_compiling() or not grads or order not in (2.0, float("inf")) or not all(map(_is_ours, grads)):
+    if torch.compiler.is_compiling() or not grads or order not in (2.0, float("inf")) or not _are_ours(grads):
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    norm, _ = _core.global_norm(list(map(_memory, grads)), 1.0, order != 2.0, " of parameter {}".format)
-    total = _norm_tensor(norm, grads)
+    own, largest = list(map(_memory, grads)), order != 2.0
+    is_there = _devices.is_apart(grads[0].device)
+    found = _found_there(own, largest, float(max_norm)) if is_there else _found_here(own, largest, float(max_norm))
+    total = found[0].to(_norm_dtype(grads))
     if error_if_nonfinite and not torch.isfinite(total):
         raise RuntimeError(
-            f"the norm of order {order} of the gradients is {norm} ({total.item()} in {total.dtype}), so that they "
-            "cannot be clipped; to clip all the same, pass error_if_nonfinite=False"
+            f"the norm of order {order} of the gradients is {found[0].item()} ({total.item()} in {total.dtype}), so "
+            "that they cannot be clipped; to clip all the same, pass error_if_nonfinite=False"
         )
-    factor = float(max_norm) / (norm + 1e-6)
-    if not factor >= 1:
-        torch._foreach_mul_(grads, factor)
+    if is_there or not found[1] >= 1:
+        torch._foreach_mul_(grads, found[1] if is_there else found[1].item())
     return total
 
 
+def _found_here(grads: list[Any], largest: bool, max_norm: float) -> Tensor:
+    """The norm and the factor."""
+    norm, _ = _core.global_norm(grads, 1.0, largest, " of parameter {}".format)
+    return torch.tensor([norm, max_norm / (norm + 1e-6)], dtype=torch.float64, device="cpu")
+
+
+def _found_there(grads: list[Any], largest: bool, max_norm: float) -> Tensor:
+    """The same on the device of the gradients, which makes the factor at most 1; nothing is waited for."""
+    found = torch.zeros(4, dtype=torch.float64, device=grads[0].device)
+    norms_on(*_devices.backends()).find_into(grads, largest, max_norm, found)
+    return found
+
+
+def _are_ours(grads: list[Tensor]) -> bool:
+    """Whether the core can read the gradients: they are on the CPU, or on one device."""
+    return all(map(_is_ours, grads)) and len({grad.device for grad in grads}) == 1
+
+
 def _is_ours(grad: Tensor) -> bool:
-    """Whether the core can read a gradient."""
-    is_plain = type(grad) is Tensor and grad.layout == torch.strided and grad.device.type == "cpu"
+    is_here = grad.device.type == "cpu" or _devices.is_apart(grad.device)
+    is_plain = type(grad) is Tensor and grad.layout == torch.strided and is_here
     is_plain = is_plain and (grad.dtype in _DTYPES or (grad.dtype.is_complex and grad.dtype != torch.complex32))
     return is_plain and not is_abstract(grad)
 
@@ -87,10 +109,10 @@ def _memory(grad: Tensor) -> Any:
     return torch.view_as_real(own) if own.is_complex() else own
 
 
-def _norm_tensor(norm: float, grads: list[Tensor]) -> Tensor:
-    """The norm in the dtype in which torch's function returns it."""
+def _norm_dtype(grads: list[Tensor]) -> torch.dtype:
+    """The dtype in which torch's function returns the norm."""
     dtypes = [grad.dtype.to_real() if grad.dtype.is_complex else grad.dtype for grad in grads]
     dtype = dtypes[0]
     for other in dtypes[1:]:
         dtype = torch.promote_types(dtype, other)
-    return torch.tensor(norm, dtype=dtype, device=grads[0].device)
+    return dtype
