@@ -296,26 +296,60 @@ constexpr int blocks_at_once() {
   return quads <= 5 ? 6 : quads <= 9 ? 5 : 4;
 }
 
-// What one lane does for one tile.
+// The elements of one tile: low <= k < high, the first one's place in its tensor being `begin`.
+struct TileElements {
+  int64_t begin;
+  int low, high;
+
+  FLATSTEP_FN TileElements(const device::Tile& tile, const device::Segment& segment, int elements)
+      : begin(device::tile_begin(tile, device::phase_of(segment.param, device::tile_bytes / elements), elements)),
+        low(begin < 0 ? int(-begin) : 0),
+        high(segment.count - begin < elements ? int(segment.count - begin) : elements) {}
+};
+
+FLATSTEP_FN const int64_t* walk_of(const device::Sweep& sweep, const device::Gradient& gradient) {
+  return gradient.walk < 0 ? nullptr : sweep.walks + gradient.walk;
+}
+
+// Which of the lanes of a tile a thread is.
+struct LaneOfTile {
+  int64_t tile;
+  int lane, lanes;
+};
+
+// What a lane does for its tile besides, after its own updates. The tables are read again: kept in registers, their
+// rows would take those of the update.
 template <Rule R, class L>
-FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, int64_t tile_index, int lane, int lanes) {
-  if (tile_index >= sweep.tile_count) return;
-  const device::Tile tile = sweep.tiles[tile_index];
+FLATSTEP_FN void finish_lane(const device::Sweep& sweep, const LaneOfTile& at) {
+  const device::Tile tile = sweep.tiles[at.tile];
+  const auto segment = load_row<device::Segment>(sweep.segments, tile.segment);
+  const auto gradient = load_row<device::Gradient>(sweep.gradients, tile.segment);
+  const TileElements own(tile, segment, device::tile_elements(sizeof(typename L::Param::Storage)));
+  const int64_t* const walk = walk_of(sweep, gradient);
+  const auto unused = load_row<typename R::template Coefficients<typename L::Compute>>(sweep.coefficients, segment.row);
+  const Lane<R, L> all(segment, gradient, own.begin, 0, unused);
+  if (sweep.tail.zeroed_bytes) all.zero_packs(walk, own.low, own.high, at.lane, at.lanes);
+  void* const average = sweep.tail.averages ? sweep.tail.averages[tile.segment] : nullptr;
+  if (!average) return;
+  all.average(sweep.tail, average, sweep.tail.updates[segment.row], own.begin, walk, own.low, own.high, at.lane,
+              at.lanes);
+}
+
+// What one lane does for one tile. `where()` says which it is; it is asked again, as that takes no registers meanwhile.
+template <Rule R, class L, class Where>
+FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, const Where& where) {
+  const LaneOfTile at = where();
+  if (at.tile >= sweep.tile_count) return;
+  const device::Tile tile = sweep.tiles[at.tile];
   const auto segment = load_row<device::Segment>(sweep.segments, tile.segment);
   const auto gradient = load_row<device::Gradient>(sweep.gradients, tile.segment);
   if (sweep.skip && *sweep.skip != 0) return;  // asked here, so that the tables' rows are on their way meanwhile
   const auto coefficients =
       load_row<typename R::template Coefficients<typename L::Compute>>(sweep.coefficients, segment.row);
-  constexpr int item_bytes = sizeof(typename L::Param::Storage), elements = device::tile_elements(item_bytes);
-  const int64_t begin = device::tile_begin(tile, device::phase_of(segment.param, item_bytes), elements);
-  const int64_t left = segment.count - begin;
-  const int low = begin < 0 ? int(-begin) : 0, high = left < elements ? int(left) : elements;
-  const int64_t* const walk = gradient.walk < 0 ? nullptr : sweep.walks + gradient.walk;
-  const Lane<R, L> own(segment, gradient, begin, sweep.tail.zeroed_bytes, coefficients);
-  own.update(begin, walk, low, high, lane, lanes);
-  if (sweep.tail.zeroed_bytes) own.zero_packs(walk, low, high, lane, lanes);
-  void* const average = sweep.tail.averages ? sweep.tail.averages[tile.segment] : nullptr;
-  if (average) own.average(sweep.tail, average, sweep.tail.updates[segment.row], begin, walk, low, high, lane, lanes);
+  const TileElements own(tile, segment, device::tile_elements(sizeof(typename L::Param::Storage)));
+  Lane<R, L>(segment, gradient, own.begin, sweep.tail.zeroed_bytes, coefficients)
+      .update(own.begin, walk_of(sweep, gradient), own.low, own.high, at.lane, at.lanes);
+  if (sweep.tail.zeroed_bytes || sweep.tail.averages) finish_lane<R, L>(sweep, where());
 }
 
 template <class Storage>
@@ -325,21 +359,18 @@ FLATSTEP_FN void zero_elements(void* grad, int64_t begin, const int64_t* walk, i
 }
 
 // The same for a step that was skipped, whatever its rule: gradients that are to become zero do.
-FLATSTEP_FN void zero_lane(const device::Sweep& sweep, int tile_elements, int64_t tile_index, int lane, int lanes) {
-  if (tile_index >= sweep.tile_count || *sweep.skip == 0) return;
-  const device::Tile tile = sweep.tiles[tile_index];
+FLATSTEP_FN void zero_lane(const device::Sweep& sweep, int tile_elements, const LaneOfTile& at) {
+  if (at.tile >= sweep.tile_count || *sweep.skip == 0) return;
+  const device::Tile tile = sweep.tiles[at.tile];
   const device::Segment segment = sweep.segments[tile.segment];
   const device::Gradient gradient = sweep.gradients[tile.segment];
-  const int item_bytes = device::tile_bytes / tile_elements;
-  const int64_t begin = device::tile_begin(tile, device::phase_of(segment.param, item_bytes), tile_elements);
-  const int64_t left = segment.count - begin;
-  const int low = begin < 0 ? int(-begin) : 0, high = left < tile_elements ? int(left) : tile_elements;
-  const int64_t* const walk = gradient.walk < 0 ? nullptr : sweep.walks + gradient.walk;
+  const TileElements own(tile, segment, tile_elements);
+  const int64_t* const walk = walk_of(sweep, gradient);
   void* const grad = const_cast<void*>(gradient.data);
   switch (sweep.tail.zeroed_bytes) {
-    case 2: return zero_elements<uint16_t>(grad, begin, walk, low, high, lane, lanes);
-    case 4: return zero_elements<uint32_t>(grad, begin, walk, low, high, lane, lanes);
-    case 8: return zero_elements<uint64_t>(grad, begin, walk, low, high, lane, lanes);
+    case 2: return zero_elements<uint16_t>(grad, own.begin, walk, own.low, own.high, at.lane, at.lanes);
+    case 4: return zero_elements<uint32_t>(grad, own.begin, walk, own.low, own.high, at.lane, at.lanes);
+    case 8: return zero_elements<uint64_t>(grad, own.begin, walk, own.low, own.high, at.lane, at.lanes);
   }
 }
 

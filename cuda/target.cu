@@ -19,11 +19,21 @@ __global__ void prepare(device::Preparation preparation) {
   prepare_row<R, T>(preparation, int64_t(blockIdx.x) * blockDim.x + threadIdx.x);
 }
 
+// Read from its registers at every call, so that no other keeps it.
+__device__ __forceinline__ int64_t this_thread() {
+  unsigned block, thread;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(block));
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(thread));
+  return int64_t(block) * device::block_threads + thread;
+}
+
 template <class R, class L>
 __global__ void __launch_bounds__(device::block_threads, blocks_at_once<R, L>())
     sweep(device::Sweep sweep, int lane_bits, int lanes) {
-  const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  sweep_lane<R, L>(sweep, thread >> lane_bits, int(thread) & (lanes - 1), lanes);
+  sweep_lane<R, L>(sweep, [=] {
+    const int64_t thread = this_thread();
+    return LaneOfTile{thread >> lane_bits, int(thread) & (lanes - 1), lanes};
+  });
 }
 
 void launch_tables(const device::Batch& batch, const device::Tables& tables, void* stream) {
@@ -74,7 +84,7 @@ __global__ void __launch_bounds__(device::norm_threads) find_norm(const __grid_c
 __global__ void __launch_bounds__(device::block_threads) zero_gradients(device::Sweep sweep, int tile_elements) {
   constexpr int lanes = 1 << device::warp_bits;
   const int64_t thread = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
-  zero_lane(sweep, tile_elements, thread / lanes, int(thread % lanes), lanes);
+  zero_lane(sweep, tile_elements, {thread / lanes, int(thread % lanes), lanes});
 }
 
 void launch_zeros(const device::Sweep& sweep, int tile_elements, void* stream) {

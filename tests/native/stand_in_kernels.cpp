@@ -39,8 +39,9 @@ void launch_sweep(const device::Sweep& s, void* stream) {
   constexpr int multiprocessors = 2;  // so few that steps of tests share tiles in all ways
   testing::StandIn::active().enqueue_launch(stream, {s.tiles, s.segments, s.gradients, s.coefficients}, [sweep = s] {
     const int bits = device::lane_bits_for(sweep.tile_count, multiprocessors), lanes = 1 << bits;
-    for_each_thread(sweep.tile_count << bits,
-                    [&](int64_t thread) { sweep_lane<R, L>(sweep, thread >> bits, int(thread % lanes), lanes); });
+    for_each_thread(sweep.tile_count << bits, [&](int64_t thread) {
+      sweep_lane<R, L>(sweep, [&] { return LaneOfTile{thread >> bits, int(thread % lanes), lanes}; });
+    });
   });
 }
 
@@ -63,7 +64,7 @@ void launch_zeros(const device::Sweep& s, int tile_elements, void* stream) {
   testing::StandIn::active().enqueue_launch(stream, {s.tiles, s.segments, s.gradients}, [sweep = s, tile_elements] {
     constexpr int lanes = 1 << device::warp_bits;
     for_each_thread(sweep.tile_count << device::warp_bits, [&](int64_t thread) {
-      zero_lane(sweep, tile_elements, thread / lanes, int(thread % lanes), lanes);
+      zero_lane(sweep, tile_elements, {thread / lanes, int(thread % lanes), lanes});
     });
   });
 }
