@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "norm_blocks.h"
 #include "work.h"
 
 namespace flatstep {
@@ -36,6 +37,29 @@ struct Row {
   DeviceNumber count;  // updates so far, which the step counts up; without data, Scalars::count says it
 };
 
+// What a device has found out about gradients, in its memory. Zero before the first step.
+struct FoundNorm {
+  double norm;      // of the last step that no flag from outside has skipped
+  double factor;    // by which a step multiplies its gradients
+  double skipped;   // how many steps were skipped because a number was not finite
+  float skips;      // anything but 0 and the step is skipped
+  float is_unused;  // which makes the size that of four doubles
+};
+
+struct NormPiece;  // see norm.h
+
+// Gradients of which a device finds the norm, before any step that asks for it.
+struct NormWork {
+  const std::vector<NormPiece>& pieces;
+  const std::vector<Scalars>& scalars;  // of which grad_scale counts
+  DeviceNumber scale;                   // of a loss: gradients are divided by it. Without data, grad_scale says it
+  NormKind kind;
+  bool clips, skips_nonfinite;
+  ClipFormula formula;
+  double max_norm;
+  FoundNorm* found;  // in device memory
+};
+
 // One device's part of a step. A segment's `scalars` is its index into `rows`.
 struct DeviceWork {
   const std::vector<Job>& jobs;
@@ -44,6 +68,8 @@ struct DeviceWork {
   const std::vector<Traced>& traced;
   const float* skip;  // in device memory; anything there but 0 and nothing is stepped or counted. May be null
   void* stream;
+  const NormWork* norm = nullptr;     // found before the rest; null: none is
+  const FoundNorm* limits = nullptr;  // whose factor and flag the step takes; null: none
 };
 
 // A device has no memory for what it was asked, and nothing has changed.

@@ -72,7 +72,7 @@ const std::vector<Job>& GradientNorm::jobs(const Target& target, NormKind kind) 
   jobs_.clear();
   for (std::vector<Segment>& segments : segments_) segments.clear();
   blocks_.resize(block_count_);
-  for (const Piece& piece : pieces_) {
+  for (const NormPiece& piece : pieces_) {
     std::vector<Segment>& segments = segments_[size_t(piece.dtype)];
     Segment& segment = segments.emplace_back(piece.segment);
     segment.param = &blocks_[piece.first_block];
@@ -112,7 +112,7 @@ std::vector<NormBlock> GradientNorm::sums(const Target& target, const Run& run) 
     run(all);
   }
   std::vector<NormBlock> found;
-  for (const Piece& piece : pieces_)
+  for (const NormPiece& piece : pieces_)
     found.push_back(sum_in_pairs({&blocks_[piece.first_block], size_t(blocks_of(piece.segment.count))}));
   return found;
 }
@@ -130,15 +130,13 @@ NormBlock sum_in_pairs(std::span<const NormBlock> sums) {
 double GradientLimits::factor(double norm) const {
   if (!max_norm) return 1;
   const DefaultFloatingPoint mode;
-  if (formula == Formula::optax) return norm <= *max_norm ? 1 : *max_norm / norm;
-  const double factor = *max_norm / (norm + 1e-6);
-  return factor > 1 ? 1 : factor;  // NaN stays, as in torch
+  return clip_factor(formula, *max_norm, norm);
 }
 
 GradientNorm::Result GradientNorm::combine(NormKind kind) const {
   std::vector<double> sums, of_tensor;
   double largest = 0, check = 0;
-  for (const Piece& piece : pieces_) {
+  for (const NormPiece& piece : pieces_) {
     of_tensor.clear();
     for (int64_t block = 0; block < blocks_of(piece.segment.count); ++block) {
       const NormBlock& found = blocks_[piece.first_block + size_t(block)];

@@ -18,6 +18,13 @@ namespace flatstep {
 // Throws ArgumentError where no kernel can read the gradient.
 void check_norm(const Tensor& grad, int64_t index);
 
+// A gradient, and how many blocks those before it have.
+struct NormPiece {
+  Segment segment;
+  Dtype dtype;
+  size_t first_block;
+};
+
 // The norm of some gradients together: the same bits for any number of threads, target, strides and alignment.
 class GradientNorm {
  public:
@@ -39,17 +46,15 @@ class GradientNorm {
   using Run = std::function<void(std::span<const Job>)>;
   std::vector<NormBlock> sums(const Target& target, const Run& run);
 
- private:
-  struct Piece {
-    Segment segment;
-    Dtype dtype;
-    size_t first_block;
-  };
+  // What was added, for a device to find its norm; until `begin`. A segment's `scalars` is its index into `scalars`.
+  const std::vector<NormPiece>& pieces() const { return pieces_; }
+  const std::vector<Scalars>& scalars() const { return scalars_; }
 
+ private:
   const std::vector<Job>& jobs(const Target& target, NormKind kind);
   Result combine(NormKind kind) const;
 
-  std::vector<Piece> pieces_;
+  std::vector<NormPiece> pieces_;
   std::deque<OwnedWalk> walks_;
   std::vector<Scalars> scalars_;
   std::vector<NormBlock> blocks_;
@@ -65,7 +70,7 @@ NormBlock sum_in_pairs(std::span<const NormBlock> sums);
 
 // What a step asks of its gradients before it changes anything.
 struct GradientLimits {
-  enum class Formula { optax, torch };
+  using Formula = ClipFormula;
 
   std::optional<double> max_norm;  // of all gradients together: those of a larger norm are scaled down to it
   bool skips_nonfinite;            // a step with a number that is not finite changes nothing

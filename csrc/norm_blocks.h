@@ -1,5 +1,8 @@
-// What a kernel finds out about a block of a gradient, and how long blocks are. Included by norm.h and by targets.
+// What a kernel finds out about a block of a gradient, how long blocks are, and what follows from a norm. Included by
+// norm.h, by device.h and by targets.
 #pragma once
+
+#include "host_device.h"
 
 namespace flatstep {
 
@@ -13,4 +16,17 @@ struct NormBlock {
   double check;  // 0 if all numbers are finite, else NaN
 };
 
+enum class ClipFormula { optax, torch };
+
 }  // namespace flatstep
+
+namespace flatstep::inline FLATSTEP_NAMESPACE {
+
+// By which gradients of this norm are multiplied, as optax.clip_by_global_norm or torch's clip_grad_norm_ have it.
+FLATSTEP_FN double clip_factor(ClipFormula formula, double max_norm, double norm) {
+  if (formula == ClipFormula::optax) return norm <= max_norm ? 1 : max_norm / norm;
+  const double factor = max_norm / (norm + 1e-6);
+  return factor > 1 ? 1 : factor;  // NaN stays, as in torch
+}
+
+}  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -260,7 +260,8 @@ const std::vector<Job>& Step::jobs(const std::vector<Scalars>& scalars, const Ta
     if (tail_) {
       const LayoutDescription& own = layouts()[layout];
       const FinishTile finish = target.tails[size_t(own.param)][tail_->average_in_own_dtype];
-      tails_[layout] = {finish, tail_->zeroes_gradients ? bytes_of(own.grad) : 0, tail_->form, tail_->decay};
+      tails_[layout] = {finish, tail_->zeroes_gradients ? bytes_of(own.grad) : 0, tail_->form, tail_->decay,
+                        tail_->average_in_own_dtype};
       for (Segment& segment : segments) segment.tail = &tails_[layout];
     }
     calls_.push_back({segments.data(), int64_t(segments.size()), scalars.data()});

@@ -32,7 +32,7 @@ struct StepOptions {
   bool has_fixed_memory = false;         // of parameters and state, that is: see fix_memory
 };
 
-// What a step on the processor does besides the update.
+// What a step does besides the update.
 struct TailOptions {
   bool zeroes_gradients = false;
   bool average_in_own_dtype = false;  // the parameter's; else that in which steps compute

@@ -13,6 +13,7 @@ struct Tail {
   int zeroed_bytes;   // item size of the gradient, which becomes zero; 0 where it stays
   AverageForm form;
   double decay;
+  bool average_in_own_dtype = false;  // the parameter's; else that in which steps compute
 };
 
 }  // namespace flatstep

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "batch.h"
+#include "device_norm.h"
 
 namespace flatstep::device {
 
@@ -15,6 +16,16 @@ struct Kernel {
 };
 
 using Kernels = const Kernel* const*;  // [rule][layout], both counted as in catalog.h
+
+// What all rules share: a norm in three launches, one after the other, and zeros in the place of gradients where a step
+// was skipped.
+struct SharedKernels {
+  void (*load)();  // all of them, by Runtime::load
+  void (*launch_units)(const Norm&, void* stream);
+  void (*launch_groups)(const Norm&, void* stream);
+  void (*launch_rest)(const Norm&, void* stream);
+  void (*launch_zeros)(const Sweep&, int tile_elements, void* stream);
+};
 
 // Fills the tables of a batch, whatever its kernel.
 using LayOut = void (*)(const Batch&, const Tables&, void* stream);

@@ -30,4 +30,23 @@ class Launcher {
   int rule_, index_;
 };
 
+// The same of the kernels that all rules share.
+class SharedLauncher {
+ public:
+  SharedLauncher(Runtime& runtime, const SharedKernels* kernels, int index)
+      : runtime_(runtime), kernels_(kernels), index_(index) {}
+
+  void load();  // at the first call
+  void launch(const Norm& norm, void* stream) const;
+  void launch_zeros(const Sweep& sweep, int tile_elements, void* stream) const;
+
+ private:
+  void check(const char* part) const;
+
+  Runtime& runtime_;
+  const SharedKernels* kernels_;
+  int index_;
+  bool is_loaded_ = false;
+};
+
 }  // namespace flatstep::device

@@ -18,7 +18,8 @@ namespace nb = nanobind;
 constexpr int32_t dlpack_cuda = 2;
 
 std::unique_ptr<DeviceQueue> make_queue(int rule, int index) {
-  return std::make_unique<device::Queue>(device::cuda_runtime(), device::cuda_kernels, rule, index);
+  return std::make_unique<device::Queue>(device::cuda_runtime(), device::cuda_kernels, rule, index,
+                                         &device::cuda_shared);
 }
 
 void* enter(int index) { return device::cuda_runtime().make_current(index); }

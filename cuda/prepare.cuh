@@ -74,6 +74,8 @@ FLATSTEP_FN void prepare_row(const device::Preparation& p, int64_t index) {
     const double value = read(traced.value);
     replace(scalars, traced.number, traced.is_inverted ? 1 / value : value);
   }
+  if (p.factor) scalars.grad_scale *= *p.factor;
+  if (p.updates) p.updates[index] = scalars.count;
   store_row(p.coefficients, index, R::template prepare<T>(scalars));
 }
 

@@ -2,7 +2,6 @@
 #include "queue.h"
 
 #include <algorithm>
-#include <cstring>
 #include <stdexcept>
 
 #include "describe.h"
@@ -10,21 +9,6 @@
 namespace flatstep::device {
 
 namespace {
-
-// Appends an array and says where it begins.
-template <class T>
-size_t append(Bytes& bytes, const T* from, size_t count) {
-  constexpr size_t alignment = 16;
-  const size_t begin = (bytes.size() + alignment - 1) / alignment * alignment;
-  bytes.resize(begin + count * sizeof(T));
-  if (count > 0) std::memcpy(bytes.data() + begin, from, count * sizeof(T));
-  return begin;
-}
-
-template <class T>
-size_t append(Bytes& bytes, const std::vector<T>& from) {
-  return append(bytes, from.data(), from.size());
-}
 
 Segment on_device(const flatstep::Segment& segment, int32_t row) {
   Segment own{};
@@ -34,15 +18,6 @@ Segment on_device(const flatstep::Segment& segment, int32_t row) {
   own.row = row;
   own.makes_update = segment.makes_update;
   return own;
-}
-
-int64_t append_walk(std::vector<int64_t>& walks, const Walk* walk) {
-  if (!walk) return -1;
-  const auto begin = int64_t(walks.size());
-  walks.push_back(walk->axes);
-  walks.insert(walks.end(), walk->shape, walk->shape + walk->axes);
-  walks.insert(walks.end(), walk->strides, walk->strides + walk->axes);
-  return begin;
 }
 
 // By their scalars, among which each thread of a preparation looks for its own.
@@ -55,9 +30,10 @@ int param_bytes(int layout) { return bytes_of(layouts()[size_t(layout)].param); 
 
 }  // namespace
 
-Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index)
+Queue::Queue(Runtime& runtime, Kernels kernels, int rule, int index, const SharedKernels* shared_kernels)
     : runtime_(runtime),
       launcher_(runtime, kernels, rule, index),
+      shared_launcher_(runtime, shared_kernels, index),
       loaded_(layouts().size()),
       index_(index),
       ring_(runtime),
@@ -138,7 +114,9 @@ void Queue::copy(void* to, const void* from, size_t bytes, void* stream) {
 void Queue::prepare(const DeviceWork& work) {
   const CurrentDevice current(runtime_, index_);
   gather(work);
-  if (parts_.empty()) return;
+  if (parts_.empty() && !norm_) return;
+  if (norm_ || std::ranges::any_of(parts_, [this](const Part& part) { return zeroes_when_skipped(part); }))
+    shared_launcher_.load();
   for (const Part& part : parts_) {
     if (!loaded_[size_t(part.layout)]) launcher_.load(part.layout);
     loaded_[size_t(part.layout)] = true;
@@ -165,18 +143,26 @@ void Queue::gather(const DeviceWork& work) {
   has_counted_.assign(work.rows.size(), false);
   stream_ = work.stream;
   skip_ = work.skip;
+  limits_ = work.limits;
   for (const Job& job : work.jobs) add_part(job, work);
   add_rest(work);
+  norm_.reset();
+  if (work.norm) {
+    norm_.emplace(*work.norm);
+    norm_tables_.gather(*norm_, tile_count(), tensors_, step_, coefficient_bytes_);
+  }
   scalars_ = append(step_, work.scalars);
   traced_ = append(step_, in_order(work.traced));
   traced_count_ = int64_t(work.traced.size());
 }
 
+int64_t Queue::tile_count() const { return parts_.empty() ? 0 : parts_.back().first_tile + parts_.back().tile_count; }
+
 void Queue::add_part(const Job& job, const DeviceWork& work) {
   Part part{};
   part.layout = job.layout;
   part.segment_count = job.call->segment_count;
-  part.first_tile = parts_.empty() ? 0 : parts_.back().first_tile + parts_.back().tile_count;
+  part.first_tile = tile_count();
   std::vector<Segment> segments;
   std::vector<Gradient> gradients;
   std::vector<Row> rows;
@@ -199,8 +185,22 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
   part.rows = append(tensors_, rows);
   part.gradients = append(step_, gradients);
   part.walks = append(step_, walks);
-  reserve_coefficients(part);
+  add_tail(part, job.call->segments);
+  reserve(part);
   parts_.push_back(part);
+}
+
+// One tail is common to all segments of a job.
+void Queue::add_tail(Part& part, const flatstep::Segment* segments) {
+  part.has_tail = part.segment_count > 0 && segments->tail;
+  if (!part.has_tail) return;
+  part.tail = *segments->tail;
+  std::vector<void*> averages;
+  for (int64_t i = 0; i < part.segment_count; ++i) {
+    averages.push_back(segments[i].average);
+    part.has_averages = part.has_averages || segments[i].average;
+  }
+  if (part.has_averages) part.averages = append(tensors_, averages);
 }
 
 // A row's count moves once a step, however many parts have the row.
@@ -219,18 +219,28 @@ void Queue::add_rest(const DeviceWork& work) {
   }
   if (rows.empty()) return;
   Part part{};
-  part.first_tile = parts_.empty() ? 0 : parts_.back().first_tile + parts_.back().tile_count;
+  part.first_tile = tile_count();
   part.row_count = int64_t(rows.size());
   part.rows = append(tensors_, rows);
-  reserve_coefficients(part);
+  reserve(part);
   parts_.push_back(part);
 }
 
-void Queue::reserve_coefficients(Part& part) {
-  constexpr size_t alignment = 16;
-  part.coefficients = coefficient_bytes_;
-  coefficient_bytes_ +=
-      size_t(part.row_count * launcher_.kernel(part.layout).coefficient_bytes + alignment - 1) / alignment * alignment;
+// Memory for what a preparation writes.
+void Queue::reserve(Part& part) {
+  const auto take = [this](int64_t bytes) {
+    constexpr size_t alignment = 16;
+    const size_t begin = coefficient_bytes_;
+    coefficient_bytes_ += (size_t(bytes) + alignment - 1) / alignment * alignment;
+    return begin;
+  };
+  part.coefficients = take(part.row_count * launcher_.kernel(part.layout).coefficient_bytes);
+  if (part.has_averages) part.updates = take(part.row_count * int64_t(sizeof(int64_t)));
+}
+
+bool Queue::zeroes_when_skipped(const Part& part) const {
+  const bool may_be_skipped = skip_ || (limits_ && (!norm_ || norm_->skips_nonfinite));
+  return may_be_skipped && part.has_tail && part.tail.zeroed_bytes > 0;
 }
 
 Bytes Queue::tiles() const {
@@ -241,6 +251,7 @@ Bytes Queue::tiles() const {
       add_tiles(tiles, int32_t(i), segment->count, phase_of(segment->param, param_bytes(part.layout)),
                 launcher_.kernel(part.layout).tile_elements);
   }
+  if (norm_) norm_tables_.add_tiles(tiles, tensors_);
   Bytes bytes;
   append(bytes, tiles);
   return bytes;
@@ -288,9 +299,10 @@ void Queue::place_for_capture() {
 }
 
 void Queue::launch() {
-  if (parts_.empty()) return;
+  if (parts_.empty() && !norm_) return;
   const CurrentDevice current(runtime_, index_);
   try {
+    if (norm_) launch_norm();
     for (const Part& part : parts_) launch(part);
   } catch (...) {
     mark_done();  // some may have been launched
@@ -299,22 +311,53 @@ void Queue::launch() {
   mark_done();
 }
 
+void Queue::launch_norm() {
+  Norm norm = norm_tables_.on_device(*norm_, placed_.tensors, placed_.tiles, placed_.step, placed_.coefficients);
+  norm.skip = skip_;
+  shared_launcher_.launch(norm, stream_);
+}
+
+int64_t* Queue::updates_of(const Part& part) const {
+  return reinterpret_cast<int64_t*>(placed_.coefficients + part.updates);
+}
+
+SweepTail Queue::tail_of(const Part& part) const {
+  if (!part.has_tail) return {};
+  SweepTail tail{part.tail.zeroed_bytes,
+                 int32_t(part.tail.form),
+                 part.tail.average_in_own_dtype,
+                 part.tail.decay,
+                 nullptr,
+                 nullptr};
+  if (part.has_averages) {
+    tail.averages = reinterpret_cast<void* const*>(placed_.tensors + part.averages);
+    tail.updates = updates_of(part);
+  }
+  return tail;
+}
+
 void Queue::launch(const Part& part) {
+  const float* const skip = limits_ ? &limits_->skips : skip_;
   const Preparation preparation{reinterpret_cast<const Row*>(placed_.tensors + part.rows),
                                 part.row_count,
                                 reinterpret_cast<const Scalars*>(placed_.step + scalars_),
                                 reinterpret_cast<const Traced*>(placed_.step + traced_),
                                 traced_count_,
                                 placed_.coefficients + part.coefficients,
-                                skip_};
+                                skip,
+                                limits_ ? &limits_->factor : nullptr,
+                                part.has_averages ? updates_of(part) : nullptr};
   const Sweep sweep{reinterpret_cast<const Tile*>(placed_.tiles) + part.first_tile,
                     part.tile_count,
                     reinterpret_cast<const Segment*>(placed_.tensors + part.segments),
                     reinterpret_cast<const Gradient*>(placed_.step + part.gradients),
                     reinterpret_cast<const int64_t*>(placed_.step + part.walks),
                     placed_.coefficients + part.coefficients,
-                    skip_};
+                    skip,
+                    tail_of(part)};
   launcher_.launch(part.layout, preparation, sweep, stream_);
+  if (zeroes_when_skipped(part))
+    shared_launcher_.launch_zeros(sweep, launcher_.kernel(part.layout).tile_elements, stream_);
 }
 
 void Queue::mark_done() {

@@ -5,13 +5,15 @@
 
 #include "device.h"
 #include "launch.h"
+#include "norm_tables.h"
 #include "staging.h"
 
 namespace flatstep::device {
 
 class Queue : public DeviceQueue {
  public:
-  Queue(Runtime& runtime, Kernels kernels, int rule, int index);
+  // Without shared kernels it finds no norms, and no step with zeroed gradients can be skipped.
+  Queue(Runtime& runtime, Kernels kernels, int rule, int index, const SharedKernels* shared_kernels = nullptr);
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
   ~Queue() override;
@@ -31,6 +33,9 @@ class Queue : public DeviceQueue {
     int layout;
     size_t segments, rows, gradients, walks, coefficients;
     int64_t segment_count, row_count, first_tile, tile_count;
+    Tail tail;  // if `has_tail`
+    bool has_tail, has_averages;
+    size_t averages, updates;
   };
 
   // What a step reads, first on the host, then on the device.
@@ -42,18 +47,25 @@ class Queue : public DeviceQueue {
   void gather(const DeviceWork& work);
   void add_part(const Job& job, const DeviceWork& work);
   void add_rest(const DeviceWork& work);
-  void reserve_coefficients(Part& part);
+  void add_tail(Part& part, const flatstep::Segment* segments);
+  void reserve(Part& part);
+  bool zeroes_when_skipped(const Part& part) const;
   Row row_of(size_t index, const DeviceWork& work);
+  int64_t tile_count() const;  // of all parts so far
   Bytes tiles() const;
   void go_over_to(void* stream);
   void place();
   void place_for_capture();
+  void launch_norm();
+  int64_t* updates_of(const Part& part) const;
+  SweepTail tail_of(const Part& part) const;
   void launch(const Part& part);
   void mark_done();
 
   Runtime& runtime_;
   std::optional<CurrentDevice> at_the_end_;  // the first member, so that the others end with their device current
   Launcher launcher_;
+  SharedLauncher shared_launcher_;
   std::vector<bool> loaded_;  // by layout
   int index_;
   void* done_ = nullptr;    // an event: past once the device is done with work that was not captured
@@ -70,6 +82,9 @@ class Queue : public DeviceQueue {
   size_t scalars_, traced_;  // where they begin in step_
   int64_t traced_count_;
   const float* skip_;
+  const FoundNorm* limits_;
+  std::optional<NormWork> norm_;
+  NormTables norm_tables_;
   void* stream_;
   bool is_captured_ = false;
   Tables placed_;

@@ -8,6 +8,7 @@
 #include "call.h"
 #include "device.h"
 #include "host_device.h"
+#include "tail.h"
 
 namespace flatstep::device {
 
@@ -40,6 +41,16 @@ struct alignas(8) Tile {
   int32_t index;
 };
 
+// What a sweep does besides its updates.
+struct SweepTail {
+  int32_t zeroed_bytes;  // as in Tail, and so are the next ones
+  int32_t form;
+  int32_t average_in_own_dtype;
+  double decay;
+  void* const* averages;   // by segment; null: no parameter has one
+  const int64_t* updates;  // by row of coefficients, the present one included; made where there are averages
+};
+
 // What a sweep is launched with.
 struct Sweep {
   const Tile* tiles;
@@ -49,6 +60,7 @@ struct Sweep {
   const int64_t* walks;  // each: axes, shape, strides in elements
   const void* coefficients;
   const float* skip;
+  SweepTail tail = {};
 };
 
 // What the coefficients of some segments are made of.
@@ -71,6 +83,8 @@ struct Preparation {
   int64_t traced_count;
   void* coefficients;
   const float* skip;
+  const double* factor = nullptr;  // of all gradients; null: 1
+  int64_t* updates = nullptr;      // by row, for the sweep's tail; null: it needs none
 };
 
 // How many elements a tile of one tensor has: a multiple of every phase.

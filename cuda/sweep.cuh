@@ -5,8 +5,11 @@
 
 #include <utility>  // std::index_sequence
 
+#include "averaging.h"
 #include "catalog.h"
 #include "conversions.cuh"
+#include "formats/f32.h"
+#include "formats/f64.h"
 #include "quads.cuh"
 #include "segments.h"
 
@@ -40,9 +43,78 @@ struct Pack {
   FLATSTEP_FN DeviceTile<Format> tile() { return {numbers, 0}; }
 };
 
+// A flag of which the compiler cannot tell that it is the same in every pass of a loop: nvcc made two loops of one.
+FLATSTEP_FN bool in_this_pass(int32_t flag) {
+#ifdef __CUDA_ARCH__
+  asm volatile("mov.b32 %0, %0;" : "+r"(flag));
+#endif
+  return flag;
+}
+
 // The pack of a slot, told from those of other slots with the same format.
 template <int slot, class Format, int count>
 struct SlotPack : Pack<Format, count> {};
+
+// The format in which steps compute.
+template <class T>
+using ComputedFormat = std::conditional_t<sizeof(T) == sizeof(double), F64, F32>;
+
+// The averages of a tile, in one of two formats.
+template <class Own, class Computed>
+struct AverageTile {
+  using T = typename Computed::Compute;
+
+  void* numbers;
+  int32_t are_own;
+
+  // From number k on, `count` of them, which are whole quads if there are several.
+  template <int count, class Params>
+  FLATSTEP_FN void go_on(int k, const Averaging<T>& averaging, const Params& params) const {
+    T values[count];
+    if (in_this_pass(are_own)) {
+      load<Own>(k, values);
+    } else {
+      load<Computed>(k, values);
+    }
+#pragma unroll
+    for (int i = 0; i < count; ++i) values[i] = averaging(values[i], params.load(i));
+    if (in_this_pass(are_own)) {
+      store<Own>(k, values);
+    } else {
+      store<Computed>(k, values);
+    }
+  }
+
+ private:
+  template <class Format>
+  FLATSTEP_FN typename Format::Storage* at(int k) const {
+    return static_cast<typename Format::Storage*>(numbers) + k;
+  }
+
+  template <class Format, int count>
+  FLATSTEP_FN void load(int k, T (&values)[count]) const {
+    if constexpr (count == 1) {
+      values[0] = DeviceTile<Format>(numbers, k).load(0);
+    } else {
+      Pack<Format, count> pack;
+      pack.load(at<Format>(k));
+#pragma unroll
+      for (int i = 0; i < count; ++i) values[i] = pack.tile().load(i);
+    }
+  }
+
+  template <class Format, int count>
+  FLATSTEP_FN void store(int k, const T (&values)[count]) const {
+    if constexpr (count == 1) {
+      DeviceTile<Format>(numbers, k).store(0, values[0]);
+    } else {
+      Pack<Format, count> pack;
+#pragma unroll
+      for (int i = 0; i < count; ++i) pack.tile().store(i, values[i]);
+      pack.store(at<Format>(k));
+    }
+  }
+};
 
 // Where a strided gradient has the element that comes at this place in its parameter's order.
 FLATSTEP_FN int64_t walk_to(const int64_t* walk, int64_t element) {
@@ -88,20 +160,22 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
   const void* grad;
   void* state[sizeof...(slot)];
   bool makes_update;
+  int32_t zeroes;  // whether gradients become zero, once they are read
   const typename R::template Coefficients<T>& coefficients;
 
-  FLATSTEP_FN Lane(const device::Segment& segment, const device::Gradient& gradient, int64_t begin,
+  FLATSTEP_FN Lane(const device::Segment& segment, const device::Gradient& gradient, int64_t begin, int32_t zeroes,
                    const typename R::template Coefficients<T>& coefficients)
       : param(shift<Param>(segment.param, begin)),
         grad(shift<Grad>(gradient.data, gradient.walk < 0 ? begin : 0)),
         state{shift<Slot<slot>>(segment.state[slot], begin)...},
         makes_update(segment.makes_update),
+        zeroes(zeroes),
         coefficients(coefficients) {}
 
   // Elements low <= k < high of a tile. A walk says where a strided gradient has them, the first one's place being
   // `begin`.
   FLATSTEP_FN void update(int64_t begin, const int64_t* walk, int low, int high, int lane, int lanes) const {
-    if (walk || !(is_quad(state[slot]) && ...)) {
+    if (is_by_element(walk)) {
 #pragma unroll 1
       for (int k = low + lane; k < high; k += lanes) update_one(k, walk ? walk_to(walk, begin + k) : k);
       return;
@@ -117,7 +191,52 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
     }
   }
 
+  // Zeros in the place of the gradients that this lane has read in packs; `update` leaves them, for fewer instructions.
+  FLATSTEP_FN void zero_packs(const int64_t* walk, int low, int high, int lane, int lanes) const {
+    if (is_by_element(walk)) return;
+    const bool grad_is_quad = is_quad(grad);
+#pragma unroll 1
+    for (int k = lane * count; k < high; k += lanes * count) {
+      if (k < low || k + count > high) continue;
+      constexpr int quads = Pack<Grad, count>::quads;
+#pragma unroll 1
+      for (int i = 0; i < (grad_is_quad ? quads : count); ++i) {
+        if (grad_is_quad) {
+          store_quad(at<Grad>(grad, k), i, Quad{});
+        } else {
+          reinterpret_cast<typename Grad::Storage*>(at<Grad>(grad, k))[i] = 0;
+        }
+      }
+    }
+  }
+
+  // The averages of the elements that this lane has updated.
+  FLATSTEP_FN void average(const device::SweepTail& tail, void* averages, int64_t updates, int64_t begin,
+                           const int64_t* walk, int low, int high, int lane, int lanes) const {
+    const Averaging<T> averaging({nullptr, 0, AverageForm(tail.form), tail.decay}, updates);
+    const AverageTile<Param, ComputedFormat<T>> own{
+        tail.average_in_own_dtype ? shift<Param>(averages, begin) : shift<ComputedFormat<T>>(averages, begin),
+        tail.average_in_own_dtype};
+    const int size = is_by_element(walk) ? 1 : count;
+    const bool are_packs = size == count && is_quad(own.numbers);
+#pragma unroll 1
+    for (int k = size == 1 ? low + lane : lane * size; k < high; k += lanes * size) {
+      if (are_packs && k >= low && k + count <= high) {
+        Pack<Param, count> params;
+        params.load(at<Param>(param, k));
+        own.template go_on<count>(k, averaging, params.tile());
+      } else {
+#pragma unroll 1
+        for (int i = k < low ? low : k; i < k + size && i < high; ++i)
+          own.template go_on<1>(i, averaging, DeviceTile<Param>(param, i));
+      }
+    }
+  }
+
  private:
+  // Whether a lane's elements are every lanes-th one of a tile, or packs.
+  FLATSTEP_FN bool is_by_element(const int64_t* walk) const { return walk || !(is_quad(state[slot]) && ...); }
+
   template <class Format>
   FLATSTEP_FN static void* shift(const void* memory, int64_t elements) {
     return reinterpret_cast<void*>(reinterpret_cast<uintptr_t>(memory) + uintptr_t(elements * bytes<Format>));
@@ -131,7 +250,9 @@ struct Lane<R, L, std::integer_sequence<int, slot...>> {
 
   FLATSTEP_FN void update_one(int k, int64_t grad_at) const {
     const DeviceTile<Param> params(param, k);
-    const T g = DeviceTile<Grad>(const_cast<void*>(grad), grad_at).load(0);
+    const DeviceTile<Grad> grads(const_cast<void*>(grad), grad_at);
+    const T g = grads.load(0);
+    if (in_this_pass(zeroes)) *grads.numbers = 0;
     T p = makes_update ? T(-0.0) : params.load(0);
     T values[] = {DeviceTile<Slot<slot>>(state[slot], k).load(0)...};
     R::update(p, g, values, coefficients);
@@ -175,22 +296,82 @@ constexpr int blocks_at_once() {
   return quads <= 5 ? 6 : quads <= 9 ? 5 : 4;
 }
 
-// What one lane does for one tile.
+// The elements of one tile: low <= k < high, the first one's place in its tensor being `begin`.
+struct TileElements {
+  int64_t begin;
+  int low, high;
+
+  FLATSTEP_FN TileElements(const device::Tile& tile, const device::Segment& segment, int elements)
+      : begin(device::tile_begin(tile, device::phase_of(segment.param, device::tile_bytes / elements), elements)),
+        low(begin < 0 ? int(-begin) : 0),
+        high(segment.count - begin < elements ? int(segment.count - begin) : elements) {}
+};
+
+FLATSTEP_FN const int64_t* walk_of(const device::Sweep& sweep, const device::Gradient& gradient) {
+  return gradient.walk < 0 ? nullptr : sweep.walks + gradient.walk;
+}
+
+// Which of the lanes of a tile a thread is.
+struct LaneOfTile {
+  int64_t tile;
+  int lane, lanes;
+};
+
+// What a lane does for its tile besides, after its own updates. The tables are read again: kept in registers, their
+// rows would take those of the update.
 template <Rule R, class L>
-FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, int64_t tile_index, int lane, int lanes) {
-  if (tile_index >= sweep.tile_count) return;
-  const device::Tile tile = sweep.tiles[tile_index];
+FLATSTEP_FN void finish_lane(const device::Sweep& sweep, const LaneOfTile& at) {
+  const device::Tile tile = sweep.tiles[at.tile];
+  const auto segment = load_row<device::Segment>(sweep.segments, tile.segment);
+  const auto gradient = load_row<device::Gradient>(sweep.gradients, tile.segment);
+  const TileElements own(tile, segment, device::tile_elements(sizeof(typename L::Param::Storage)));
+  const int64_t* const walk = walk_of(sweep, gradient);
+  const auto unused = load_row<typename R::template Coefficients<typename L::Compute>>(sweep.coefficients, segment.row);
+  const Lane<R, L> all(segment, gradient, own.begin, 0, unused);
+  if (sweep.tail.zeroed_bytes) all.zero_packs(walk, own.low, own.high, at.lane, at.lanes);
+  void* const average = sweep.tail.averages ? sweep.tail.averages[tile.segment] : nullptr;
+  if (!average) return;
+  all.average(sweep.tail, average, sweep.tail.updates[segment.row], own.begin, walk, own.low, own.high, at.lane,
+              at.lanes);
+}
+
+// What one lane does for one tile. `where()` says which it is; it is asked again, as that takes no registers meanwhile.
+template <Rule R, class L, class Where>
+FLATSTEP_FN void sweep_lane(const device::Sweep& sweep, const Where& where) {
+  const LaneOfTile at = where();
+  if (at.tile >= sweep.tile_count) return;
+  const device::Tile tile = sweep.tiles[at.tile];
   const auto segment = load_row<device::Segment>(sweep.segments, tile.segment);
   const auto gradient = load_row<device::Gradient>(sweep.gradients, tile.segment);
   if (sweep.skip && *sweep.skip != 0) return;  // asked here, so that the tables' rows are on their way meanwhile
   const auto coefficients =
       load_row<typename R::template Coefficients<typename L::Compute>>(sweep.coefficients, segment.row);
-  constexpr int item_bytes = sizeof(typename L::Param::Storage), elements = device::tile_elements(item_bytes);
-  const int64_t begin = device::tile_begin(tile, device::phase_of(segment.param, item_bytes), elements);
-  const int64_t left = segment.count - begin;
-  const int low = begin < 0 ? int(-begin) : 0, high = left < elements ? int(left) : elements;
-  const int64_t* const walk = gradient.walk < 0 ? nullptr : sweep.walks + gradient.walk;
-  Lane<R, L>(segment, gradient, begin, coefficients).update(begin, walk, low, high, lane, lanes);
+  const TileElements own(tile, segment, device::tile_elements(sizeof(typename L::Param::Storage)));
+  Lane<R, L>(segment, gradient, own.begin, sweep.tail.zeroed_bytes, coefficients)
+      .update(own.begin, walk_of(sweep, gradient), own.low, own.high, at.lane, at.lanes);
+  if (sweep.tail.zeroed_bytes || sweep.tail.averages) finish_lane<R, L>(sweep, where());
+}
+
+template <class Storage>
+FLATSTEP_FN void zero_elements(void* grad, int64_t begin, const int64_t* walk, int low, int high, int lane, int lanes) {
+  for (int k = low + lane; k < high; k += lanes)
+    static_cast<Storage*>(grad)[walk ? walk_to(walk, begin + k) : begin + k] = 0;
+}
+
+// The same for a step that was skipped, whatever its rule: gradients that are to become zero do.
+FLATSTEP_FN void zero_lane(const device::Sweep& sweep, int tile_elements, const LaneOfTile& at) {
+  if (at.tile >= sweep.tile_count || *sweep.skip == 0) return;
+  const device::Tile tile = sweep.tiles[at.tile];
+  const device::Segment segment = sweep.segments[tile.segment];
+  const device::Gradient gradient = sweep.gradients[tile.segment];
+  const TileElements own(tile, segment, tile_elements);
+  const int64_t* const walk = walk_of(sweep, gradient);
+  void* const grad = const_cast<void*>(gradient.data);
+  switch (sweep.tail.zeroed_bytes) {
+    case 2: return zero_elements<uint16_t>(grad, own.begin, walk, own.low, own.high, at.lane, at.lanes);
+    case 4: return zero_elements<uint32_t>(grad, own.begin, walk, own.low, own.high, at.lane, at.lanes);
+    case 8: return zero_elements<uint64_t>(grad, own.begin, walk, own.low, own.high, at.lane, at.lanes);
+  }
 }
 
 }  // namespace flatstep::inline FLATSTEP_NAMESPACE

@@ -7,5 +7,6 @@ namespace flatstep::device {
 
 extern const Kernels cuda_kernels;
 extern const LayOut cuda_lay_out;
+extern const SharedKernels cuda_shared;
 
 }  // namespace flatstep::device

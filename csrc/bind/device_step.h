@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -33,6 +34,8 @@ struct DeviceStep {
   std::vector<Row> rows;
   std::vector<Traced> traced;
   const float* skip = nullptr;
+  std::optional<NormWork> norm;       // found on the device before the step
+  const FoundNorm* limits = nullptr;  // that the step on the device takes
   void* stream = nullptr;
   const std::vector<Job>* jobs = nullptr;
 
@@ -45,6 +48,8 @@ struct DeviceStep {
     rows.clear();
     traced.clear();
     skip = nullptr;
+    norm.reset();
+    limits = nullptr;
   }
 
   // All that can fail before the launch. `no_capture` says why the step must not be recorded into a CUDA graph; null
@@ -53,7 +58,7 @@ struct DeviceStep {
     jobs = &tensors.jobs(scalars, target);
     if (!queue) return;
     if (no_capture && queue->is_capturing(stream)) throw std::runtime_error(no_capture);
-    queue->prepare({*jobs, rows, scalars, traced, skip, stream});
+    queue->prepare({*jobs, rows, scalars, traced, skip, stream, norm ? &*norm : nullptr, limits});
   }
 };
 

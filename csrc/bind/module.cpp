@@ -30,6 +30,7 @@ NB_MODULE(_core, module) {
   flatstep::nb::exception<flatstep::OutOfDeviceMemory>(module, "OutOfDeviceMemory", PyExc_MemoryError);
   flatstep::bind_catalog(module);
   flatstep::bind_device_memory(module);
+  flatstep::bind_device_norms(module);
   flatstep::bind_exclusive(module);
   flatstep::bind_step(module);
   flatstep::bind_torch(module);

@@ -9,9 +9,8 @@
 #include <stdexcept>
 
 #include "describe.h"
-#include "device_memory.h"
+#include "device_limits.h"
 #include "device_step.h"
-#include "norm.h"
 #include "read_array.h"
 
 namespace flatstep {
@@ -37,6 +36,14 @@ struct NumpyDeviceStep : DeviceStep {
   bool is_last_in_order = false;     // that type's arrays are written in the order of `stream`
   DeviceMemory* first = nullptr;     // of the parameters
   std::deque<DeviceMemory> held;     // of the step under way
+  FoundOnDevice found;
+
+  // The step takes the limits of these gradients, all of which lie here. The host knows nothing of what comes of it.
+  void limit(const GradientNorm& gradients, const GradientLimits& asked) {
+    FoundNorm* const own = found.make(*first);
+    norm.emplace(norm_work(gradients, asked, {}, own));
+    limits = own;
+  }
 
   std::optional<void*> stream_of(nb::handle array) {
     const OnDevice current(*backend, device.index);
@@ -58,7 +65,9 @@ struct NumpyDeviceStep : DeviceStep {
       held.push_back(DeviceMemory::take(object, is_last_in_order ? dlpack::no_stream : number_of(stream), *backend));
     });
     if (why) reject(" that cannot be shared by DLPack: " + *why);
-    return held.back().array.tensor();
+    Tensor tensor = held.back().array.tensor();
+    tensor.read_only = tensor.read_only || held.back().array.is_copy;
+    return tensor;
   }
 
   void note_stream(nb::handle array) {
@@ -128,7 +137,7 @@ class Stepper {
     return places;
   }
 
-  // What all steps from here on do besides the update: see TailOptions. Parameters are in the processor's memory.
+  // What all steps from here on do besides the update: see TailOptions.
   void set_tail(bool zeroes_gradients, bool in_own_dtype, bool is_interpolated, double decay) {
     const AverageForm form = is_interpolated ? AverageForm::interpolated : AverageForm::weighted;
     for (NumpyDeviceStep& device : devices_) device.tensors.set_tail({zeroes_gradients, in_own_dtype, form, decay});
@@ -184,23 +193,36 @@ class Stepper {
       for (NumpyDeviceStep& device : devices_) device.tensors.check_overlap();
     });
     const GradientLimits limits{max_norm, if_skipped.has_value(), GradientLimits::Formula::optax};
+    const bool has_limits = limits.max_norm || limits.skips_nonfinite;
+    NumpyDeviceStep* const limited = has_limits ? add_to_norm() : nullptr;
+    if (limited) limited->limit(norm_, limits);
     std::optional<GradientNorm::Result> norm;
+    bool is_skipped = false;
     unlocked([&] {
-      if (limits.max_norm || limits.skips_nonfinite) norm = limit_gradients(limits);
-      if (norm && limits.is_skipped(*norm)) {
+      if (has_limits && !limited) norm = limit_gradients(limits);
+      is_skipped = norm && limits.is_skipped(*norm);
+      if (is_skipped) {
         for (const NumpyDeviceStep& device : devices_) device.tensors.zero_gradients_if_asked(*target_);
         return;
       }
       for (NumpyDeviceStep& device : devices_) device.prepare(*target_);
       launch(devices_, team_);
       for (NumpyDeviceStep& device : devices_) device.continue_others();
+      if (limited && limits.skips_nonfinite) is_skipped = limited->found.read(limited->stream).skips != 0;
     });
-    progress_ = norm && limits.is_skipped(*norm) ? std::move(*if_skipped) : std::move(progress);
+    progress_ = is_skipped ? std::move(*if_skipped) : std::move(progress);
     last_norm_ = norm ? std::optional(norm->value) : std::nullopt;
+    last_limited_ = limited;
   }
 
-  // Of the last step's gradients, if it had limits for them.
-  std::optional<double> norm() const { return last_norm_; }
+  // Of the last step's gradients, if it had limits for them. Waits for a device that has found it.
+  std::optional<double> norm() {
+    if (!last_limited_) return last_norm_;
+    void* const stream = last_limited_->stream_of(last_limited_->first->source).value_or(nullptr);
+    FoundNorm found{};
+    unlocked([&] { found = last_limited_->found.read(stream); });
+    return found.norm;
+  }
 
   // What the caller counts with; goes on with each step.
   nb::object progress() const { return progress_; }
@@ -223,6 +245,7 @@ class Stepper {
     return 0;
   }
   void forget() {
+    last_limited_ = nullptr;
     devices_.clear();
     params_.clear();
     arrays_.reset();
@@ -337,17 +360,24 @@ class Stepper {
     }
   }
 
-  // The norm of the step's gradients. Those of too large a norm are then scaled down with their own scale.
-  GradientNorm::Result limit_gradients(const GradientLimits& limits) {
+  // Adds the step's gradients to the norm. Returns the device on which they lie; null for the processor.
+  NumpyDeviceStep* add_to_norm() {
     norm_.begin();
+    NumpyDeviceStep* common = nullptr;
     for (const Param& param : params_) {
       if (!param.has_grad) continue;
-      if (!param.device->is_processor())
-        throw std::runtime_error(
-            "max_norm and skip_nonfinite are for parameters in the host's memory, and one is on a device; leave them "
-            "out");
+      if (!common) common = param.device;
+      if (common != param.device)
+        throw std::runtime_error("max_norm and skip_nonfinite need all gradients in one memory, but some are on " +
+                                 name_of(common->device) + " and some on " + name_of(param.device->device) +
+                                 "; make an optimizer for the parameters of each");
       norm_.add(param.tensors.grad, param.device->scalars[size_t(param.tensors.row)].grad_scale);
     }
+    return common && !common->is_processor() ? common : nullptr;
+  }
+
+  // The norm of what was added. Gradients of too large a norm are then scaled down with their own scale.
+  GradientNorm::Result limit_gradients(const GradientLimits& limits) {
     const GradientNorm::Result norm = norm_.find(*target_, NormKind::two, team_);
     const double factor = limits.factor(norm.value);
     const DefaultFloatingPoint mode;
@@ -391,7 +421,8 @@ class Stepper {
   ArrayReader reader_;  // of the processor's arrays
   GradientNorm norm_;
   std::optional<double> last_norm_;
-  std::deque<NumpyDeviceStep> devices_;  // in the order in which they were met; Param points to them
+  NumpyDeviceStep* last_limited_ = nullptr;  // whose device has found the last step's norm
+  std::deque<NumpyDeviceStep> devices_;      // in the order in which they were met; Param points to them
   std::deque<Param> params_;
 };
 

@@ -95,6 +95,7 @@ struct Collected {
 
 void bind_catalog(nb::module_& module);
 void bind_device_memory(nb::module_& module);
+void bind_device_norms(nb::module_& module);
 void bind_exclusive(nb::module_& module);
 void bind_step(nb::module_& module);
 void bind_torch(nb::module_& module);

@@ -24,6 +24,11 @@ struct GroupNumbers {
 // overflowed.
 struct Scaling {
   std::optional<Tensor> scale, overflow;
+
+  static NumberKind kind_of(const Tensor& number) {
+    return number.dtype == Dtype::float64 ? NumberKind::float64 : NumberKind::float32;
+  }
+  DeviceNumber scale_number() const { return scale ? DeviceNumber{scale->data, kind_of(*scale)} : DeviceNumber{}; }
 };
 
 struct TorchParams : DeviceStep {
@@ -58,7 +63,7 @@ struct TorchParams : DeviceStep {
   void prepare(const Target& target, const Scaling& scaling, bool is_capturable) {
     if (scaling.scale) {
       for (int64_t row = 0; row < int64_t(scalars.size()); ++row)
-        traced.push_back({row, grad_scale_number, 1, {scaling.scale->data, kind_of(*scaling.scale)}});
+        traced.push_back({row, grad_scale_number, 1, scaling.scale_number()});
     }
     skip = scaling.overflow ? static_cast<const float*>(scaling.overflow->data) : nullptr;
     constexpr const char* stays =
@@ -71,6 +76,12 @@ struct TorchParams : DeviceStep {
   void scale_gradients(double factor) {
     const DefaultFloatingPoint mode;
     for (Scalars& each : scalars) each.grad_scale *= factor;
+  }
+
+  // The step on the device takes the limits that are found there: `work` is given to one of those on a device.
+  void limit(const FoundNorm* found, const NormWork* work) {
+    limits = found;
+    if (work) norm.emplace(*work);
   }
 
   // Once the step is launched. Devices count for themselves.
@@ -97,9 +108,7 @@ struct TorchParams : DeviceStep {
     }
   };
 
-  static NumberKind kind_of(const Tensor& number) {
-    return number.dtype == Dtype::float64 ? NumberKind::float64 : NumberKind::float32;
-  }
+  static NumberKind kind_of(const Tensor& number) { return Scaling::kind_of(number); }
 
   // The count of the parameter's next update.
   static int64_t next_count(int64_t index, double updates) {

@@ -1,7 +1,6 @@
 // torch tensors -> a step: walks parameter groups, gradients and state in one call, and caches nothing between calls,
 // for torch moves all of them in many ways. Links against no torch.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/tuple.h>
@@ -13,8 +12,7 @@
 #include <tuple>
 
 #include "describe.h"
-#include "device_memory.h"
-#include "norm.h"
+#include "device_limits.h"
 #include "read_torch.h"
 #include "torch_params.h"
 
@@ -55,8 +53,9 @@ struct StateOfRule {
 // What a step asks of its gradients: their largest norm; whether those that are not finite skip the step; by position,
 // the part of the norm in which a parameter's gradient counts (empty: there is one); and a function that combines the
 // totals of the parts, and whether all numbers are finite, with those of other processes (or None). It returns the norm
-// and whether all numbers are finite everywhere.
-using Limits = std::tuple<std::optional<double>, bool, std::vector<size_t>, nb::object>;
+// and whether all numbers are finite everywhere. Last, for gradients on a device, four float64s there (see FoundNorm),
+// else None.
+using Limits = std::tuple<std::optional<double>, bool, std::vector<size_t>, nb::object, nb::object>;
 
 class TorchStepper {
  public:
@@ -86,7 +85,7 @@ class TorchStepper {
   // that belong to the step: they are called after it, and as long as they run no Python code no signal handler can
   // raise in between. Raises RuntimeError where a step would become part of a graph, but is not `capturable`. `always`
   // are calls that are made for a skipped step, too. With `limits` a third result is the norm of all gradients, and a
-  // fourth whether they skipped the step.
+  // fourth whether they skipped the step: None and False where the device alone knows.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
                  nb::callable name, int threads, nb::list completion, nb::list always, std::optional<Limits> limits) {
     const AtTheEnd leave_no_references{[this] {
@@ -94,8 +93,7 @@ class TorchStepper {
       held_.clear();
       unready_ = nb::list();
     }};
-    has_limits_ = limits.has_value();
-    if (limits) begin_norm(std::get<2>(*limits));
+    const GradientLimits rule = begin_limits(limits);
     if (tail_) {
       for (TorchParams& params : params_) params.tensors.set_tail(*tail_);
     }
@@ -109,11 +107,11 @@ class TorchStepper {
         scaling.push_back(scaling_on(params.device, scalings));
         if (!params.is_processor()) params.stream = reader_.current_stream(params.device);
       }
+      if (found_) limit_on_device(rule, scaling);
       unlocked([&] {
         check_captures();
-        if (limits) {
+        if (limits && !found_) {
           norm = find_norm(std::get<3>(*limits), threads);
-          const GradientLimits rule{std::get<0>(*limits), std::get<1>(*limits), GradientLimits::Formula::torch};
           is_skipped = rule.is_skipped(norm);
           if (is_skipped) {
             for (const TorchParams& params : params_) params.tensors.zero_gradients_if_asked(*target_);
@@ -134,6 +132,7 @@ class TorchStepper {
         for (const Parts& parts : held_) stepped.append(parts.own_grad);
       }
     }
+    if (found_) return nb::make_tuple(unready_, stepped, nb::none(), false);
     if (has_limits_) return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
     return nb::make_tuple(unready_, stepped);
   }
@@ -234,24 +233,33 @@ class TorchStepper {
     Parameter parameter{parts.position, read[0], read[Parts::grad], {}, 0};
     std::copy_n(read + Parts::count + 1, rule_->slots.size(), parameter.state);
     TorchParams* const params = params_on(parameter.param.device);
-    if (params && tail_) check_tail(parameter);
     if (params && keeps_averages_ && !params->tensors.set_average(parameter, read[average_at()])) return false;
     if (!params || !params->add(parameter, read[Parts::count], numbers_)) return false;
-    if (has_limits_) add_to_norm(parameter);
+    if (has_limits_) add_to_norm(parameter, *params);
     return true;
   }
 
-  void check_tail(const Parameter& parameter) {
-    if (parameter.param.device.type == cpu_device) return;
-    throw ArgumentError{Operand::param, parameter.index,
-                        "is on a device, but ema_decay and zero_grads are for parameters on the CPU; leave them out"};
+  GradientLimits begin_limits(const std::optional<Limits>& limits) {
+    has_limits_ = limits.has_value();
+    found_.reset();
+    if (!has_limits_) return {};
+    const auto& [max_norm, skips_nonfinite, part_of_each, combine, found] = *limits;
+    begin_norm(part_of_each);
+    if (!found.is_none()) {
+      Tensor own;
+      if (!reader_.read(found, own) || own.dtype != Dtype::float64 || element_count(own) != 4 || !is_contiguous(own))
+        throw nb::type_error("expected four float64s");
+      found_ = own;
+    }
+    return {max_norm, skips_nonfinite, GradientLimits::Formula::torch};
   }
 
-  void add_to_norm(const Parameter& parameter) {
-    if (parameter.param.device.type != cpu_device) {
+  void add_to_norm(const Parameter& parameter, const TorchParams& params) {
+    if (params.is_processor() == found_.has_value() || (found_ && found_->device != params.device)) {
       throw ArgumentError{Operand::param, parameter.index,
-                          "is on a device, but max_norm and skip_nonfinite are for parameters on the CPU; use "
-                          "torch.nn.utils.clip_grad_norm_"};
+                          "is on " + name_of(params.device) +
+                              ", but max_norm and skip_nonfinite need all gradients in one memory; make an optimizer "
+                              "for the parameters of each device"};
     }
     const size_t part = part_of_each_.empty() ? 0 : part_of_each_.at(size_t(parameter.index));
     norms_[part].add(parameter.grad, numbers_.scalars.grad_scale);
@@ -277,6 +285,23 @@ class TorchStepper {
     const nb::gil_scoped_acquire lock;
     std::tie(found.value, found.is_finite) = nb::cast<std::pair<double, bool>>(combine(totals, is_finite));
     return found;
+  }
+
+  // The first of those on the device finds the norm, before any of them steps.
+  void limit_on_device(const GradientLimits& limits, const std::vector<Scaling>& scalings) {
+    auto* const found = static_cast<FoundNorm*>(found_->data);
+    bool is_found = false;
+    for (const bool is_idle : {false, true}) {
+      for (size_t i = 0; i < params_.size(); ++i) {
+        if (params_[i].device != found_->device || params_[i].is_idle() != is_idle || is_found) continue;
+        const NormWork work = norm_work(norms_.front(), limits, scalings[i].scale_number(), found);
+        params_[i].limit(found, &work);
+        is_found = true;
+      }
+    }
+    for (TorchParams& params : params_) {
+      if (params.device == found_->device && !params.limits) params.limit(found, nullptr);
+    }
   }
 
   // Those of that device which the group's rule steps; null where nothing can.
@@ -375,6 +400,7 @@ class TorchStepper {
   bool has_limits_ = false;
   std::optional<TailOptions> tail_;
   bool keeps_averages_ = false;
+  std::optional<Tensor> found_;  // where a device keeps what it finds out about gradients
   std::vector<size_t> part_of_each_;
   std::deque<GradientNorm> norms_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
@@ -397,8 +423,8 @@ void bind_torch(nb::module_& module) {
                    "completion: list[collections.abc.Callable[[], object]], "
                    "always: list[collections.abc.Callable[[], object]], "
                    "limits: tuple[float | None, bool, list[int], "
-                   "collections.abc.Callable[[list[float], bool], tuple[float, bool]] | None] | None, /) "
-                   "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float, bool]"))
+                   "collections.abc.Callable[[list[float], bool], tuple[float, bool]] | None, typing.Any] | None, /) "
+                   "-> tuple[list[int], list[typing.Any]] | tuple[list[int], list[typing.Any], float | None, bool]"))
       .def("set_tail", &TorchStepper::set_tail,
            nb::sig("def set_tail(self, zeroes_gradients: bool, keeps_averages: bool, in_own_dtype: bool, "
                    "is_interpolated: bool, decay: float, /) -> None"))

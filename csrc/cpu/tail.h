@@ -2,32 +2,11 @@
 // format and not by rule. Included by cpu/target.cpp alone.
 #pragma once
 
-#include "../tail.h"
+#include "../averaging.h"
 #include "blocks.h"
 #include "gather.h"
 
 namespace flatstep::inline FLATSTEP_NAMESPACE {
-
-// The average after an update, of the parameter as it is stored. V is T, or a vector of Ts.
-template <class T>
-struct Averaging {
-  T of_param, of_average;
-  bool copies, interpolates;
-
-  FLATSTEP_FN Averaging(const Tail& tail, int64_t updates)
-      : of_param(T(1 - tail.decay)),
-        of_average(tail.form == AverageForm::interpolated ? T(1) - of_param : T(tail.decay)),
-        copies(tail.form == AverageForm::interpolated && updates == 1),
-        interpolates(tail.form == AverageForm::interpolated) {}
-
-  template <class V>
-  FLATSTEP_FN V operator()(V average, V param) const {
-    if (copies) return param;
-    if (!interpolates) return V(of_param) * param + V(of_average) * average;
-    // From the nearer end, as torch.lerp.
-    return of_param < T(0.5) ? average + V(of_param) * (param - average) : param - (param - average) * V(of_average);
-  }
-};
 
 template <class Param, class Average>
 void update_average(const Averaging<typename Param::Compute>& averaging, const Segment& segment, int64_t first,

@@ -15,10 +15,12 @@ from functools import partial
 
 import torch
 
+import flatstep
 import flatstep.torch
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 SIZES = [1, 63, 1025, 70001]
+MANY_BLOCKS = 5_000_000  # of a norm: more than its kernels add up in one group
 STEPS = 3
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 CHUNK = 2**26  # of the 2^32 numbers that float32 has
@@ -61,6 +63,45 @@ def steps_differ(optimizer: Callable[..., torch.optim.Optimizer], dtype: torch.d
         count += differing(param, other)
         count += sum(differing(slot, opts[1].state[other][key]) for key, slot in opts[0].state[param].items())
     return count
+
+
+def limits_differ(dtype: torch.dtype, device: str) -> int:
+    """The same of steps whose gradients are clipped, one of which is skipped; and norms that differ."""
+    limited = partial(flatstep.torch.AMSGrad, max_norm=1.0, skip_nonfinite=True)
+    count = steps_differ(limited, dtype, device)
+    torch.manual_seed(1)
+    here = [torch.nn.Parameter(torch.randn(size).to(dtype)) for size in [*SIZES, MANY_BLOCKS]]
+    there = [torch.nn.Parameter(param.detach().to(device, copy=True)) for param in here]
+    opts = limited(here), limited(there)
+    for factor in (1.0, float("inf"), 1.0):
+        for param, other in zip(here, there, strict=True):
+            param.grad = torch.randn(param.shape).to(dtype) * factor
+            other.grad = param.grad.to(device, copy=True)
+        for opt in opts:
+            opt.step()
+        count += opts[0].grad_norm != opts[1].grad_norm and opts[0].grad_norm == opts[0].grad_norm
+    for norm_type in (2.0, float("inf")):
+        totals = [flatstep.torch.clip_grad_norm_(params, 1e30, norm_type).cpu() for params in (here, there)]
+        count += differing(*totals)
+    return count + (opts[0].skipped != opts[1].skipped) + sum(map(differing, here, there))
+
+
+def tails_differ(dtype: torch.dtype, device: str) -> int:
+    """Numbers that differ after steps of NumPy's front end that average parameters and zero gradients."""
+    torch.manual_seed(2)
+    here = [torch.randn(size).to(dtype) for size in SIZES]
+    there = [param.to(device, copy=True) for param in here]
+    more = dict(ema_decay=0.9, zero_grads=True, max_norm=1.0)
+    opts = [flatstep.AMSGrad(params, 1e-2, **more) for params in (here, there)]
+    count = 0
+    for _ in range(STEPS):
+        grads = [torch.randn(param.shape).to(dtype) for param in here]
+        others = [grad.to(device, copy=True) for grad in grads]
+        for opt, own in zip(opts, (grads, others), strict=True):
+            opt.step(own if device != "cpu" and own is others else [grad.numpy() for grad in own])
+        count += sum(int(grad.any()) for grad in (*grads, *others))
+    averages = [[torch.as_tensor(average) for average in opt.ema] for opt in opts]
+    return count + sum(map(differing, here, there)) + sum(map(differing, *averages))
 
 
 def chunks(device: str, is_dry: bool) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -125,6 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for optimizer in optimizers()
         for dtype in DTYPES
     ]
+    passed += [check(f"limits {dtype}", partial(limits_differ, dtype, device)) for dtype in DTYPES]
+    tailed = [dtype for dtype in DTYPES if dtype != torch.bfloat16]  # which NumPy has not
+    passed += [check(f"averages and zeros {dtype}", partial(tails_differ, dtype, device)) for dtype in tailed]
     conversion = "by the device's instruction, float32 to"
     passed.append(check(f"{conversion} bfloat16", partial(bfloat16_differ, device, is_dry)))
     passed.append(check(f"{conversion} float16", partial(float16_differ, device, is_dry)))

@@ -284,6 +284,70 @@ def measure_many(report: Report, place: Place) -> None:
         report.case("flatstep AMSGrad, 1,000 small, a graph replayed", partial(replayed, small(1_000), place))
 
 
+# --- the norm, clipping, averages and zeros around a step -------------------------------------------------------------
+
+
+def clipped_step(make: Make, more: int, place: Place, limit: float) -> Row:
+    """A step that finds the norm of its gradient: the bytes of the gradient are read once more."""
+    param = torch.nn.Parameter(torch.empty(place.huge, device=place.device).uniform_(1, 2))
+    param.grad = torch.empty_like(param).normal_()
+    optimizer = make([param])
+    seconds = place.seconds(warmed_up(optimizer))
+    moved = (3 + more) * param.nbytes + 2 * sum(slot.nbytes for slot in slots(optimizer, param).values())
+    return dict(ms=seconds * 1e3, GBs=moved / seconds / 1e9, share=moved / seconds / limit)
+
+
+def tail(place: Place, limit: float) -> Row:
+    """AMSGrad with clipping, an average of the parameter and a zeroed gradient: 52 bytes an element."""
+    param = torch.empty(place.huge // 2, device=place.device).uniform_(1, 2)
+    grad = torch.empty_like(param).normal_()
+    optimizer = flatstep.AMSGrad([param], 1e-3, max_norm=1.0, ema_decay=0.999, zero_grads=True)
+    grads = [grad.numpy() if place.is_dry else grad]
+    seconds = place.seconds(repeated(lambda: optimizer.step(grads, grad_scale=0.5)))
+    moved = 52 * param.numel()
+    return dict(ms=seconds * 1e3, GBs=moved / seconds / 1e9, share=moved / seconds / limit)
+
+
+def torch_tail(place: Place) -> Row:
+    """The same by torch's fused pieces."""
+    param = torch.nn.Parameter(torch.empty(place.huge // 2, device=place.device).uniform_(1, 2))
+    param.grad = torch.empty_like(param).normal_()
+    optimizer, average = FUSED_AMSGRAD([param]), [param.detach().clone()]
+
+    def run() -> None:
+        torch.nn.utils.clip_grad_norm_([param], 1.0)
+        optimizer.step()
+        torch._foreach_lerp_(average, [param.detach()], 1e-3)
+        torch._foreach_zero_([param.grad])
+
+    return dict(ms=place.seconds(repeated(run)) * 1e3)
+
+
+def repeated(run: Run) -> Run:
+    """The same after some runs that are not timed."""
+    for _ in range(WARM_UPS):
+        run()
+    return run
+
+
+def clipping(clip: Callable[..., Any], shapes: Sequence[Lengths], place: Place) -> Row:
+    """Times of clip_grad_norm_ alone."""
+    params = parameters(shapes, place)
+    return times(repeated(lambda: clip(params, 1.0)), place)
+
+
+def measure_around(report: Report, place: Place, limit: float) -> None:
+    clipped = partial(ours.AMSGrad, max_norm=1.0)
+    report.case("flatstep AMSGrad f32, clipped", partial(clipped_step, clipped, 1, place, limit))
+    report.case("flatstep AMSGrad f32, tail", partial(tail, place, limit))
+    report.case("torch fused amsgrad f32, tail", partial(torch_tail, place))
+    shapes = {"1,000 small": small(30 if place.is_dry else 1_000), "one": [(place.huge // 16,)]}
+    for name, own in shapes.items():
+        report.case(f"flatstep AMSGrad, clipped, {name}", partial(many, own, clipped, place))
+        report.case(f"flatstep clip_grad_norm_, {name}", partial(clipping, ours.clip_grad_norm_, own, place))
+        report.case(f"torch clip_grad_norm_, {name}", partial(clipping, torch.nn.utils.clip_grad_norm_, own, place))
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The most important times of flatstep on a CUDA device.")
     parser.add_argument("file", type=Path, help="to which rows are appended")
@@ -305,6 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for case in FIRST:
         report.case(case.name, partial(bandwidth, case, place, limit))
     measure_many(report, place)
+    measure_around(report, place, limit)
     for case in OTHERS:
         report.case(case.name, partial(bandwidth, case, place, limit))
     report.write(done=True)

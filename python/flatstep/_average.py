@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from . import _core
-from ._arrays import ALIGNMENT, Array, aligned_zeros, view
+from ._arrays import ALIGNMENT, Array, aligned_zeros
 from ._device_arrays import DeviceArray
 from ._leaves import Leaf
 from ._loading import change_at_once
-from ._state import Past
+from ._state import Past, view_at
 
 
 class Averages:
@@ -27,15 +27,13 @@ class Averages:
         self._decay: float | None = -1.0  # as the compiled core has it: not yet
         self._params = params
         self._saved: list[Array] | None = None  # the parameters, while their averages stand in their place
-        self.views: list[Array] = []
+        self.views: list[Leaf] = []
         self.are_kept = False
         self.needs_steps = self._zeroes  # whether steps have more to do than their update
         self._fixed: Any = None  # the decay, if it must not change
 
     def check(self, decay: Any) -> None:
         """ValueError or TypeError where these options do not go together, or not with the parameters."""
-        if (self._zeroes or decay is not None) and any(isinstance(param, DeviceArray) for param in self._params):
-            raise ValueError("zero_grads and ema_decay are for parameters in the host's memory, and one is on a device")
         if decay is None and (self._debias or self._dtype is not None or not self._is_copy):
             raise ValueError("ema_start, ema_debias and ema_dtype need ema_decay")
         if self._debias and self._is_copy:
@@ -59,16 +57,17 @@ class Averages:
         places = self._stepper.make_averages(lambda count: aligned_zeros(count, 57 * ALIGNMENT), dtypes)
         for param, (buffer, offset), dtype in zip(self._params, places, dtypes, strict=True):
             strides = tuple([stride // param.itemsize for stride in param.strides])
-            self.views.append(view((param.shape, strides), buffer, offset, dtype))
+            self.views.append(view_at(param, (param.shape, strides), buffer, offset, dtype))
             if self._is_copy:
-                self.views[-1][...] = param
+                _copy(param, self.views[-1])
 
     def prepare(self, decay: float | None, grads: Sequence[Any], name: Callable[[int], str]) -> None:
         """For the next step. TypeError where it could not set a gradient to zero, in terms of its name."""
         self.check_not_swapped()
         self._check_decay(decay)
         for index, grad in enumerate(grads if self._zeroes else []):
-            if grad is not None and not isinstance(grad, np.ndarray):
+            is_here = not isinstance(self._params[index], DeviceArray)
+            if grad is not None and is_here and not isinstance(grad, np.ndarray):
                 raise TypeError(
                     f"grads{name(index)} is a {type(grad).__name__}, and zero_grads sets NumPy's arrays to zero; pass "
                     "one that shares its memory"
@@ -90,31 +89,48 @@ class Averages:
         if self._saved is not None:
             raise RuntimeError("the parameters are swapped with their averages; call swap_ema() again first")
 
-    def values(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
+    def values(self, decay: Any, pasts: Sequence[Past]) -> Sequence[Leaf]:
         """The averages: views, or arrays of their own where they are corrected. While they are swapped: parameters."""
-        return self._averages(decay, pasts) if self._saved is None else self._saved
-
-    def _averages(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
+        if self._saved is not None:
+            return self._saved
         self._check_decay(decay)
-        if not self._debias:
-            return self.views
-        rows = zip(self.views, self._host_params(), pasts, strict=True)
+        return self._corrected(decay, pasts) if self._debias else self.views
+
+    def in_host_memory(self, take: Callable[[Array], Array]) -> list[Array]:
+        """The averages; ``take`` says what becomes of views of the host's memory, and the rest is copied."""
+        return [own.to_host() if isinstance(own, DeviceArray) else take(own) for own in self.views]
+
+    def _corrected(self, decay: Any, pasts: Sequence[Past]) -> list[Array]:
+        rows = zip(self.in_host_memory(_same), self._host_params(), pasts, strict=True)
         return [_corrected(view, decay, updates) if updates else param for view, param, (updates, _) in rows]
 
     def _host_params(self) -> list[Array]:
-        """The parameters, which are in the host's memory where there are averages."""
-        return [param.view(np.ndarray) for param in self._params if isinstance(param, np.ndarray)]
+        """The parameters; those on devices as copies."""
+        return [p.to_host() if isinstance(p, DeviceArray) else p.view(np.ndarray) for p in self._params]
 
     def swap(self, decay: Any, pasts: Sequence[Past]) -> None:
         """Puts the averages, rounded, in the place of the parameters, or the parameters back."""
-        into = self._host_params()
+        into = [param if isinstance(param, DeviceArray) else param.view(np.ndarray) for param in self._params]
         if self._saved is not None:
             change_at_once(list(zip(into, self._saved, strict=True)), [(self, "_saved", None)])
             return
-        saved = [param.copy(order="K") for param in into]
+        saved = [param.copy(order="K") for param in self._host_params()]
+        self._check_decay(decay)
+        averages = self._corrected(decay, pasts) if self._debias else self.in_host_memory(_same)
         with np.errstate(all="ignore"):
-            rounded = [a.astype(p.dtype) for a, p in zip(self._averages(decay, pasts), into, strict=True)]
+            rounded = [average.astype(param.dtype) for average, param in zip(averages, into, strict=True)]
         change_at_once(list(zip(into, rounded, strict=True)), [(self, "_saved", saved)])
+
+
+def _copy(param: Leaf, into: Leaf) -> None:
+    if isinstance(param, DeviceArray):
+        change_at_once([(into, param.to_host().astype(into.dtype))], [])
+    else:
+        into[...] = param  # type: ignore[index]  # not on a device either
+
+
+def _same(array: Array) -> Array:
+    return array
 
 
 def _computed(param: Leaf) -> str:

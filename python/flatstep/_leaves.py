@@ -66,6 +66,11 @@ def _kind(leaf: Any) -> str:
     return f"{type(leaf).__module__}.{type(leaf).__qualname__}"
 
 
+def is_on_device(leaf: Any) -> bool:
+    """Whether another library's array is on a CUDA device."""
+    return _device_type(leaf) in _CUDA
+
+
 def _device_type(leaf: Any) -> int | None:
     """Whose memory it is, as DLPack numbers devices; None where it does not say."""
     try:

@@ -252,7 +252,8 @@ class Optimizer:
     def grad_norm(self) -> float | None:
         """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite.
 
-        A step that was skipped is one too; one that raised is not.
+        A step that was skipped is one too; one that raised is not. What a device has found stays there; reading waits
+        for it.
         """
         return self._stepper.norm
 
@@ -261,11 +262,14 @@ class Optimizer:
         """The averages of the parameters, in the structure of ``params``; AttributeError without ``ema_decay``.
 
         With ``ema_debias`` they are arrays of their own, else those that steps update: a copy keeps what they are now.
-        While they are swapped with the parameters, they are what the parameters were.
+        While they are swapped with the parameters, they are what the parameters were. What is on a device comes as
+        arrays of the parameter's own library; corrected or swapped, as NumPy's copies.
         """
         self._check_has_averages()
         values = self._averages.values(self._numbers.held.values["ema_decay"], self._progress.history.each())
-        return read_only(self._tree.build(values), "opt.ema is a structure of its own; write into its arrays")
+        return read_only(
+            self._tree.build(map(_shared, values)), "opt.ema is a structure of its own; write into its arrays"
+        )
 
     @exclusive
     def swap_ema(self) -> None:
@@ -336,7 +340,7 @@ class Optimizer:
         self._averages.check_not_swapped()
         found = {**self._described(), "state": self._in_host_memory(lambda view: view.copy(order="K"))}
         if self._averages.are_kept:
-            found["ema"] = self._tree.build([view.copy(order="K") for view in self._averages.views])
+            found["ema"] = self._tree.build(self._averages.in_host_memory(lambda view: view.copy(order="K")))
         return found
 
     def _in_host_memory(self, take: Callable[[Array], Array]) -> dict[str, Any]:
@@ -423,7 +427,7 @@ class Optimizer:
         state = self._in_host_memory(lambda view: view)
         saved = {**self._described(), "params": self._tree.build(params), "state": state}
         if self._averages.are_kept:
-            saved["ema"] = self._tree.build(self._averages.views)
+            saved["ema"] = self._tree.build(self._averages.in_host_memory(lambda view: view))
         _files.write(path, self._tree, saved)
 
     @exclusive
@@ -478,7 +482,7 @@ class Optimizer:
         arrays += loaded.arrays({slot: self._state.views(slot) for slot in self._state.slots})
         arrays += loaded.averages(self._averages.views) if self._averages.are_kept else []
 
-        buffers = [*self._state.host_buffers(), *self._averages.views]
+        buffers = [*self._state.host_buffers(), *(v for v in self._averages.views if isinstance(v, np.ndarray))]
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
         held = self._numbers.loaded(numbers)

@@ -59,7 +59,7 @@ class State:
         """The slot's part of each parameter, as arrays over the buffers."""
         dtypes = [own[self.slots.index(slot)] for own in self._dtypes]
         rows = zip(self.params, self._shapes, self._places[slot], dtypes, strict=True)
-        return [_view(param, shape, *place, dtype) for param, shape, place, dtype in rows]
+        return [view_at(param, shape, *place, dtype) for param, shape, place, dtype in rows]
 
     def host_buffers(self) -> list[Array]:
         """Those in the host's memory."""
@@ -67,13 +67,14 @@ class State:
         return [buffer for buffer in buffers.values() if isinstance(buffer, np.ndarray)]
 
 
-def _view(
+def view_at(
     param: Leaf,
     shape: tuple[tuple[int, ...], tuple[int, ...]],
     buffer: Array | _core.DeviceMemory,
     offset: int,
     dtype: str,
 ) -> Leaf:
+    """An array over a part of a buffer, for a parameter of that shape and these strides, in elements."""
     if isinstance(buffer, np.ndarray):
         return view(shape, buffer, offset, dtype)
     assert isinstance(param, DeviceArray)

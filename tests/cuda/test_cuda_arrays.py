@@ -125,3 +125,23 @@ def test_captures_are_rejected():
 def test_tensors_of_autograd_are_sent_to_the_front_end():
     with pytest.raises(TypeError, match=r"autograd's; use flatstep.torch"):
         flatstep.Adam(torch.nn.Parameter(torch.ones(3, device="cuda")), 0.1)
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES, np.float16])
+def test_tails_have_the_bits_of_numpy(dtype, library):
+    """Clipped, averaged, and gradients become zero, strided ones too."""
+    rng = np.random.default_rng(7)
+    arrays = some(rng, dtype)
+    there = [library.from_host(array) for array in arrays]
+    opts = [flatstep.AMSGrad(params, 0.1, ema_decay=0.9, zero_grads=True, max_norm=1.0) for params in (arrays, there)]
+    for _ in range(3):
+        grads = some(rng, dtype)
+        assert flatstep.global_norm(grads) == flatstep.global_norm([library.from_host(grad) for grad in grads])
+        others = [library.from_host(grad) for grad in grads]
+        opts[0].step(grads)
+        opts[1].step(others)
+        assert opts[0].grad_norm == opts[1].grad_norm
+        assert not any(library.to_host(grad).any() for grad in others)
+    for pairs in (zip(there, arrays, strict=True), zip(opts[1].ema, opts[0].ema, strict=True)):
+        for own, array in pairs:
+            assert_same_bits(library.to_host(own), array)

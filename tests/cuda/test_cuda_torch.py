@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import flatstep.torch
 from torch_cases import CASES, DEFAULTS, GRADIENTS, give_grads, parametrize, same_bits, torch, twins
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -359,3 +360,40 @@ def test_past_two_to_the_31():
     case.make(here).step()
     for own, part in zip(here, parts, strict=True):
         same_bits(param[part].cpu(), own.detach())
+
+
+@defaults
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_limits_have_the_bits_of_the_cpu(case, dtype):
+    """A norm of many blocks, gradients that are clipped, and a step that is skipped."""
+    here, there = pair([*SHAPES, (70_001,)], dtype)
+    opts = train(case, here, there, steps=2, max_norm=1.0, skip_nonfinite=True)
+    assert opts[0].grad_norm == opts[1].grad_norm
+    for params in (here, there):
+        params[0].grad[7] = torch.nan
+    for opt in opts:
+        opt.step()
+    assert opts[0].skipped == opts[1].skipped == 1
+    same(train(case, here, there, steps=1, first=2, optimizers=opts), here, there)
+
+
+def test_a_limited_step_waits_for_nothing():
+    """Nor does it in a graph, where it finds the norm of the gradients that are there."""
+    _, there = pair(SHAPES)
+    opt = CASES[0].make(there, capturable=True, max_norm=1.0, skip_nonfinite=True)
+    for param in there:
+        param.grad = torch.ones_like(param)
+    opt.step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        opt.step()
+        flatstep.torch.clip_grad_norm_(there, 1.0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        opt.step()
+    for param in there:
+        param.grad.fill_(2)
+    graph.replay()
+    assert opt.grad_norm == 2 * sum(param.numel() for param in there) ** 0.5

@@ -17,6 +17,7 @@ from flatstep import _core
 BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 RULES = {rule.replace("_", ""): rule for rule in _core.rules()}
 WIDE_STORE = re.compile(r"(@!?\w+ )?STG?\.E\.128\b")
+NARROW_LOAD = re.compile(r"(@!?\w+ )?LDG?\.E(?!\.128)")
 
 
 def operands(rule: str, formats: tuple[str, ...]) -> tuple[int, list[int]]:
@@ -74,12 +75,16 @@ class Kernel:
         return following
 
     def loop(self) -> list[str]:
-        """The shortest way from a store of 16 bytes back to it: one pass of the loop over packs, on the fast path."""
+        """The shortest way from a store of 16 bytes back to it: one pass of the loop over packs, on the fast path.
+
+        There are loops over averages and zeros too; that of the update alone may load number by number as well.
+        """
         following = self.successors()
         starts = [index for index, (_, text) in enumerate(self.code) if WIDE_STORE.match(text)]
         ways = [way for start in starts for way in [_shortest_cycle(following, start)] if way]
         assert ways, f"{self.name} has no loop over packs"
-        return [self.code[index][1] for index in min(ways, key=len)]
+        passes = [[self.code[index][1] for index in way] for way in ways]
+        return min([each for each in passes if any(map(NARROW_LOAD.match, each))] or passes, key=len)
 
     def before_loops(self) -> list[str]:
         """What comes before the first instruction that a loop comes back to."""

@@ -29,7 +29,8 @@ class StandIn : public device::Runtime {
 
   static StandIn& active();  // there is one at a time
   static const device::LayOut lay_out;
-  static const device::Kernels kernels;  // they run on the active one
+  static const device::Kernels kernels;  // they run on the active one, and so do these
+  static const device::SharedKernels shared_kernels;
 
   // What a program does with devices. It works on one stream at a time, at first on device 0's own: the handle of a
   // device's own stream is null.

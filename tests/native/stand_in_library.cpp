@@ -19,7 +19,7 @@ StandIn& stand_in() {
 }
 
 std::unique_ptr<flatstep::DeviceQueue> make_queue(int rule, int index) {
-  return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index);
+  return std::make_unique<flatstep::device::Queue>(stand_in(), StandIn::kernels, rule, index, &StandIn::shared_kernels);
 }
 
 void* enter(int index) { return stand_in().make_current(index); }

@@ -151,7 +151,7 @@ void Twins::step_here(const Step& step) {
     targets().back()->kernels[rule_][part.layout](call_of(part, *scalars), 0, elements_of(part));
 }
 
-void Twins::prepare_there(device::Queue& queue, const Step& step) {
+void Twins::prepare_there(device::Queue& queue, const Step& step, const FoundNorm* limits) {
   std::vector<Call> calls;
   std::vector<Job> jobs;
   calls.reserve(step.there.size());
@@ -159,7 +159,9 @@ void Twins::prepare_there(device::Queue& queue, const Step& step) {
     calls.push_back(call_of(part, step.scalars));
     jobs.push_back({part.layout, nullptr, &calls.back(), elements_of(part)});
   }
-  queue.prepare(numbers.work(jobs, step.scalars, runtime_.stream()));
+  DeviceWork work = numbers.work(jobs, step.scalars, runtime_.stream());
+  work.limits = limits;
+  queue.prepare(work);
 }
 
 void Twins::step(device::Queue& queue, const Step& step) {

@@ -71,7 +71,7 @@ class Twins {
 
   Step take(int percent = 100);  // each tensor with that chance
   void step_here(const Step& step);
-  void prepare_there(device::Queue& queue, const Step& step);
+  void prepare_there(device::Queue& queue, const Step& step, const FoundNorm* limits = nullptr);
 
   void step(device::Queue& queue, const Step& step);
   void step(device::Queue& queue) { step(queue, take()); }

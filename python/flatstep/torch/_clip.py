@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from .. import _core
+from .._norm import norms_on
+from . import _devices
 from ._limits import check_is_visible
 from ._meshes import Meshes, are_several
 from ._plain import in_memory, is_distributed, local, placement
@@ -33,9 +35,9 @@ def clip_grad_norm_(
 
     Takes the place of ``torch.nn.utils.clip_grad_norm_``. The norm is taken in float64, with the same bits for any
     number of threads; gradients are written only if the factor is not 1. The optimizers' own ``max_norm`` does the same
-    without writing gradients. Processes that share DTensors find the norm together, and have the same bits. Gradients
-    on devices, sparse ones, those of subclasses other than DTensor, and norms other than 2 and infinity are left to
-    torch's own function.
+    without writing gradients. Processes that share DTensors find the norm together, and have the same bits. On one CUDA
+    device the norm and the factor stay there, and the host does not wait. Gradients on several devices, sparse ones,
+    those of subclasses other than DTensor, and norms other than 2 and infinity are left to torch's own function.
 
     Args:
         parameters: a tensor or tensors, whose ``grad`` is clipped; without a gradient they are left out.
@@ -72,18 +74,25 @@ def clip_grad_norm_(
     if not is_compiling:
         check_is_visible(params)
     is_ours = not is_compiling and order in (2.0, float("inf"))
+    is_ours = is_ours and all(param.is_cpu for param in params if is_distributed(param))
     memories: list[Tensor | None] = list(map(_memory, grads)) if is_ours else [None]
-    norm = None if any(memory is None for memory in memories) else _norm(params, memories, order != 2.0)
+    is_there = _are_on_one_device(memories)
+    if any(memory is None or not (is_there or memory.is_cpu) for memory in memories):
+        norm = None
+    elif is_there:
+        norm, factor = _found_there(memories, order != 2.0, limit)
+    else:
+        norm, factor = _found_here(params, memories, order != 2.0, limit)
     if norm is None:
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
-    total = _norm_tensor(norm, grads or params)
+    total = norm.to((grads or params)[0].device, _norm_dtype(grads or params))
     if error_if_nonfinite and not torch.isfinite(total):
         raise RuntimeError(
             f"The total norm of order {order} for gradients from `parameters` is non-finite, so it cannot be clipped: "
-            f"it is {norm} ({total.item()} in {total.dtype}). To clip all the same, pass error_if_nonfinite=False"
+            f"it is {norm.item()} ({total.item()} in {total.dtype}). To clip all the same, pass "
+            "error_if_nonfinite=False"
         )
-    factor = limit / (norm + 1e-6)
-    if not factor >= 1:
+    if isinstance(factor, Tensor) or not factor >= 1:
         _scale(grads, factor)
     return _placed_like(grads or params, total)
 
@@ -98,9 +107,11 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 
 def _memory(grad: Tensor) -> Tensor | None:
-    """The part of a gradient here, as real numbers whose bits say what they mean; None where no memory holds them."""
+    """The part of a gradient here, as real numbers whose bits say what they mean; None where the core sees no memory."""
     own = grad if type(grad) is Tensor else local(grad)
-    if type(own) is not Tensor or not own.is_cpu or own.layout != torch.strided or not _has_memory(own):
+    if type(own) is not Tensor or own.layout != torch.strided:
+        return None
+    if not (own.is_cpu or (own is grad and _devices.is_apart(own.device))) or not _has_memory(own):
         return None
     if own.dtype not in _DTYPES:
         if own.dtype not in _COMPLEX:
@@ -129,6 +140,29 @@ def _summed(grad: Tensor) -> Tensor:
     return grad.redistribute(where[0], [Replicate() if how.is_partial() else how for how in where[1]])  # type: ignore[attr-defined, no-any-return]
 
 
+def _are_on_one_device(memories: list[Tensor | None]) -> bool:
+    """Whether all of them are on the same device, which is not the host."""
+    places = {None if memory is None else memory.device for memory in memories}
+    return len(places) == 1 and None not in places and not places & {torch.device("cpu")}
+
+
+def _found_there(grads: list[Tensor | None], is_largest: bool, limit: float) -> tuple[Tensor, Tensor]:
+    """The norm, and the factor, of at most 1, on the device of the gradients; nothing is waited for."""
+    found = torch.zeros(4, dtype=torch.float64, device=grads[0].device)  # type: ignore[union-attr]
+    norms_on(*_devices.backends()).find_into(grads, is_largest, limit, found)
+    return found[0], found[1]
+
+
+def _found_here(
+    params: list[Tensor], memories: list[Tensor | None], is_largest: bool, limit: float
+) -> tuple[Tensor | None, float]:
+    """The same on the host, where the factor may be larger than 1."""
+    norm = _norm(params, memories, is_largest)
+    if norm is None:
+        return None, 1.0
+    return torch.tensor(norm, dtype=torch.float64, device="cpu"), limit / (norm + 1e-6)
+
+
 def _norm(params: list[Tensor], memories: list[Tensor | None], is_largest: bool) -> float | None:
     """The norm of the gradients, of which ``memories`` are those here. None where no process can have any."""
     if are_several() and any(map(is_distributed, params)):
@@ -153,18 +187,17 @@ def _norm_on_meshes(params: list[Tensor], is_largest: bool) -> float:
 _name = " of parameter {}".format
 
 
-def _scale(grads: list[Tensor], factor: float) -> None:
+def _scale(grads: list[Tensor], factor: float | Tensor) -> None:
     torch._foreach_mul_([in_memory(local(grad)) for grad in grads], factor)
     if distributed := [grad for grad in grads if is_distributed(grad)]:
         torch.autograd.graph.increment_version(distributed)
 
 
-def _norm_tensor(norm: float, tensors: list[Tensor]) -> Tensor:
-    """The norm in the dtype in which torch's function returns it."""
+def _norm_dtype(tensors: list[Tensor]) -> torch.dtype:
+    """The dtype in which torch's function returns the norm."""
     first, *others = dict.fromkeys([tensor.dtype for tensor in tensors])
     dtype = reduce(torch.promote_types, others, first)
-    dtype = dtype.to_real() if dtype.is_complex else dtype
-    return torch.tensor(norm, dtype=dtype, device=tensors[0].device)
+    return dtype.to_real() if dtype.is_complex else dtype
 
 
 def _placed_like(tensors: list[Tensor], norm: Tensor) -> Tensor:

@@ -230,8 +230,9 @@ class FusedOptimizer(KeepsAverages):
         capturable = all(map(_is_capturable, self.param_groups))
         attempt, limits = self._attempt, None
         if self._limits.are_set:
-            meshes = self._limits.meshes_of(param for params, *_ in groups for param in params)
-            attempt, limits = meshes.guarded(attempt), self._limits.for_core(meshes)
+            every = [param for params, *_ in groups for param in params]
+            meshes = self._limits.meshes_of(every)
+            attempt, limits = meshes.guarded(attempt), self._limits.for_core(every, meshes)
         modes = scalings, capturable, Names(self.param_groups, groups), torch.get_num_threads()
         step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
@@ -343,7 +344,7 @@ class FusedOptimizer(KeepsAverages):
 
     def __getstate__(self) -> dict[str, Any]:
         self._tail.check_not_swapped()
-        return {**super().__getstate__(), "_limits": self._limits, "_tail": self._tail}
+        return {**super().__getstate__(), "_limits": self._limits.on_host(), "_tail": self._tail}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # All of it is made ready first: torch puts it into the optimizer by one call.
