@@ -11,11 +11,14 @@ import pytest
 
 # The same tests again, on the device.
 from test_torch_amp import *  # noqa: F403
+from test_torch_averages import *  # noqa: F403
 from test_torch_flat import *  # noqa: F403
 from test_torch_limits import *  # noqa: F403
 from test_torch_numbers import *  # noqa: F403
 from test_torch_state import *  # noqa: F403
+from test_torch_tail import *  # noqa: F403
 from test_torch_tensors import *  # noqa: F403
+from test_torch_zero_grads import *  # noqa: F403
 
 import stand_in
 from cases import assert_same_bits, numbers

@@ -6,7 +6,6 @@ import copy
 
 import numpy as np
 import pytest
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 import averages
 import flatstep.torch as front
@@ -164,17 +163,6 @@ def test_options_are_for_all_groups():
     for use in (lambda: plain.ema, plain.swap_ema):
         with pytest.raises(AttributeError, match="this Adam has no averages; make it with ema_decay"):
             use()
-
-
-@pytest.mark.parametrize("options", [dict(zero_grads=True), dict(ema_decay=0.9)], ids=str)
-def test_parameters_on_other_devices_are_rejected(options):
-    with FakeTensorMode():
-        param = torch.nn.Parameter(torch.empty(2, device="cuda"))
-    front.Adam([param])
-    with pytest.raises(
-        ValueError, match="a parameter is on cuda:0, but ema_decay and zero_grads are for parameters on"
-    ):
-        front.Adam([param], **options)
 
 
 def test_a_copy_has_options_of_its_own():

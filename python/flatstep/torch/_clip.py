@@ -107,7 +107,7 @@ def _listed(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
 
 
 def _memory(grad: Tensor) -> Tensor | None:
-    """The part of a gradient here, as real numbers whose bits say what they mean; None where the core sees no memory."""
+    """The part of a gradient here, as real numbers whose bits say what they mean; None where no kernel reads it."""
     own = grad if type(grad) is Tensor else local(grad)
     if type(own) is not Tensor or own.layout != torch.strided:
         return None

@@ -94,11 +94,6 @@ class Tail:
             if name in group:
                 raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
         for param in group["params"] if self.is_on else []:
-            if param.device.type not in ("cpu", "meta"):
-                raise ValueError(
-                    f"a parameter is on {param.device}, but ema_decay and zero_grads are for parameters on the CPU; "
-                    "leave them out"
-                )
             if self.keeps_averages:
                 self.dtype_of(param)
 
