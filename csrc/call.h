@@ -55,15 +55,15 @@ struct Segment {
   const void* grad;
   const Walk* walk;  // null where the gradient lies in memory as the parameter does
   void* state[max_slots];
-  bool makes_update = false;   // param is where the gradient is, or as long, and is given what a step would add to it
-  const Tail* tail = nullptr;  // what is done besides the update; null: nothing
-  void* average = nullptr;     // of the parameter, for `tail`; null: none
+  bool makes_update = false;  // param is where the gradient is, or as long, and is given what a step would add to it
+  void* average = nullptr;    // of the parameter, for the call's tail; null: none
 };
 
 struct Call {
   const Segment* segments;  // in order of `first`, none of them empty
   int64_t segment_count;
   const Scalars* scalars;
+  const Tail* tail = nullptr;  // what is done besides the update; null: nothing
 };
 
 // A serial sweep over the elements first <= i < last of a call. Who splits the range is not its business.

@@ -255,16 +255,15 @@ const std::vector<Job>& Step::jobs(const std::vector<Scalars>& scalars, const Ta
   if (tail_) tails_.resize(segments_.size());
   calls_.reserve(segments_.size());  // jobs point into it
   for (size_t layout = 0; layout < segments_.size(); ++layout) {
-    std::vector<Segment>& segments = segments_[layout];
+    const std::vector<Segment>& segments = segments_[layout];
     if (segments.empty()) continue;
     if (tail_) {
       const LayoutDescription& own = layouts()[layout];
       const FinishTile finish = target.tails[size_t(own.param)][tail_->average_in_own_dtype];
       tails_[layout] = {finish, tail_->zeroes_gradients ? bytes_of(own.grad) : 0, tail_->form, tail_->decay,
                         tail_->average_in_own_dtype};
-      for (Segment& segment : segments) segment.tail = &tails_[layout];
     }
-    calls_.push_back({segments.data(), int64_t(segments.size()), scalars.data()});
+    calls_.push_back({segments.data(), int64_t(segments.size()), scalars.data(), tail_ ? &tails_[layout] : nullptr});
     jobs_.push_back(
         {int(layout), target.kernels[rule_][layout], &calls_.back(), segments.back().first + segments.back().count});
   }

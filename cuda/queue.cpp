@@ -185,20 +185,19 @@ void Queue::add_part(const Job& job, const DeviceWork& work) {
   part.rows = append(tensors_, rows);
   part.gradients = append(step_, gradients);
   part.walks = append(step_, walks);
-  add_tail(part, job.call->segments);
+  add_tail(part, *job.call);
   reserve(part);
   parts_.push_back(part);
 }
 
-// One tail is common to all segments of a job.
-void Queue::add_tail(Part& part, const flatstep::Segment* segments) {
-  part.has_tail = part.segment_count > 0 && segments->tail;
+void Queue::add_tail(Part& part, const flatstep::Call& call) {
+  part.has_tail = part.segment_count > 0 && call.tail;
   if (!part.has_tail) return;
-  part.tail = *segments->tail;
+  part.tail = *call.tail;
   std::vector<void*> averages;
   for (int64_t i = 0; i < part.segment_count; ++i) {
-    averages.push_back(segments[i].average);
-    part.has_averages = part.has_averages || segments[i].average;
+    averages.push_back(call.segments[i].average);
+    part.has_averages = part.has_averages || call.segments[i].average;
   }
   if (part.has_averages) part.averages = append(tensors_, averages);
 }

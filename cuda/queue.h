@@ -47,7 +47,7 @@ class Queue : public DeviceQueue {
   void gather(const DeviceWork& work);
   void add_part(const Job& job, const DeviceWork& work);
   void add_rest(const DeviceWork& work);
-  void add_tail(Part& part, const flatstep::Segment* segments);
+  void add_tail(Part& part, const flatstep::Call& call);
   void reserve(Part& part);
   bool zeroes_when_skipped(const Part& part) const;
   Row row_of(size_t index, const DeviceWork& work);

@@ -27,9 +27,9 @@ struct SegmentSweep {
   using GradStorage = typename L::Grad::Storage;
   static constexpr int tile = tile_size<typename L::Param::Storage>;
 
+  const Call& call;
   const Segment& segment;
   const Coefficients& coefficients;
-  const int64_t updates;  // of the segment, this one included
 
   FLATSTEP_FN void run(int64_t first, int64_t last) const {
     // Tiles begin where the parameter begins a cache line. State begins at the same place in a line (where
@@ -55,7 +55,7 @@ struct SegmentSweep {
       typename S::Partial partial;
       update_blocks(is_partial ? partial.load(streams, count) : streams, count);
       if (is_partial) partial.store(streams, count);
-      if (segment.tail) segment.tail->finish(*segment.tail, segment, updates, i, count);
+      if (call.tail) call.tail->finish(*call.tail, segment, call.scalars[segment.scalars].count, i, count);
     }
   }
 
@@ -87,8 +87,7 @@ void sweep(const Call& call, int64_t first, int64_t last) noexcept {
     for (; first < last && call.segments[at].scalars == scalars; ++at) {
       const Segment& segment = call.segments[at];
       const int64_t end = segment.first + segment.count < last ? segment.first + segment.count : last;
-      SegmentSweep<R, L>{segment, coefficients, call.scalars[scalars].count}.run(first - segment.first,
-                                                                                 end - segment.first);
+      SegmentSweep<R, L>{call, segment, coefficients}.run(first - segment.first, end - segment.first);
       first = end;
     }
   }

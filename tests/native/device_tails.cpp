@@ -29,14 +29,13 @@ bool is_apart(const Segment& segment) {
 // Tensors of one layout with averages of their own, which lie anywhere.
 struct Tailed {
   Tailed(int rule, int layout, const std::vector<int64_t>& lengths, uint64_t seed, const Tail& tail, bool all_averaged)
-      : layout(layout), streams(rule, layout, lengths, 2, seed) {
+      : layout(layout), tail(tail), streams(rule, layout, lengths, 2, seed) {
     const Dtype param = layouts()[size_t(layout)].param;
     const int bytes = tail.average_in_own_dtype || param == Dtype::float64 ? bytes_of(param) : 4;
     Random random(seed + 1);
     for (Segment segment : streams.segments()) {
       if (segment.grad == segment.param || !is_apart(segment)) continue;
       segment.makes_update = false;
-      segment.tail = &tail;
       const auto phase = int64_t(reinterpret_cast<uintptr_t>(segment.param) / size_t(bytes_of(param)) % Stream::phases);
       averages.emplace_back(segment.count, bytes, random.chance(80) ? phase : random.below(Stream::phases))
           .fill(random, true);
@@ -55,13 +54,14 @@ struct Tailed {
   }
 
   int layout;
+  Tail tail;
   Streams streams;
   std::deque<Stream> averages;
   std::vector<Segment> segments;
 };
 
 void step_there(Queue& queue, const Tailed& there, const std::vector<Scalars>& scalars, const float* skip) {
-  const Call call{there.segments.data(), int64_t(there.segments.size()), nullptr};
+  const Call call{there.segments.data(), int64_t(there.segments.size()), nullptr, &there.tail};
   const std::vector<Job> jobs = {{there.layout, nullptr, &call, there.elements()}};
   const std::vector<Row> rows = {{0, {}}, {1, {}}};
   queue.prepare({jobs, rows, scalars, {}, skip, nullptr});
@@ -69,7 +69,7 @@ void step_there(Queue& queue, const Tailed& there, const std::vector<Scalars>& s
 }
 
 void zero_here(const Tailed& here) {
-  Tail tail = *here.segments.front().tail;
+  const Tail& tail = here.tail;
   for (Segment segment : here.segments) {
     segment.average = nullptr;
     tail.finish(tail, segment, 0, 0, int(segment.count));
@@ -95,7 +95,7 @@ void tails_are_those_of_the_cpu() {
       if (here.segments.empty()) continue;
       std::vector<Scalars> scalars(2, some_numbers(rules()[size_t(rule)], random));
       scalars[0].count = 1;
-      const Call call{here.segments.data(), int64_t(here.segments.size()), scalars.data()};
+      const Call call{here.segments.data(), int64_t(here.segments.size()), scalars.data(), &here.tail};
       StandIn runtime;
       Queue queue(runtime, StandIn::kernels, rule, 0, &StandIn::shared_kernels);
       float skip = 0;
