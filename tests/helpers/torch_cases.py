@@ -155,6 +155,11 @@ def single(tensors):
     return first.dtype in (torch.float32, torch.complex64)
 
 
+def first(key, param, slot):
+    """What a slot holds before any update; an average begins as a copy."""
+    return param.detach().to(slot.dtype) if key == "ema" else torch.zeros_like(slot)
+
+
 class Snapshot:
     """What a rejected call must leave as it was."""
 
@@ -180,7 +185,7 @@ class Snapshot:
         if self.host_knows:
             assert versions_now == versions
         elif not states:  # made for the step that was skipped then
-            states = [(p, {key: torch.zeros_like(slot) for key, slot in own.items()}) for p, own in states_now]
+            states = [(param, {key: first(key, param, slot) for key, slot in own.items()}) for param, own in states_now]
         assert [id(param) for param, _ in states_now] == [id(param) for param, _ in states]
         for (_, now), (_, then) in zip(states_now, states, strict=True):
             same_bits(now, then)
