@@ -94,7 +94,7 @@ class StandIns:
         if missing:
             raise ValueError(f"{what} has a state without {missing}; it is of another optimizer, or was loaded in part")
         if self._tail.keeps_averages and _tail.KEY not in state:
-            state[_tail.KEY] = self._tail.begun(param, _tail.updates_of(state))
+            state[_tail.KEY] = self._tail.begun(param, known)
         for key in [*slots, *([_tail.KEY] if self._tail.keeps_averages else [])]:
             if not isinstance(state[key], Tensor):
                 raise TypeError(f"state {key} of {what} is a {type(state[key]).__name__}, expected a torch.Tensor")

@@ -110,25 +110,27 @@ class Tail:
             raise TypeError(f"ema_dtype is {self.dtype}, expected {expected} for parameters of {param.dtype}")
         return self.dtype or computed
 
-    def begun(self, param: Tensor, updates: int) -> Tensor:
-        """The average after that many updates of a parameter that has always been what it is."""
+    def begun(self, param: Tensor, state: Group) -> Tensor:
+        """The average after the updates that a state counts, of a parameter that has always been what it is.
+
+        A count on a device is read only where the average starts from zero and the state is not new.
+        """
         average = torch.zeros_like(param, dtype=self.dtype_of(param), memory_format=torch.preserve_format)
         if self.start == "copy":
             average.copy_(param)
-        elif updates:
+        elif updates := updates_of(state):
             assert self.decay is not None
             average.copy_(param).mul_(1 - _power(self.decay, updates))
         return average
 
     def value(self, param: Tensor, state: Group) -> Tensor:
         """The average of a parameter, with that state, as users see it: corrected, if it is to be."""
-        updates = updates_of(state)
         if KEY not in state:
-            return self.begun(param, updates) if not self.debias else self._copy(param)
+            return self.begun(param, state) if not self.debias else self._copy(param)
         average: Tensor = state[KEY]
         if not self.debias or is_abstract(average):
             return average
-        assert self.decay is not None
+        updates = updates_of(state)
         return self._corrected(average, updates) if updates else self._copy(param)
 
     def _copy(self, param: Tensor) -> Tensor:
