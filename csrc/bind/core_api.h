@@ -7,6 +7,7 @@
 #include <string>
 
 #include "describe.h"
+#include "device.h"
 #include "targets.h"
 #include "work.h"
 
@@ -20,8 +21,8 @@ struct CoreAPI {
 // The capsule's name. Sizes and counts tell builds of one version apart whose modules would misread each other.
 inline const char* core_api_name() {
   static const std::string name = "version " FLATSTEP_VERSION ", build " + std::to_string(sizeof(Scalars)) + "." +
-                                  std::to_string(sizeof(Segment)) + "." + std::to_string(rules().size()) + "." +
-                                  std::to_string(layouts().size());
+                                  std::to_string(sizeof(Segment)) + "." + std::to_string(sizeof(DeviceWork)) + "." +
+                                  std::to_string(rules().size()) + "." + std::to_string(layouts().size());
   return name.c_str();
 }
 
