@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _core
 from .._norm import norms_on
 from . import _devices
-from ._plain import is_abstract
+from ._plain import in_memory, is_abstract
 
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -74,7 +74,7 @@ def clip_grad_norm_(
             "that they cannot be clipped; to clip all the same, pass error_if_nonfinite=False"
         )
     if is_there or not found[1] >= 1:
-        torch._foreach_mul_(grads, found[1] if is_there else found[1].item())
+        torch._foreach_mul_(list(map(in_memory, grads)), found[1] if is_there else found[1].item())
     return total
 
 
