@@ -7,6 +7,7 @@
 #include <string>
 
 #include "describe.h"
+#include "device.h"
 #include "norm.h"
 #include "targets.h"
 #include "work.h"
@@ -31,8 +32,9 @@ struct CoreAPI {
 // The capsule's name. Sizes and counts tell builds of one version apart whose modules would misread each other.
 inline const char* core_api_name() {
   static const std::string name = "version " FLATSTEP_VERSION ", build " + std::to_string(sizeof(Scalars)) + "." +
-                                  std::to_string(sizeof(Segment)) + "." + std::to_string(rules().size()) + "." +
-                                  std::to_string(layouts().size()) + "." + std::to_string(sizeof(CoreAPI));
+                                  std::to_string(sizeof(Segment)) + "." + std::to_string(sizeof(DeviceWork)) + "." +
+                                  std::to_string(rules().size()) + "." + std::to_string(layouts().size()) + "." +
+                                  std::to_string(sizeof(CoreAPI));
   return name.c_str();
 }
 

@@ -84,6 +84,8 @@ def test_complex_and_negated_gradients():
     assert opt.grad_norm == np.sqrt(75.0)
     param.grad = torch.full((3,), 3 + 4j).conj()
     assert front.clip_grad_norm_([param], 100.0) == torch.tensor(np.sqrt(75.0), dtype=torch.float32)
+    front.clip_grad_norm_([param], 1.0)
+    torch.testing.assert_close(param.grad, torch.full((3,), (3 - 4j) / np.sqrt(75.0), dtype=torch.complex64))
 
 
 def test_after_unscaling():
