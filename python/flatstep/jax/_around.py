@@ -6,12 +6,12 @@ ApplyIfFiniteState where steps may be skipped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from .._numbers import Number as NumberCheck
@@ -208,5 +208,6 @@ def _debiased(average: Array, decay: float, count: Array) -> Array:
     """Without the zero that it started from; before the first step, as it is."""
     computed = average.astype(computed_dtype(average.dtype))
     steps = jnp.asarray(count).astype(jnp.finfo(computed.dtype).dtype)
-    share = -jnp.expm1(steps * np.log(decay)) if decay > 0 else jnp.ones_like(steps)  # in float32 1 - decay^t cancels
+    # In float32 1 - decay^t cancels.
+    share = -jnp.expm1(steps * math.log(decay)) if decay > 0 else jnp.ones_like(steps)
     return jnp.where(count == 0, computed, computed / jnp.where(count == 0, 1, share))

@@ -183,8 +183,8 @@ class _Fused:
         present = [i for i, grad in enumerate(arrays) if grad is not None]
         self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
         if decay.decoupled:
-            rate = -numbers["learning_rate"] if skip is None else jnp.where(skip, 0, -numbers["learning_rate"])
-            made[0] = [_plus(u, rate, d) for u, d in zip(made[0], decayed, strict=True)]
+            rate = -numbers["learning_rate"]
+            made[0] = [_plus(u, rate, d, skip) for u, d in zip(made[0], decayed, strict=True)]
         averages = self._averaged(outer, leaves, params, made[0], numbers["count"], skip)
         return leaves.build(made[0]), outer.after(self._after(before, leaves, made, skip), averages, is_finite, skip)
 
@@ -337,9 +337,12 @@ class _Fused:
         return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *flags, *arrays])
 
 
-def _plus(x: Array, factor: Any, y: Array | None) -> Array:
-    """x + factor * y, stored as x is; x where there is no y."""
-    return x if y is None else (x + factor * y).astype(x.dtype)
+def _plus(x: Array, factor: Any, y: Array | None, skip: Array | None = None) -> Array:
+    """x + factor * y, stored as x is; x where there is no y, or where it is skipped."""
+    if y is None:
+        return x
+    made = (x + factor * y).astype(x.dtype)
+    return made if skip is None else jnp.where(skip, x, made)
 
 
 def _scale(value: Any) -> Any:
