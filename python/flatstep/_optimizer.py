@@ -371,8 +371,8 @@ class Optimizer(Around):
         buffers = [*self._state.host_buffers(), *self._averages.views]
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
-        held = self._numbers.loaded(numbers)
-        change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])
+        changes = [(self._numbers, "held", self._numbers.loaded(numbers)), (self._stepper, "progress", progress)]
+        change_at_once(arrays, changes + self._averages.loaded(numbers.get("ema_decay")))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
