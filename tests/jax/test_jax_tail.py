@@ -28,7 +28,7 @@ SHAPES = {"w": (5, 9), "b": (24,)}
 def by_update(opt):
     def step(params, state, grads):
         updates, state = opt.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
+        return jax.tree.map(lambda p, u: p if u is None else optax.apply_updates(p, u), params, updates), state
 
     return step
 
@@ -251,6 +251,20 @@ def test_gradients_that_are_none():
     params = {"w": jnp.ones(3), "frozen": jnp.ones(3), "nothing": None}
     made, state = opt.step(params, opt.init(params), {"w": jnp.ones(3), "frozen": None, "nothing": None})
     assert_close(front.ema(state), {"w": made["w"], "frozen": params["frozen"], "nothing": None})
+
+
+@each_way
+def test_averages_of_leaves_without_gradients(way):
+    """Those that start at zero go on, since one count corrects all, but not where the step is skipped."""
+    opt, peer = front.adam(0.1, ema_start="zero", **ALL), optax.ema(0.9)
+    params, step, update = random_tree(0), jax.jit(WAYS[way](opt)), jax.jit(peer.update)
+    state, theirs = opt.init(params), peer.init(params)
+    nothing = dict.fromkeys(SHAPES)
+    for grads in ({**nothing, "w": params["w"]}, random_tree(1), nothing):
+        params, state = step(params, state, grads)
+        expected, theirs = update(params, theirs)
+    params, state = step(params, state, {**broken(params), "w": None})
+    assert_close(front.ema(state, decay=0.9), expected, rtol=1e-5)
 
 
 def test_averages_inside_of_wrappers():

@@ -19,7 +19,7 @@ from .._rules.common import JAX_AROUND
 from ._leaves import Leaves
 from ._settings import as_number, checked_dtype, checked_flag
 from ._states import next_count
-from ._tail import STARTS, computed_dtype
+from ._tail import STARTS, average_of, computed_dtype
 
 Array = Any
 PyTree = Any
@@ -139,6 +139,30 @@ class Outer(NamedTuple):
         arrays = leaves.match(name, self.average.ema, may_have_more=True)
         leaves.require(name, arrays, wanted)
         return [arrays]
+
+    def averaged(self, average: Array, param: Array, count: Array, skip: Array | None) -> Array:
+        """An average after a step that stores this parameter."""
+        form = self.around.average
+        assert form is not None
+        new = average_of(average, param, count, form)
+        return new if skip is None else jnp.where(skip, average, new)
+
+    def with_idle(
+        self,
+        averages: list[Array | None],
+        params: Sequence[Array | None],
+        grads: Sequence[Array | None],
+        count: Array,
+        skip: Array | None,
+    ) -> list[Array | None]:
+        """The averages, also of leaves without a gradient: one count corrects all that start at zero."""
+        if self.around.start == "copy":
+            return averages
+        made = list(averages)
+        for i, (average, param, grad) in enumerate(zip(averages, params, grads, strict=True)):
+            if grad is None and average is not None and param is not None:
+                made[i] = self.averaged(average, param, count, skip)
+        return made
 
     def after(self, inner: tuple[Any, ...], average: PyTree, is_finite: Any, skip: Array | None) -> PyTree:
         """The state after a step."""
