@@ -155,7 +155,7 @@ class Outer(NamedTuple):
         count: Array,
         skip: Array | None,
     ) -> list[Array | None]:
-        """The averages, also of leaves without a gradient: one count corrects all that start at zero."""
+        """The averages. Those that start at zero go on for leaves without a gradient too: one count corrects all."""
         if self.around.start == "copy":
             return averages
         made = list(averages)
