@@ -147,7 +147,7 @@ class Outer(NamedTuple):
         new = average_of(average, param, count, form)
         return new if skip is None else jnp.where(skip, average, new)
 
-    def with_idle(
+    def with_frozen(
         self,
         averages: list[Array | None],
         params: Sequence[Array | None],

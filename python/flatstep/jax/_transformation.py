@@ -163,7 +163,7 @@ class _Fused:
             self._carry_out(indices, own, [leaves.arrays, *state_of_each, arrays], made)
         averages = None
         if outer.average is not None:
-            averages = leaves.build(outer.with_idle(made.pop(), leaves.arrays, arrays, numbers["count"], skip))
+            averages = leaves.build(outer.with_frozen(made.pop(), leaves.arrays, arrays, numbers["count"], skip))
         return leaves.build(made[0]), outer.after(self._after(before, leaves, made, skip), averages, is_finite, skip)
 
     def update(self, updates: PyTree, state: PyTree, params: PyTree | None) -> tuple[PyTree, PyTree]:
@@ -211,7 +211,7 @@ class _Fused:
             if update is not None:
                 stored: Any = optax.apply_updates(weights[i], update)
                 made[i] = outer.averaged(averages[i], stored, count, skip)
-        return leaves.build(outer.with_idle(made, weights, updates, count, skip))
+        return leaves.build(outer.with_frozen(made, weights, updates, count, skip))
 
     def _limited(self, grads: Sequence[Array | None], grad_scale: Any, max_norm: Any) -> tuple[Any, Array | None]:
         """What gradients are multiplied with, and whether they are finite then; None where it does not matter."""
