@@ -63,6 +63,21 @@ def test_averages(case, dtype, decay, target):
                 assert_same_bits(average, formula([each[at] for each in seen], decay, stored), f"{start}, {at}")
 
 
+@pytest.mark.parametrize("asked", [None, "float32"])
+def test_averages_of_mixed_dtypes(asked):
+    """What one parameter's own dtype is, another computes in."""
+    dtypes = [np.float16, np.float32, *([np.float64] if asked is None else [])]
+    params = [np.linspace(-1, 1, 50).astype(dtype) for dtype in dtypes]
+    opt = flatstep.AMSGrad(params, 0.1, ema_decay=0.9, ema_dtype=asked)
+    seen = []
+    for _ in range(3):
+        opt.step([np.ones_like(param) for param in params])
+        seen.append([param.copy() for param in params])
+    for at, dtype in enumerate(dtypes):
+        expected = averages.interpolated([each[at] for each in seen], 0.9, averages.computed(dtype))
+        assert_same_bits(opt.ema[at], expected)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_corrected_averages(dtype):
     """By each parameter's own count; one without a gradient keeps its average."""
