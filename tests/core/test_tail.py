@@ -191,6 +191,12 @@ def test_a_state_with_averages_is_not_one_without():
     for into, other in ((plain, averaged), (averaged, plain)):
         with pytest.raises(ValueError, match="ema"):
             into.load_state_dict(other.state_dict())
+    zero, corrected = (
+        flatstep.Adam(np.ones(3), 0.1, ema_decay=0.9, ema_start="zero", ema_debias=debias) for debias in (False, True)
+    )
+    for into, other, option in ((zero, averaged, "ema_start='copy'"), (corrected, zero, "ema_debias=False")):
+        with pytest.raises(ValueError, match=f"state_dict was made with {option}"):
+            into.load_state_dict(other.state_dict())
     with pytest.raises(AttributeError, match="this Adam has no averages; make it with ema_decay"):
         _ = plain.ema
     with pytest.raises(AttributeError, match="has no averages"):

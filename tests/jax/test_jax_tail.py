@@ -218,6 +218,13 @@ def test_all_of_each_member(way):
         assert_close(found, step(*given), **({} if way == "step" else dict(rtol=1e-5, atol=1e-6)))
 
 
+def test_a_skipped_update_without_a_kernel():
+    """It is zero."""
+    opt, params = front.optimistic_gradient_descent(0.1, skip_nonfinite=True), random_tree(0, "float8_e4m3fn")
+    updates, _ = jax.jit(opt.update)(broken(params), opt.init(params))
+    assert_close(updates, jax.tree.map(np.zeros_like, params))
+
+
 def test_all_in_place():
     """Parameters, state and averages stay where they are, and no call is added but those for the norm."""
     opt, plain = front.amsgrad(0.1, **ALL), front.amsgrad(0.1)
