@@ -61,13 +61,13 @@ def test_skip_nonfinite(rule, way):
     made = random_tree(0), opt.init(random_tree(0))
     expected = random_tree(0), plain.init(random_tree(0))
     seen = []
-    for seed, value in enumerate((None, np.inf, None, np.nan, -np.inf, None)):
+    for seed, value in enumerate((np.inf, None, np.nan, -np.inf, None)):
         grads = random_tree(seed) if value is None else broken(random_tree(seed), value)
         made = step(*made, grads)
         expected = expected if value is not None else twin(*expected, grads)
         assert_close((made[0], made[1].inner_state), expected)
         seen.append([int(x) for x in made[1][:3]])
-    assert seen == [[0, 1, 0], [1, 0, 1], [0, 1, 1], [1, 0, 2], [2, 0, 3], [0, 1, 3]]
+    assert seen == [[1, 0, 1], [0, 1, 1], [1, 0, 2], [2, 0, 3], [0, 1, 3]]
 
 
 ACCEPTING = [("adam", 0), ("adam", None), *((rule, 1) for rule in RULES)]
