@@ -165,6 +165,13 @@ def member(i, tree):
     return jax.tree.map(lambda x: np.asarray(x)[i], tree)
 
 
+def test_a_limit_of_zero():
+    """A norm of zero is within it."""
+    zeros, scale = np.zeros(3, np.float32), jnp.float32(0.5)
+    assert float(limits(0.0)([zeros], scale)[0]) == 0.5
+    assert float(formulas(0.0, 1)(scale, zeros)[0]) == 0.5
+
+
 def test_max_norm_of_complex_gradients():
     """As optax clips them."""
     params = {"w": np.arange(4, dtype=np.complex64) + 1j, "b": np.ones(3, np.float32)}
