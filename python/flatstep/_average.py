@@ -11,7 +11,7 @@ from . import _core
 from ._arrays import ALIGNMENT, Array, aligned_zeros
 from ._device_arrays import DeviceArray
 from ._leaves import Leaf
-from ._loading import change_at_once
+from ._loading import Change, change_at_once
 from ._state import Past, view_at
 
 
@@ -83,6 +83,10 @@ class Averages:
                 f"ema_decay is {decay!r} and was {self._fixed!r}; with ema_debias=True it is fixed when the optimizer "
                 "is made"
             )
+
+    def loaded(self, decay: Any) -> list[Change]:
+        """What changes with the decay of averages that are loaded."""
+        return [(self, "_fixed", decay)] if self._debias and decay is not None else []
 
     def check_not_swapped(self) -> None:
         """RuntimeError while averages stand in the place of parameters."""

@@ -75,3 +75,8 @@ class DeviceArray:
             raise ValueError("stream 0 has two meanings in DLPack; pass 1 for the default stream")
         number = _LEGACY_STREAM if stream is None else stream
         return self.memory.lend(number).__dlpack__(max_version=max_version)
+
+
+def shared(view: Any) -> Any:
+    """An array on a device as its own library's; another one as it is."""
+    return view.shared() if isinstance(view, DeviceArray) else view

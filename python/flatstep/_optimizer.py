@@ -3,47 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import repeat
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import numpy as np
 
 from . import _core, _devices, _files
+from ._around import OFF, Around
 from ._arrays import Array
-from ._average import Averages
-from ._device_arrays import DeviceArray
+from ._device_arrays import DeviceArray, shared
 from ._exclusive import exclusive
 from ._leaves import Leaf, as_they_are, check_same_memory, largest_number, stores_exactly, take_params
 from ._loading import STATE_DICT_VERSION, Loaded, change_at_once
 from ._numbers import Number, Numbers, Option, declared, finite
 from ._read_only import read_only
-from ._rules import Declaration, declaration
-from ._rules.common import AROUND
-from ._state import History, Progress, State, number_off
+from ._rows import Settled
+from ._rules import Declaration
+from ._state import History, Progress, State
 from ._trees import Tree
 
 _COMMON = ("decoupled_weight_decay", "maximize")  # what else a row of scalars has for every rule and leaf
-_OFF = {argument.name: argument.default for argument in AROUND}  # what a step does around its update: all of it off
-_AROUND = [argument.name for argument in AROUND if isinstance(argument, declaration.Option)]
-_OF_AVERAGES = ("ema_start", "ema_debias")  # options that say what the averages are
 _WRITE_INTO = (
     'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
 )
 _PREVIOUS = "previous_"  # a rule's last hyperparameters may have this prefix: the value of the leaf's last update
 
 
-class _Settled(NamedTuple):
-    """What a step takes from its numbers."""
-
-    numbers: Mapping[str, Any]  # taken from these
-    rate: Any  # a number, or a tuple of one a leaf
-    decay: Any  # as the rate
-    common: tuple[float, ...]  # the rest of a row, but for what depends on the leaf's past
-    remembered: tuple[float, ...]  # what the leaf's next update wants back
-    max_norm: float | None
-
-
-class Optimizer:
+class Optimizer(Around):
     """Steps parameters in place by one rule of the catalogue. Not made directly: see the classes in ``flatstep``."""
 
     _declaration: ClassVar[Declaration]
@@ -54,13 +39,6 @@ class Optimizer:
     weight_decay = Number(at_least=0, per_leaf=True)
     decoupled_weight_decay = Option()
     maximize = Option()
-    max_norm = Number(at_least=0, may_be_unset=True, may_be_infinite=True, is_around=True)
-    skip_nonfinite = Option()
-    ema_decay = Number(at_least=0, below=1, may_be_none=True, is_around=True)
-    ema_start = Option("copy", "zero")
-    ema_debias = Option()
-    ema_dtype = Option(is_dtype=True)
-    zero_grads = Option()
 
     def __init_subclass__(cls, **more: Any) -> None:
         """A class made elsewhere from one of ours adds no rule, and goes by the name of that one."""
@@ -71,10 +49,10 @@ class Optimizer:
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         """``arguments`` are numbers, which may be set later, and options, which are fixed from here on."""
         settled = self._declaration.settled(arguments)
-        settled = {**settled, **{name: off for name, off in _OFF.items() if name not in settled}}
+        settled = {**settled, **{name: off for name, off in OFF.items() if name not in settled}}
         numbers = {name: value for name, value in settled.items() if self._is_number(name)}
         options = {name: value for name, value in settled.items() if name not in numbers}
-        self._around = {name: declared(type(self), name).check(options.pop(name)) for name in _AROUND}
+        self._take_around(options)
         self._params = params
         self._tree = Tree(params)
         leaves = take_params(self._tree)
@@ -85,12 +63,8 @@ class Optimizer:
         self._flags = self._flags_of({**settled, **self._options})
         self._rule = self._declaration.rule({**arguments, "stores_exactly": stores_exactly(leaves, first_moment)})
         self._make_stepper(leaves, first_moment)
-        self._settled: _Settled | None = None
-        self._skips = self._around["skip_nonfinite"]
-        decay = self._numbers.held.values["ema_decay"]
-        self._averages = Averages(leaves, self._around, self._stepper)
-        self._averages.check(decay)
-        self._averages.begin(decay)
+        self._settled: Settled | None = None
+        self._make_averages(leaves)
         self._exclusive = _core.Exclusive()
 
     def _is_number(self, name: str) -> bool:
@@ -163,7 +137,7 @@ class Optimizer:
             self._averages.prepare(numbers["ema_decay"], leaves, self._tree.path)
         self._check_same_leaves()  # after schedules, which may do anything
         settled = self._settle(numbers)
-        rows, row_of_each = self._rows(history, settled, scale)
+        rows, row_of_each = settled.rows(history, scale)
         updated = [grad is not None for grad in leaves] if _core.has_none(leaves) else None
         after = Progress(count + 1, history.advanced(updated, settled.remembered), progress.skipped)
         if_skipped = Progress(count, history, progress.skipped + 1) if self._skips else None
@@ -190,34 +164,15 @@ class Optimizer:
             )
         return as_they_are(self._tree, self._state.params)
 
-    def _settle(self, numbers: Mapping[str, Any]) -> _Settled:
+    def _settle(self, numbers: Mapping[str, Any]) -> Settled:
         """What a step takes from its numbers; kept for as long as they do not change."""
         if self._settled is None or self._settled.numbers is not numbers:
             values = {**numbers, **self._flags}
             common = tuple([values[name] for name in (*_COMMON, *self._names)])
             remembered = tuple([numbers[name] for name in self._remembered])
             rate, decay = numbers["learning_rate"], numbers["weight_decay"]
-            self._settled = _Settled(numbers, rate, decay, common, remembered, numbers["max_norm"])
+            self._settled = Settled(numbers, rate, decay, common, remembered, numbers["max_norm"])
         return self._settled
-
-    def _rows(
-        self, history: History, settled: _Settled, grad_scale: float
-    ) -> tuple[list[tuple[float, ...]], list[int] | None]:
-        """The different rows of scalars of a step, and the index of each leaf's; None where there is but one."""
-        _, rate, decay, common, remembered, _ = settled
-        keys: list[tuple[Any, ...]]
-        row_of_each: list[int] | None
-        if isinstance(rate, tuple) or isinstance(decay, tuple):
-            each = history.each()
-            columns = [column if isinstance(column, tuple) else repeat(column, len(each)) for column in (rate, decay)]
-            keys, row_of_each = number_off(zip(each, *columns, strict=True))
-        else:
-            pasts, row_of_each = history.groups()
-            keys = [(pasts[0], rate, decay)] if row_of_each is None else [(past, rate, decay) for past in pasts]
-        rows: list[tuple[float, ...]] = []
-        for (count, previous), rate, decay in keys:
-            rows.append((count + 1, rate, grad_scale, decay, *common, *(previous or remembered)))
-        return rows, row_of_each
 
     def _set(self, name: str, value: Any) -> None:
         """Rejects slips, like ``opt.lr = 0.1``. A class derived by a user may add any name."""
@@ -244,71 +199,6 @@ class Optimizer:
         return self._progress.count
 
     @property
-    def skipped(self) -> int:
-        """Steps that changed nothing because a gradient was not finite, with ``skip_nonfinite=True``."""
-        return self._progress.skipped
-
-    @property
-    def grad_norm(self) -> float | None:
-        """The norm of the last step's gradients, times ``grad_scale``; None without max_norm and skip_nonfinite.
-
-        A step that was skipped is one too; one that raised is not. What a device has found stays there; reading waits
-        for it.
-        """
-        return self._stepper.norm
-
-    @property
-    def ema(self) -> Any:
-        """The averages of the parameters, in the structure of ``params``; AttributeError without ``ema_decay``.
-
-        With ``ema_debias`` they are arrays of their own, else those that steps update: a copy keeps what they are now.
-        While they are swapped with the parameters, they are what the parameters were. What is on a device comes as
-        arrays of the parameter's own library; corrected or swapped, as NumPy's copies.
-        """
-        self._check_has_averages()
-        values = self._averages.values(self._numbers.held.values["ema_decay"], self._progress.history.each())
-        return read_only(
-            self._tree.build(map(_shared, values)), "opt.ema is a structure of its own; write into its arrays"
-        )
-
-    @exclusive
-    def swap_ema(self) -> None:
-        """Exchanges the parameters with their averages, in place; the next call exchanges them back.
-
-        For evaluation. In between, step, save, load and the state's dict raise RuntimeError.
-
-        Raises:
-            AttributeError: the optimizer was made without ``ema_decay``.
-
-        Example:
-            >>> import numpy as np, flatstep
-            >>> w = np.array([1.0, -1.0])
-            >>> opt = flatstep.AMSGrad(w, learning_rate=0.1, ema_decay=0.5)
-            >>> for _ in range(2):
-            ...     opt.step(2 * w)
-            >>> opt.swap_ema()
-            >>> w.round(2)
-            array([ 0.85, -0.85])
-            >>> opt.swap_ema()
-            >>> w.round(2)
-            array([ 0.81, -0.81])
-        """
-        self._check_has_averages()
-        for index, param in enumerate(self._checked_params()):
-            if isinstance(param, np.ndarray) and not param.flags.writeable:
-                raise ValueError(f"params{self._tree.path(index)} has become read-only, but swap_ema writes to it")
-        self._averages.swap(self._numbers.held.values["ema_decay"], self._progress.history.each())
-
-    def _check_has_averages(self) -> None:
-        if not self._averages.are_kept:
-            raise AttributeError(f"this {type(self).__name__} has no averages; make it with ema_decay")
-
-    @property
-    def _progress(self) -> Progress:
-        progress: Progress = self._stepper.progress
-        return progress
-
-    @property
     def state(self) -> dict[str, Any]:
         """The state by slot, each in the structure of ``params``: views, so that writing to them changes the state.
 
@@ -316,7 +206,7 @@ class Optimizer:
         around them cannot be changed, and are no dicts to jax.tree.map; those of ``state_dict()`` are plain. What is
         on a device comes as arrays of the parameter's own library.
         """
-        state = {slot: self._tree.build(map(_shared, self._state.views(slot))) for slot in self._state.slots}
+        state = {slot: self._tree.build(map(shared, self._state.views(slot))) for slot in self._state.slots}
         found: dict[str, Any] = read_only(state, _WRITE_INTO)
         return found
 
@@ -327,7 +217,7 @@ class Optimizer:
 
     def __repr__(self) -> str:
         numbers = {name: self._numbers.get(name) for name in self._numbers.in_use()}
-        around = {name: value for name, value in self._around.items() if value != _OFF[name]}
+        around = {name: value for name, value in self._around.items() if value != OFF[name]}
         parts = [f"{name}={value!r}" for name, value in {**numbers, **self._options, **around}.items()]
         return f"{type(self).__name__}({', '.join(parts)})"
 
@@ -352,10 +242,6 @@ class Optimizer:
             for slot in self._state.slots
         }
 
-    def _saved_options(self) -> dict[str, Any]:
-        """Those that give the state its meaning."""
-        return {**self._options, **{name: self._around[name] for name in _OF_AVERAGES if self._averages.are_kept}}
-
     def _described(self) -> dict[str, Any]:
         """The state_dict but for its arrays."""
         progress = self._progress
@@ -363,7 +249,7 @@ class Optimizer:
         numbers = [name for name in self._numbers.in_use() if not self._numbers.has_schedule(name)]
         more: dict[str, Any] = {"skipped": progress.skipped} if progress.skipped else {}
         options = self._saved_options()
-        is_plain = not more and options == self._options and not _OFF.keys() & numbers  # older versions can load it
+        is_plain = not more and options == self._options and not OFF.keys() & numbers  # older versions can load it
         return {
             "version": 1 if is_plain else STATE_DICT_VERSION,
             "optimizer": self._saved_as,
@@ -485,15 +371,11 @@ class Optimizer:
         buffers = [*self._state.host_buffers(), *(v for v in self._averages.views if isinstance(v, np.ndarray))]
         if any(np.may_share_memory(array, buffer) for _, array in arrays for buffer in buffers):
             arrays = [(view, array.copy()) for view, array in arrays]  # parts of our own state, perhaps in other places
-        held = self._numbers.loaded(numbers)
-        change_at_once(arrays, [(self._numbers, "held", held), (self._stepper, "progress", progress)])
+        changes = [(self._numbers, "held", self._numbers.loaded(numbers)), (self._stepper, "progress", progress)]
+        change_at_once(arrays, changes + self._averages.loaded(numbers.get("ema_decay")))
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"{type(self).__name__} cannot be copied or pickled; make another one over the other parameters, and let "
             "it load_state_dict(opt.state_dict())"
         )
-
-
-def _shared(view: Any) -> Any:
-    return view.shared() if isinstance(view, DeviceArray) else view

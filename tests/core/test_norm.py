@@ -179,8 +179,9 @@ def test_a_norm_that_overflows_skips_nothing():
     opt = flatstep.AMSGrad(param, 0.1, skip_nonfinite=True)
     opt.step(np.full(4, 1e200))
     assert (opt.count, opt.skipped, opt.grad_norm) == (1, 0, np.inf)
-    opt.step(np.full(4, 1e200), grad_scale=1e200)
-    assert (opt.count, opt.skipped) == (1, 1)
+    for skipped in (1, 2):
+        opt.step(np.full(4, 1e200), grad_scale=1e200)
+        assert (opt.count, opt.skipped) == (1, skipped)
 
 
 def test_limits_are_attributes():

@@ -63,6 +63,21 @@ def test_averages(case, dtype, decay, target):
                 assert_same_bits(average, formula([each[at] for each in seen], decay, stored), f"{start}, {at}")
 
 
+@pytest.mark.parametrize("asked", [None, "float32"])
+def test_averages_of_mixed_dtypes(asked):
+    """What one parameter's own dtype is, another computes in."""
+    dtypes = [np.float16, np.float32, *([np.float64] if asked is None else [])]
+    params = [np.linspace(-1, 1, 50).astype(dtype) for dtype in dtypes]
+    opt = flatstep.AMSGrad(params, 0.1, ema_decay=0.9, ema_dtype=asked)
+    seen = []
+    for _ in range(3):
+        opt.step([np.ones_like(param) for param in params])
+        seen.append([param.copy() for param in params])
+    for at, dtype in enumerate(dtypes):
+        expected = averages.interpolated([each[at] for each in seen], 0.9, averages.computed(dtype))
+        assert_same_bits(opt.ema[at], expected)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_corrected_averages(dtype):
     """By each parameter's own count; one without a gradient keeps its average."""
@@ -150,8 +165,9 @@ def test_swapping(dtype, more):
 def test_averages_are_saved(more, by_file, tmp_path):
     """A resumed run has the bits of one that was not interrupted."""
     pytest.importorskip("safetensors")
-    one, other = (
-        flatstep.AMSGrad(arrays(np.random.default_rng(seed), np.float32), 0.1, ema_decay=0.9, **more) for seed in (0, 9)
+    one, other = (  # whose decay becomes the saved one
+        flatstep.AMSGrad(arrays(np.random.default_rng(seed), np.float32), 0.1, ema_decay=decay, **more)
+        for seed, decay in ((0, 0.9), (9, 0.5))
     )
     train(one, np.float32)
     if by_file:
@@ -174,6 +190,12 @@ def test_a_state_with_averages_is_not_one_without():
     assert averaged.state_dict()["version"] == 2
     for into, other in ((plain, averaged), (averaged, plain)):
         with pytest.raises(ValueError, match="ema"):
+            into.load_state_dict(other.state_dict())
+    zero, corrected = (
+        flatstep.Adam(np.ones(3), 0.1, ema_decay=0.9, ema_start="zero", ema_debias=debias) for debias in (False, True)
+    )
+    for into, other, option in ((zero, averaged, "ema_start='copy'"), (corrected, zero, "ema_debias=False")):
+        with pytest.raises(ValueError, match=f"state_dict was made with {option}"):
             into.load_state_dict(other.state_dict())
     with pytest.raises(AttributeError, match="this Adam has no averages; make it with ema_decay"):
         _ = plain.ema

@@ -146,7 +146,7 @@ AROUND = dict(max_norm=1.0, skip_nonfinite=True, ema_decay=0.9, zero_grads=True)
 @defaults
 @pytest.mark.parametrize("around", [{}, AROUND], ids=["", "all around"])
 def test_the_host_asks_for_nothing(case, unread, around):
-    """Neither for the scale of a loss, nor for its overflow, the learning rate, a count, or what is around an update."""
+    """Neither for the scale of a loss, nor for its overflow, the learning rate or a count, with any options."""
     params = params_of([np.ones(shape, np.float32) for shape in SHAPES])
     opt = case.make(params, lr=torch.tensor(0.05), capturable=True, **around)
     opt.grad_scale, opt.found_inf = torch.tensor(8.0), torch.tensor(0.0)

@@ -34,8 +34,14 @@ def gradients() -> list[dict[Any, Any]]:
 def content(opt: flatstep.Optimizer) -> dict[str, Any]:
     """All that a file should keep, to the bit."""
     saved = opt.state_dict()
-    slots = {slot: [leaf.tobytes() for leaf in Tree(value).leaves] for slot, value in saved.pop("state").items()}
-    return {**saved, "params": [leaf.tobytes() for leaf in Tree(opt.params).leaves], "state": slots}
+    slots = {slot: content_of(value) for slot, value in saved.pop("state").items()}
+    if "ema" in saved:
+        saved["ema"] = content_of(opt.ema)  # corrected
+    return {**saved, "params": content_of(opt.params), "state": slots}
+
+
+def content_of(tree: Any) -> list[bytes]:
+    return [leaf.tobytes() for leaf in Tree(tree).leaves]
 
 
 def stepped(opt: flatstep.Optimizer, first: int, last: int) -> flatstep.Optimizer:

@@ -33,7 +33,8 @@ def loader(method: str, saved: flatstep.Optimizer, path: Any) -> Load:
 
 def small(value: float, steps: int) -> flatstep.Optimizer:
     leaves = [np.asfortranarray(np.full((2, 3), value, np.float32)), np.full((), value)]
-    opt = flatstep.Adam(leaves, learning_rate=value, b1=value, eps=lambda count: 1e-3)
+    averages = dict(ema_decay=value, ema_start="zero", ema_debias=True)
+    opt = flatstep.Adam(leaves, learning_rate=value, b1=value, eps=lambda count: 1e-3, **averages)
     for _ in range(steps):
         opt.step([np.ones_like(leaf) for leaf in leaves])
     return opt
@@ -55,6 +56,24 @@ def test_at_every_moment(method, tmp_path):
     assert content(opt) == new
     assert all(now in (old, new) for now in seen)
     assert seen.count(old) > 100 and seen.count(new) > 0
+
+
+def test_a_swap_at_every_moment():
+    """All parameters have changed places with their averages, or none has."""
+    opt = small(0.5, 1)
+
+    def places():
+        return [x.tolist() for x in opt.params], [x.tolist() for x in opt.ema]
+
+    is_over, seen = False, 0
+    for moment in itertools.count(1):
+        params, averages = places()
+        is_over = not interrupted(opt.swap_ema, moment)
+        assert places() in ((params, averages), (averages, params))
+        seen += places() == (averages, params)
+        if is_over:
+            break
+    assert moment > 50 and seen > 1
 
 
 CALLS = {

@@ -6,12 +6,12 @@ ApplyIfFiniteState where steps may be skipped.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from .._numbers import Number as NumberCheck
@@ -19,7 +19,7 @@ from .._rules.common import JAX_AROUND
 from ._leaves import Leaves
 from ._settings import as_number, checked_dtype, checked_flag
 from ._states import next_count
-from ._tail import STARTS, computed_dtype
+from ._tail import STARTS, average_of, computed_dtype
 
 Array = Any
 PyTree = Any
@@ -140,6 +140,30 @@ class Outer(NamedTuple):
         leaves.require(name, arrays, wanted)
         return [arrays]
 
+    def averaged(self, average: Array, param: Array, count: Array, skip: Array | None) -> Array:
+        """An average after a step that stores this parameter."""
+        form = self.around.average
+        assert form is not None
+        new = average_of(average, param, count, form)
+        return new if skip is None else jnp.where(skip, average, new)
+
+    def with_frozen(
+        self,
+        averages: list[Array | None],
+        params: Sequence[Array | None],
+        grads: Sequence[Array | None],
+        count: Array,
+        skip: Array | None,
+    ) -> list[Array | None]:
+        """The averages. Those that start at zero go on for leaves without a gradient too: one count corrects all."""
+        if self.around.start == "copy":
+            return averages
+        made = list(averages)
+        for i, (average, param, grad) in enumerate(zip(averages, params, grads, strict=True)):
+            if grad is None and average is not None and param is not None:
+                made[i] = self.averaged(average, param, count, skip)
+        return made
+
     def after(self, inner: tuple[Any, ...], average: PyTree, is_finite: Any, skip: Array | None) -> PyTree:
         """The state after a step."""
         state: PyTree = inner
@@ -208,5 +232,6 @@ def _debiased(average: Array, decay: float, count: Array) -> Array:
     """Without the zero that it started from; before the first step, as it is."""
     computed = average.astype(computed_dtype(average.dtype))
     steps = jnp.asarray(count).astype(jnp.finfo(computed.dtype).dtype)
-    share = -jnp.expm1(steps * np.log(decay)) if decay > 0 else jnp.ones_like(steps)  # in float32 1 - decay^t cancels
+    # In float32 1 - decay^t cancels.
+    share = -jnp.expm1(steps * math.log(decay)) if decay > 0 else jnp.ones_like(steps)
     return jnp.where(count == 0, computed, computed / jnp.where(count == 0, 1, share))

@@ -90,7 +90,13 @@ def scalar_names(rule: str) -> tuple[str, ...]:
 
 def carry_out(step: Step, operands: Sequence[Array]) -> tuple[Array, ...]:
     """The results of the step."""
-    return tuple(_compiled(step)(*operands))
+    form = functools.partial(_once, step) if is_searched() else _compiled(step)
+    return tuple(form(*operands))
+
+
+def is_searched() -> bool:
+    """Whether JAX searches results for NaN or infinities: where jax.jit finds one, it calls its function again."""
+    return bool(jax.debug_nans.value or jax.debug_infs.value)
 
 
 @functools.lru_cache(maxsize=256)

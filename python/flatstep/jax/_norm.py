@@ -22,7 +22,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from . import _partition, _versions
-from ._call import differentiated, on_one_device, widened
+from ._call import differentiated, is_searched, on_one_device, widened
 
 Array = Any
 
@@ -69,7 +69,8 @@ def limited(grads: Sequence[Array], scale: Array, max_norm: Any) -> tuple[Array,
 
 
 def _carry_out(limits: Limits, operands: Sequence[Array]) -> tuple[Array, ...]:
-    return tuple(_compiled(limits)(*operands))
+    form = functools.partial(_once, limits) if is_searched() else _compiled(limits)
+    return tuple(form(*operands))
 
 
 @functools.lru_cache(maxsize=256)
@@ -89,6 +90,7 @@ def _shapes(*operands: Any, **_: Any) -> list[Any]:
 
 
 def _evaluate(*operands: Array, limits: Limits, shards: Any) -> list[Array]:
+    # A scale that is not finite is none of the results that JAX searches: the step is skipped, or makes others.
     with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
         return list(_carry_out(limits, operands))
 

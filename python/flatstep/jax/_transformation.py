@@ -28,7 +28,6 @@ from ._settings import (
     settings_of,
 )
 from ._states import State
-from ._tail import average_of
 
 _AT_LEAST_0 = NumberCheck(at_least=0)
 SKIP = "skip"  # among the numbers of a step: whether it changes nothing, None where that is not asked
@@ -162,7 +161,9 @@ class _Fused:
         for decays, indices in self._groups(leaves, arrays).items():
             own = numbers if decays else {**numbers, "weight_decay": 0.0}
             self._carry_out(indices, own, [leaves.arrays, *state_of_each, arrays], made)
-        averages = leaves.build(made.pop()) if outer.average is not None else None
+        averages = None
+        if outer.average is not None:
+            averages = leaves.build(outer.with_frozen(made.pop(), leaves.arrays, arrays, numbers["count"], skip))
         return leaves.build(made[0]), outer.after(self._after(before, leaves, made, skip), averages, is_finite, skip)
 
     def update(self, updates: PyTree, state: PyTree, params: PyTree | None) -> tuple[PyTree, PyTree]:
@@ -183,8 +184,8 @@ class _Fused:
         present = [i for i, grad in enumerate(arrays) if grad is not None]
         self._carry_out(present, {**numbers, "weight_decay": 0.0}, [*slots, arrays], made)
         if decay.decoupled:
-            rate = -numbers["learning_rate"] if skip is None else jnp.where(skip, 0, -numbers["learning_rate"])
-            made[0] = [_plus(u, rate, d) for u, d in zip(made[0], decayed, strict=True)]
+            rate = -numbers["learning_rate"]
+            made[0] = [_plus(u, rate, d, skip) for u, d in zip(made[0], decayed, strict=True)]
         averages = self._averaged(outer, leaves, params, made[0], numbers["count"], skip)
         return leaves.build(made[0]), outer.after(self._after(before, leaves, made, skip), averages, is_finite, skip)
 
@@ -198,8 +199,7 @@ class _Fused:
         skip: Array | None,
     ) -> PyTree:
         """The averages of the parameters as ``optax.apply_updates`` stores them."""
-        form = self._around.average
-        if form is None:
+        if outer.average is None:
             return None
         if params is None:
             raise ValueError("averages need the parameters: call update(grads, state, params)")
@@ -208,11 +208,10 @@ class _Fused:
         [averages] = outer.averages(leaves, leaves.arrays)
         made = list(averages)
         for i, update in enumerate(updates):
-            old: Any = averages[i]
             if update is not None:
-                new = average_of(old, optax.apply_updates(weights[i], update), count, form)
-                made[i] = new if skip is None else jnp.where(skip, old, new)
-        return leaves.build(made)
+                stored: Any = optax.apply_updates(weights[i], update)
+                made[i] = outer.averaged(averages[i], stored, count, skip)
+        return leaves.build(outer.with_frozen(made, weights, updates, count, skip))
 
     def _limited(self, grads: Sequence[Array | None], grad_scale: Any, max_norm: Any) -> tuple[Any, Array | None]:
         """What gradients are multiplied with, and whether they are finite then; None where it does not matter."""
@@ -337,9 +336,12 @@ class _Fused:
         return carry_out(step, [numbers["count"], *(numbers[names[i]] for i in traced), *flags, *arrays])
 
 
-def _plus(x: Array, factor: Any, y: Array | None) -> Array:
-    """x + factor * y, stored as x is; x where there is no y."""
-    return x if y is None else (x + factor * y).astype(x.dtype)
+def _plus(x: Array, factor: Any, y: Array | None, skip: Array | None = None) -> Array:
+    """x + factor * y, stored as x is; x where there is no y, or where it is skipped."""
+    if y is None:
+        return x
+    made = (x + factor * y).astype(x.dtype)
+    return made if skip is None else jnp.where(skip, x, made)
 
 
 def _scale(value: Any) -> Any:
