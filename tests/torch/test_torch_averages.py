@@ -166,6 +166,18 @@ def test_swapping(dtype, more):
     opt.step()
 
 
+def test_a_closure_that_leaves_parameters_swapped():
+    """No step updates the averages in their place."""
+    (param,), _ = twins([(3,)])
+    opt = front.Adam([param], ema_decay=0.9)
+    train(opt, [param])
+    count, average = opt.state[param]["step"].clone(), opt.ema[0].clone()
+    with pytest.raises(RuntimeError, match="swapped with their averages"):
+        opt.step(opt.swap_ema)
+    same_bits(param.detach(), average)
+    assert opt.state[param]["step"] == count
+
+
 def test_parameters_without_state_are_their_own_averages():
     """Frozen ones, say; and the state of a new group begins by itself."""
     first, frozen, late = (torch.nn.Parameter(torch.full((3,), float(k))) for k in range(3))
@@ -274,6 +286,10 @@ def test_averages_that_do_not_fit():
         with pytest.raises((TypeError, ValueError), match=match):
             opt.step()
         same_bits(param.detach(), before)
+    opt.state[param]["ema"] = torch.ones(1)
+    with pytest.raises(ValueError, match=r"param 0 of group 0 has shape \(4,\), but its ema has \(1,\); load"):
+        opt.swap_ema()
+    same_bits(param.detach(), before)
     opt.state[param]["ema"] = average
     saved["state"][0]["ema"] = torch.ones(5)
     with pytest.raises(ValueError, match=r"ema in the state of parameter 0 .* has shape \(5,\), expected \(4,\)"):

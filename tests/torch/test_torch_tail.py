@@ -177,6 +177,17 @@ def test_parameters_on_other_devices_are_rejected(options):
         front.Adam([param], **options)
 
 
+def test_what_a_pickled_optimizer_asks_for_holds_in_another():
+    (one, other), _ = twins([(3,), (3,)])
+    opt, taken = front.Adam([one]), front.Adam([other], ema_decay=0.9, zero_grads=True)
+    train(opt, [one])
+    train(taken, [other])
+    opt.__setstate__(taken.__getstate__())
+    before = opt.ema[0].clone()
+    train(opt, [other], zeroes=True)
+    assert not torch.equal(opt.ema[0], before)
+
+
 def test_a_copy_has_options_of_its_own():
     opt = front.Adam([torch.nn.Parameter(torch.ones(2))], ema_decay=0.9)
     other = copy.copy(opt)
