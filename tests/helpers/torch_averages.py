@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint import DefaultLoadPlanner
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -75,6 +76,28 @@ def averages(build: Build) -> None:
     for param, was in zip(params_of(optimizer), before, strict=True):
         assert_same_bits(whole(param), was, "swapped back")
     steps(module, optimizer, STEPS, alone)
+
+
+@scenario(as_usual={}, no_reshard=dict(reshard_after_forward=False))
+def evaluations(**settings: Any) -> None:
+    """Modules see each swap if what they have gathered is given back before it."""
+    module = sharded(**settings)
+    optimizer = averaged(module.parameters())
+    steps(module, optimizer)
+    seen = []
+    for _ in range(3):
+        with torch.no_grad():
+            got = module(batch(0))
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+        alone = Net()
+        alone.load_state_dict({name: whole(param) for name, param in module.named_parameters()})
+        torch.testing.assert_close(got, alone(batch(0)).detach())
+        seen.append(got)
+        optimizer.swap_ema()
+    optimizer.swap_ema()
+    assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
 
 
 @scenario(
