@@ -123,6 +123,18 @@ def test_a_gradient_in_a_state_cannot_become_zero(key):
     before.check()
 
 
+def test_an_overflow_without_numbers_to_zero():
+    """Of no gradient, then beside gradients that have no memory."""
+    params, _ = twins([(3,), (3,)])
+    meta = torch.nn.Parameter(torch.empty(3, device="meta"))
+    opt = front.Adam([meta, *params], zero_grads=True)
+    opt.found_inf = torch.tensor(1.0)
+    opt.step()
+    meta.grad, params[1].grad = torch.empty(3, device="meta"), torch.ones(3)
+    opt.step()
+    assert params[0].grad is None and not params[1].grad.any()
+
+
 def test_unscaled_gradients_are_not_written_twice():
     """Zeros are written where the scaled gradients were: their versions go on by one."""
     (param,), _ = twins([(4,)])

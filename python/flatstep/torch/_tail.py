@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from .._average import _power
 from .._numbers import Number
 from .._rules.common import AROUND, LIMITS
 from ._numbers import Group, check_dtype
-from ._plain import is_abstract, is_distributed
+from ._plain import is_abstract, is_distributed, real, resolved
 
 KEY = "ema"
 """The key of a parameter's average in its state."""
@@ -31,7 +31,7 @@ class Tail:
     start: str = "copy"
     debias: bool = False
     dtype: torch.dtype | None = None
-    saved: list[tuple[Tensor, Tensor]] | None = field(default=None, compare=False)  # (a parameter, what it was)
+    saved: list[tuple[Tensor, Tensor]] | None = None  # (a parameter, what it was)
 
     @classmethod
     def taken_from(cls, defaults: Group) -> Tail:
@@ -146,7 +146,9 @@ class Tail:
         divisor = 1 - _power(self.decay, updates)
         if is_distributed(wide):
             return wide / divisor
-        return wide / torch.tensor(divisor, dtype=wide.dtype.to_real() if wide.is_complex() else wide.dtype)
+        numbers = real(resolved(wide))  # complex division would round more often
+        quotient = numbers / torch.tensor(divisor, dtype=numbers.dtype)
+        return torch.view_as_complex(quotient) if wide.is_complex() else quotient
 
 
 def updates_of(state: Group) -> int:
