@@ -145,7 +145,7 @@ def averages_of_one_side(carry: Carry, back: Carry) -> None:
         for state in follower.state.values():
             state.pop("ema", None)  # torch may keep those of the parameters before they were loaded
         for average, own in zip(follower.ema, params_of(follower), strict=True):
-            assert_same_bits(whole(average), whole(own), "begun anew")
+            assert_same_bits(whole(average), whole(own), "started again")
         for param, own in zip(params_of(without), params_of(follower), strict=True):
             assert_same_bits(whole(own), whole(param), "param")
             assert_same_bits(whole(follower.state[own]["exp_avg"]), whole(without.state[param]["exp_avg"]), "exp_avg")
