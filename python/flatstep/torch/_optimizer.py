@@ -120,9 +120,6 @@ class FusedOptimizer(KeepsAverages):
 
     def _check_group(self, group: Group) -> None:
         """TypeError or ValueError where a group could not be stepped."""
-        for name in ("max_norm", "skip_nonfinite"):
-            if name in group:
-                raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
         self._tail.check_group(group)
         self._schema.check_types(group)
         self._check_modes(group)

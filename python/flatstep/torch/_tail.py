@@ -90,9 +90,9 @@ class Tail:
 
     def check_group(self, group: Group) -> None:
         """ValueError or TypeError where the options are not for the parameters of a group, or stand in it."""
-        for name in _OPTIONS:
-            if name in group:
-                raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
+        for argument in AROUND:
+            if argument.name in group:
+                raise ValueError(f"a group has {argument.name}, which is for all groups together; pass it to the class")
         for param in group["params"] if self.is_on else []:
             if param.device.type not in ("cpu", "meta"):
                 raise ValueError(
@@ -131,7 +131,7 @@ class Tail:
         if KEY not in state:
             return self.begun(param, updates) if not self.debias else self._copy(param)
         average: Tensor = state[KEY]
-        if not self.debias or is_abstract(average):
+        if not self.debias:
             return average
         assert self.decay is not None
         return self._corrected(average, updates) if updates else self._copy(param)
