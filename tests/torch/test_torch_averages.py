@@ -172,6 +172,19 @@ def test_other_kinds_of_parameters(make, start):
     same_bits([odd, plain], before)
 
 
+def test_an_average_that_lies_otherwise_than_its_parameter():
+    """As a load may leave it: its own memory goes on."""
+    (param,), (twin,) = twins([(3, 5)])
+    opts = [front.AMSGrad([each], lr=0.1, ema_decay=0.9) for each in (param, twin)]
+    for opt, each in zip(opts, (param, twin), strict=True):
+        train(opt, [each])
+    average = opts[0].state[param]["ema"] = opts[1].ema[0].t().contiguous().t()
+    for opt, each in zip(opts, (param, twin), strict=True):
+        train(opt, [each])
+    assert opts[0].ema[0] is average and average.stride() == (1, 3)
+    same_bits(average, opts[1].ema[0])
+
+
 def test_a_skipped_step_moves_no_average():
     params, _ = twins(SHAPES)
     opt = front.AMSGrad(params, skip_nonfinite=True, ema_decay=0.9)

@@ -247,7 +247,7 @@ def zeros_without_memory():
     return [torch._efficientzerotensor(3), torch.ones(2)]
 
 
-# Gradients of kinds that need care, made anew by each call.
+# Gradients of kinds that need care, made by each call.
 KINDS = {
     "none": lambda: [None, None],
     "empty": lambda: [torch.zeros(0)],
