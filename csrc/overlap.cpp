@@ -48,7 +48,8 @@ void OverlapCheck::merge(OverlapCheck& other) {
 }
 
 void OverlapCheck::check() {
-  if (!is_checked_ && (written_ != checked_written_ || state_ != checked_state_)) check_written();
+  const bool has_changed = !is_checked_ && (written_ != checked_written_ || state_ != checked_state_);
+  if (has_changed || has_sorted_state_ != reads_are_written_) check_written();
   is_checked_ = true;
   for (const Extent& read : read_) check_read(read, [](const Extent&) { return true; });
   for (const Strided& read : strided_)
@@ -88,7 +89,8 @@ void OverlapCheck::check_written() {
   for (size_t i = 1; i < all.size(); ++i) {
     if (all[i].begin < all[i - 1].end) reject(all[i - 1], all[i]);
   }
-  sorted_ = written_;
+  has_sorted_state_ = reads_are_written_;
+  sorted_ = has_sorted_state_ ? all : written_;
   std::sort(sorted_.begin(), sorted_.end(), starts_earlier);
   checked_written_ = written_;
   checked_state_ = state_;
@@ -100,7 +102,8 @@ void OverlapCheck::check_read(const Extent& read, const Touches& touches) const 
                                 [](const Extent& a, uintptr_t address) { return a.begin < address; });
   while (other != sorted_.begin() && (--other)->end > read.begin) {
     if (!touches(*other)) continue;
-    const std::string whose = other->index < 0 ? "the optimizer's state" : "{other}";
+    std::string whose = other->index < 0 ? "the optimizer's state" : "{other}";
+    if (other->slot) whose = "the state " + std::string(other->slot) + " of " + whose;
     throw ArgumentError{Operand::grad, read.index,
                         "shares memory with " + whose + ", which the step overwrites; pass a copy", other->index};
   }

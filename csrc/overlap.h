@@ -15,7 +15,8 @@ class OverlapCheck {
     written_.push_back(extent);
     is_checked_ = false;
   }
-  void add_state(const Extent& extent) { state_.push_back(extent); }  // written too, but not searched for gradients
+  // Written too, but searched for gradients only if these are written.
+  void add_state(const Extent& extent) { state_.push_back(extent); }
   void add_read(const Extent& extent) { read_.push_back(extent); }
   void add_read(const Extent& extent, const Tensor& strided) { strided_.push_back({extent, strided}); }
 
@@ -46,6 +47,7 @@ class OverlapCheck {
 
   // Tensors seldom move between steps: what was sorted and checked last holds as long as the extents are the same.
   bool is_checked_ = true;
+  bool has_sorted_state_ = false;
   std::vector<Extent> checked_written_, checked_state_, sorted_;
 };
 

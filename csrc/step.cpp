@@ -151,7 +151,7 @@ bool Step::set_average(Parameter& parameter, const Tensor& average) {
   if (average.dtype != expected) {
     reject(parameter, Operand::param,
            "has dtype " + dtype_of(param) + ", but its " + average_name + " has dtype " + dtype_of(average) +
-               ", expected " + std::string(name_of(expected)) + "; convert it, or delete it to begin anew",
+               ", expected " + std::string(name_of(expected)) + "; convert it, or delete it to start again",
            true);
   }
   if (count == 0) return true;

@@ -16,7 +16,7 @@ from test_tail import *  # noqa: F403
 
 import flatstep
 import stand_in
-from flatstep import _core, _devices, _optimizer
+from flatstep import _around, _core, _devices, _optimizer
 from flatstep._device_arrays import DeviceArray
 from flatstep._trees import Tree
 from foreign import Array
@@ -50,7 +50,8 @@ def device(monkeypatch):
     monkeypatch.setattr(flatstep, "global_norm", norm_there)
     monkeypatch.setattr(_optimizer, "take_params", take)
     shared = lambda view: view.shared().data if isinstance(view, DeviceArray) else view  # noqa: E731
-    monkeypatch.setattr(_optimizer, "_shared", shared)
+    for module in (_optimizer, _around):
+        monkeypatch.setattr(module, "shared", shared)
     monkeypatch.setattr(flatstep.Optimizer, "step", step_there)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.checkpoint import DefaultLoadPlanner
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -77,6 +78,28 @@ def averages(build: Build) -> None:
     steps(module, optimizer, STEPS, alone)
 
 
+@scenario(as_usual={}, no_reshard=dict(reshard_after_forward=False))
+def evaluations(**settings: Any) -> None:
+    """Modules see each swap if what they have gathered is given back before it."""
+    module = sharded(**settings)
+    optimizer = averaged(module.parameters())
+    steps(module, optimizer)
+    seen = []
+    for _ in range(3):
+        with torch.no_grad():
+            got = module(batch(0))
+        for part in module.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+        alone = Net()
+        alone.load_state_dict({name: whole(param) for name, param in module.named_parameters()})
+        torch.testing.assert_close(got, alone(batch(0)).detach())
+        seen.append(got)
+        optimizer.swap_ema()
+    optimizer.swap_ema()
+    assert torch.equal(seen[0], seen[2]) and not torch.equal(seen[0], seen[1])
+
+
 @scenario(
     files=dict(carry=by_files),
     rank_0=dict(carry=by_rank_0),
@@ -122,7 +145,7 @@ def averages_of_one_side(carry: Carry, back: Carry) -> None:
         for state in follower.state.values():
             state.pop("ema", None)  # torch may keep those of the parameters before they were loaded
         for average, own in zip(follower.ema, params_of(follower), strict=True):
-            assert_same_bits(whole(average), whole(own), "begun anew")
+            assert_same_bits(whole(average), whole(own), "started again")
         for param, own in zip(params_of(without), params_of(follower), strict=True):
             assert_same_bits(whole(own), whole(param), "param")
             assert_same_bits(whole(follower.state[own]["exp_avg"]), whole(without.state[param]["exp_avg"]), "exp_avg")

@@ -72,6 +72,50 @@ def test_corrected_averages(dtype):
         same_bits(average, torch.from_numpy(np.asarray(averages.debiased(raw, 0.9, len(each)), computed)), f"{at}")
 
 
+@pytest.mark.filterwarnings("ignore:ComplexHalf")
+@pytest.mark.parametrize("own", [False, True], ids=["computed", "own"])
+@pytest.mark.parametrize("dtype", [torch.complex32, torch.complex64, torch.complex128], ids=str)
+def test_corrected_averages_of_complex_numbers(dtype, own):
+    """They are those of their real and imaginary parts."""
+    parts = torch.linspace(-1, 1, 14).reshape(7, 2).to(dtype.to_real())
+    pair = torch.nn.Parameter(torch.view_as_complex(parts.clone())), torch.nn.Parameter(parts.clone())
+    options = dict(lr=0.1, ema_decay=0.9, ema_start="zero", ema_debias=True)
+    opts = [front.Adam([param], ema_dtype=param.dtype if own else None, **options) for param in pair]
+    for step in range(3):
+        grad = parts.roll(step)
+        pair[0].grad, pair[1].grad = torch.view_as_complex(grad.clone()), grad
+        for opt in opts:
+            opt.step()
+    assert opts[0].state[pair[0]]["ema"].dtype.to_real() == opts[1].state[pair[1]]["ema"].dtype
+    assert opts[1].ema[0].dtype == (torch.float64 if dtype == torch.complex128 else torch.float32)
+    same_bits(torch.view_as_real(opts[0].ema[0]), opts[1].ema[0])
+
+
+def test_in_inference_mode():
+    """What it makes can be stepped and swapped outside of it, and asks for no gradients."""
+    (param,), _ = twins([(5,)])
+    opt = front.Adam([param], ema_decay=0.9)
+    assert not opt.ema[0].requires_grad
+    with torch.inference_mode():
+        opt.swap_ema()
+        assert not opt.ema[0].is_inference()
+        opt.swap_ema()
+        assert not opt.ema[0].is_inference()
+    train(opt, [param])
+    assert not param.is_inference()
+
+
+def test_an_average_of_no_updates_is_not_corrected():
+    """As some checkpoints have it."""
+    (param,), _ = twins([(5,)])
+    opt = front.Adam([param], ema_decay=0.9, ema_start="zero", ema_debias=True)
+    train(opt, [param], 1)
+    saved = opt.state_dict()
+    saved["state"][0].update(step=torch.zeros(()), ema=torch.zeros(5))
+    opt.load_state_dict(saved)
+    same_bits(opt.ema, [param.detach()])
+
+
 def test_the_decay_may_be_set_between_steps():
     (param,), _ = twins([(9,)])
     opt = front.Adam([param], ema_decay=0.5)
@@ -128,6 +172,19 @@ def test_other_kinds_of_parameters(make, start):
     same_bits([odd, plain], before)
 
 
+def test_an_average_that_lies_otherwise_than_its_parameter():
+    """As a load may leave it: its own memory goes on."""
+    (param,), (twin,) = twins([(3, 5)])
+    opts = [front.AMSGrad([each], lr=0.1, ema_decay=0.9) for each in (param, twin)]
+    for opt, each in zip(opts, (param, twin), strict=True):
+        train(opt, [each])
+    average = opts[0].state[param]["ema"] = opts[1].ema[0].t().contiguous().t()
+    for opt, each in zip(opts, (param, twin), strict=True):
+        train(opt, [each])
+    assert opts[0].ema[0] is average and average.stride() == (1, 3)
+    same_bits(average, opts[1].ema[0])
+
+
 def test_a_skipped_step_moves_no_average():
     params, _ = twins(SHAPES)
     opt = front.AMSGrad(params, skip_nonfinite=True, ema_decay=0.9)
@@ -157,13 +214,26 @@ def test_swapping(dtype, more):
     same_bits(opt.ema, before)
     assert all(param._version > version for param, version in zip(params, versions, strict=True))
     forbidden = [opt.step, opt.state_dict, lambda: opt.load_state_dict(saved), lambda: copy.deepcopy(opt)]
-    for call in [*forbidden, lambda: pickle.dumps(opt)]:
+    forbidden += [lambda: opt.step(lambda: pytest.fail("the loss of averages")), lambda: pickle.dumps(opt)]
+    for call in forbidden:
         with pytest.raises(RuntimeError, match=r"swapped with their averages; call swap_ema\(\) again"):
             call()
     opt.swap_ema()
     same_bits([param.detach() for param in params], before)
     same_bits(opt.ema, expected)
     opt.step()
+
+
+def test_a_closure_that_leaves_parameters_swapped():
+    """No step updates the averages in their place."""
+    (param,), _ = twins([(3,)])
+    opt = front.Adam([param], ema_decay=0.9)
+    train(opt, [param])
+    count, average = opt.state[param]["step"].clone(), opt.ema[0].clone()
+    with pytest.raises(RuntimeError, match="swapped with their averages"):
+        opt.step(opt.swap_ema)
+    same_bits(param.detach(), average)
+    assert opt.state[param]["step"] == count
 
 
 def test_parameters_without_state_are_their_own_averages():
@@ -274,6 +344,10 @@ def test_averages_that_do_not_fit():
         with pytest.raises((TypeError, ValueError), match=match):
             opt.step()
         same_bits(param.detach(), before)
+    opt.state[param]["ema"] = torch.ones(1)
+    with pytest.raises(ValueError, match=r"param 0 of group 0 has shape \(4,\), but its ema has \(1,\); load"):
+        opt.swap_ema()
+    same_bits(param.detach(), before)
     opt.state[param]["ema"] = average
     saved["state"][0]["ema"] = torch.ones(5)
     with pytest.raises(ValueError, match=r"ema in the state of parameter 0 .* has shape \(5,\), expected \(4,\)"):

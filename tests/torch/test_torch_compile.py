@@ -71,7 +71,7 @@ def test_a_compiled_step(case):
 @parametrize(DEFAULTS)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_compiled_training_step(case, backend):
-    """Forward, backward and step in one function, whose graph breaks at the step and is not compiled anew each time."""
+    """Forward, backward and step in one function, whose graph breaks at the step and is not compiled each time."""
     ours, theirs = model(), model()
     opt, peer = case.make(ours.parameters()), case.make(theirs.parameters())
     inputs = torch.linspace(-1, 1, 20).view(5, 4)

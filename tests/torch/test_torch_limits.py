@@ -112,6 +112,11 @@ def test_arguments():
         assert (same.max_norm, same.skip_nonfinite, same.skipped, same.grad_norm) == (1.0, False, 0, None)
     opt.max_norm, opt.skip_nonfinite = None, True
     assert (opt.max_norm, opt.skip_nonfinite) == (None, True)
+    param.grad = torch.ones(4)
+    opt.step()
+    assert opt.grad_norm == 2
+    opt.skip_nonfinite = False
+    assert opt.grad_norm is None
 
 
 def test_no_limit_but_a_norm():
@@ -199,6 +204,14 @@ def test_clip_grad_norm(norm_type, dtype, max_norm):
         torch.testing.assert_close(one.grad, other.grad, **{**tolerance, "atol": 1e-7})
 
 
+def test_clip_grad_norm_of_tiny_gradients():
+    """The factor is torch's, in which 1e-6 is added to the norm."""
+    param = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    param.grad = torch.tensor([3e-6, 4e-6], dtype=torch.float64)
+    front.clip_grad_norm_([param], 1e-6)
+    torch.testing.assert_close(param.grad, torch.tensor([0.5e-6, 2e-6 / 3], dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 def test_clip_grad_norm_leaves_small_gradients_alone():
     """No gradient is written where the host knows the norm: its version stays."""
     param = torch.nn.Parameter(torch.zeros(3))
@@ -236,7 +249,7 @@ def zeros_without_memory():
     return [torch._efficientzerotensor(3), torch.ones(2)]
 
 
-# Gradients of kinds that need care, made anew by each call.
+# Gradients of kinds that need care, made by each call.
 KINDS = {
     "none": lambda: [None, None],
     "empty": lambda: [torch.zeros(0)],

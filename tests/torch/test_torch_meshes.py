@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from torch_cases import torch
+from torch_cases import front, torch
 
 if not torch.distributed.is_available():
     pytest.skip("this torch has no DTensor", allow_module_level=True)
 from torch.distributed.tensor import Replicate, Shard
 
-from flatstep.torch import _meshes
+from flatstep.torch import _limits, _meshes
 
 RANKS = range(4)
 SECONDS = 20
@@ -166,6 +166,39 @@ def test_plain_gradients_that_differ_by_rounding(first, processes):
     assert len(set(processes.run(lambda rank: norm(rank, 1e-6)))) == 1
     for error in processes.run(lambda rank: norm(rank, 1.0)):
         assert "have another norm on another process" in str(error)
+
+
+class Parts(_meshes.Meshes):
+    """Two parts, as of tensors that are divided in two ways; this is the only process."""
+
+    def __init__(self) -> None:
+        self.parts = [0, 1, 0]
+        self.found: list[Any] = []
+
+    def __bool__(self) -> bool:
+        return True
+
+    def guarded(self, function: Any) -> Any:
+        return function
+
+    def combine(self, totals, is_finite):
+        self.found = [list(totals), is_finite]
+        return math.sqrt(sum(totals)), is_finite
+
+
+@pytest.mark.parametrize("bad", [None, 0, 1, 2])
+def test_a_step_sums_by_part(bad, monkeypatch):
+    """And what is not finite in any of them skips it."""
+    meshes = Parts()
+    monkeypatch.setattr(_limits.Limits, "meshes_of", lambda *_: meshes)
+    params = [torch.nn.Parameter(torch.ones(2)) for _ in meshes.parts]
+    opt = front.Adam(params, skip_nonfinite=True)
+    for at, param in enumerate(params):
+        param.grad = torch.full((2,), math.inf if at == bad else 1.0 + at)
+    opt.step()
+    squares = [math.inf if at == bad else 2 * (1.0 + at) ** 2 for at in range(3)]
+    assert meshes.found == [[squares[0] + squares[2], squares[1]], bad is None]
+    assert opt.skipped == (bad is not None)
 
 
 @pytest.mark.parametrize("case", CASES)

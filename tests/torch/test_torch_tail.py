@@ -95,10 +95,11 @@ def test_flattened_parameters():
     same_bits(list(module.parameters()), list(twin.parameters()))
 
 
-def test_meta_parameters():
+@pytest.mark.parametrize("more", [{}, dict(ema_start="zero", ema_debias=True)], ids=["copy", "debiased"])
+def test_meta_parameters(more):
     """They have averages without numbers."""
     meta, param = torch.nn.Parameter(torch.empty(3, device="meta")), torch.nn.Parameter(torch.ones(3))
-    opt = front.Adam([meta, param], ema_decay=0.9, zero_grads=True)
+    opt = front.Adam([meta, param], ema_decay=0.9, zero_grads=True, **more)
     for _ in range(2):
         meta.grad, param.grad = torch.empty(3, device="meta"), torch.ones(3)
         opt.step()
@@ -106,6 +107,19 @@ def test_meta_parameters():
     opt.swap_ema()
     opt.swap_ema()
     assert [average.is_meta for average in opt.ema] == [True, False]
+
+
+def test_in_fake_tensor_mode():
+    """As a step is traced: nothing has numbers, counts neither."""
+    with FakeTensorMode():
+        param = torch.nn.Parameter(torch.ones(3))
+        opt = front.Adam([param], ema_decay=0.9, ema_start="zero", ema_debias=True, zero_grads=True)
+        for _ in range(2):
+            param.grad = torch.ones(3)
+            opt.step()
+        opt.swap_ema()
+        opt.swap_ema()
+        assert opt.ema[0].shape == (3,)
 
 
 def test_two_rules_in_one_optimizer():
@@ -127,6 +141,8 @@ def test_two_rules_in_one_optimizer():
     [
         (dict(ema_start="zero"), ValueError, "need ema_decay"),
         (dict(ema_dtype=torch.float32), ValueError, "need ema_decay"),
+        (dict(ema_debias=True), ValueError, "need ema_decay"),
+        (dict(ema_decay=0.9, ema_debias=1), TypeError, "ema_debias is 1, expected True or False"),
         (dict(ema_decay=0.9, ema_debias=True), ValueError, "pass ema_start='zero' too"),
         (dict(ema_decay=0.9, ema_dtype=torch.float64), TypeError, "ema_dtype is torch.float64, expected torch.float32"),
         (dict(ema_decay=0.9, ema_dtype="float32"), TypeError, "ema_dtype is 'float32', expected a torch.dtype or None"),
@@ -163,6 +179,17 @@ def test_options_are_for_all_groups():
     for use in (lambda: plain.ema, plain.swap_ema):
         with pytest.raises(AttributeError, match="this Adam has no averages; make it with ema_decay"):
             use()
+
+
+def test_what_a_pickled_optimizer_asks_for_holds_in_another():
+    (one, other), _ = twins([(3,), (3,)])
+    opt, taken = front.Adam([one]), front.Adam([other], ema_decay=0.9, zero_grads=True)
+    train(opt, [one])
+    train(taken, [other])
+    opt.__setstate__(taken.__getstate__())
+    before = opt.ema[0].clone()
+    train(opt, [other], zeroes=True)
+    assert not torch.equal(opt.ema[0], before)
 
 
 def test_a_copy_has_options_of_its_own():

@@ -108,6 +108,33 @@ def test_gradients_that_cannot_become_zero(make, match, by_scaler):
     same_bits([param.grad for param in params], grads)
 
 
+@pytest.mark.parametrize("key", ["exp_avg", "max_exp_avg_sq", "ema"])
+def test_a_gradient_in_a_state_cannot_become_zero(key):
+    """The state would become zero with it, also if zeros are asked for between steps."""
+    (param, other), _ = twins([(4,), (4,)])
+    opt = front.AMSGrad([param, other], ema_decay=0.9)
+    for opt.zero_grads in (False, True):
+        give_grads([param, other], seed=0)
+        opt.step()
+    param.grad = opt.state[other][key]
+    before = Snapshot(opt)
+    with pytest.raises(ValueError, match=f"grad of 0 of group 0 shares memory with the state {key} of param 1 of"):
+        opt.step()
+    before.check()
+
+
+def test_an_overflow_without_numbers_to_zero():
+    """Of no gradient, then beside gradients that have no memory."""
+    params, _ = twins([(3,), (3,)])
+    meta = torch.nn.Parameter(torch.empty(3, device="meta"))
+    opt = front.Adam([meta, *params], zero_grads=True)
+    opt.found_inf = torch.tensor(1.0)
+    opt.step()
+    meta.grad, params[1].grad = torch.empty(3, device="meta"), torch.ones(3)
+    opt.step()
+    assert params[0].grad is None and not params[1].grad.any()
+
+
 def test_unscaled_gradients_are_not_written_twice():
     """Zeros are written where the scaled gradients were: their versions go on by one."""
     (param,), _ = twins([(4,)])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _core
 from ._limits import Limits
+from ._names import Names
 from ._tail import Tail
 
 
@@ -21,6 +22,10 @@ class Around(torch.optim.Optimizer):
 
     def _params(self) -> Iterator[Tensor]:
         return (param for group in self.param_groups for param in group["params"])
+
+    def _names(self) -> Names:
+        """The names of these parameters by their positions, for messages."""
+        return Names(self.param_groups, [(group["params"],) for group in self.param_groups])
 
     @property
     def max_norm(self) -> float | None:

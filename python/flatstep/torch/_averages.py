@@ -11,7 +11,6 @@ from torch._compile import _disable_dynamo
 
 from .. import _core
 from ._around import Around
-from ._names import Names
 from ._plain import is_abstract, plain
 
 
@@ -69,19 +68,28 @@ class KeepsAverages(Around):
 
     def _swap(self) -> None:
         with torch.inference_mode(False), torch.no_grad():
-            pairs = self._tail.saved
-            saved = None
-            if pairs is None:
-                params = list(dict.fromkeys(p for p in self._params() if not is_abstract(p)))
-                pairs = [(param, torch.empty_like(param).copy_(self._average(param))) for param in params]
-                saved = [(param, param.detach().clone()) for param in params]
-            names = Names(self.param_groups, [(group["params"],) for group in self.param_groups])
+            names = self._names()
             named = {id(param): f"param {names(at)}" for at, param in enumerate(self._params())}
+            pairs, saved = self._tail.saved, None
+            if pairs is None:
+                params = {id(param): param for param in self._params() if not is_abstract(param)}
+                pairs = [(param, self._replacement(param, named[at])) for at, param in params.items()]
+                saved = [(param, param.detach().clone()) for param, _ in pairs]
             into = [plain(param, named.get(id(param), "a parameter")) for param, _ in pairs]
             values = [plain(value, "an average") for _, value in pairs]
             copies = [partial(param.copy_, value) for param, value in zip(into, values, strict=True)]
             self._complete([*copies, partial(vars(self._tail).update, saved=saved)])
             torch.autograd.graph.increment_version([param for param, _ in pairs])
+
+    def _replacement(self, param: Tensor, what: str) -> Tensor:
+        """The average in the parameter's dtype. ValueError where it is that of another parameter."""
+        average = self._average(param)
+        if average.shape != param.shape:
+            raise ValueError(
+                f"{what} has shape {tuple(param.shape)}, but its ema has {tuple(average.shape)}; "
+                "load the state that belongs to it"
+            )
+        return torch.empty_like(param).copy_(average)
 
     def _complete(self, calls: list[Any]) -> None:
         """Makes calls of C functions, between which no signal handler can raise."""

@@ -143,7 +143,8 @@ def _summed(grad: Tensor) -> Tensor:
 def _are_on_one_device(memories: list[Tensor | None]) -> bool:
     """Whether all of them are on the same device, which is not the host."""
     places = {None if memory is None else memory.device for memory in memories}
-    return len(places) == 1 and None not in places and not places & {torch.device("cpu")}
+    first = next(iter(places), None)
+    return len(places) == 1 and first is not None and _devices.is_apart(first)
 
 
 def _found_there(grads: list[Tensor | None], is_largest: bool, limit: float) -> tuple[Tensor, Tensor]:

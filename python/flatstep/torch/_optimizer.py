@@ -120,9 +120,6 @@ class FusedOptimizer(KeepsAverages):
 
     def _check_group(self, group: Group) -> None:
         """TypeError or ValueError where a group could not be stepped."""
-        for name in ("max_norm", "skip_nonfinite"):
-            if name in group:
-                raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
         self._tail.check_group(group)
         self._schema.check_types(group)
         self._check_modes(group)
@@ -192,9 +189,6 @@ class FusedOptimizer(KeepsAverages):
             self._stepper()[1].run(_zeroing.zero_gradients, list(self._params()), self._names())
         return loss
 
-    def _names(self) -> Names:
-        return Names(self.param_groups, [(group["params"],) for group in self.param_groups])
-
     def _write_back(self, scale: Any, factors: _scaling.Factors) -> list[Call]:
         """What leaves unscaled gradients where scaled ones were; nothing where they become zero."""
         if scale is None or self._tail.zero_grads:
@@ -227,6 +221,7 @@ class FusedOptimizer(KeepsAverages):
         completion: list[Call],
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
+        self._tail.check_not_swapped()  # again: the closure may have swapped them
         capturable = all(map(_is_capturable, self.param_groups))
         attempt, limits = self._attempt, None
         if self._limits.are_set:
@@ -354,6 +349,7 @@ class FusedOptimizer(KeepsAverages):
         super().__setstate__(state)
         self._limits = replace(self.__dict__.get("_limits", Limits()))  # a copy's own; older pickles have none
         self._tail = replace(self.__dict__.get("_tail", Tail()))
+        self._note_tail()
 
 
 def _step_with(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from .._average import _power
 from .._numbers import Number
 from .._rules.common import AROUND, LIMITS
 from ._numbers import Group, check_dtype
-from ._plain import is_abstract, is_distributed
+from ._plain import is_abstract, is_distributed, real, resolved
 
 KEY = "ema"
 """The key of a parameter's average in its state."""
@@ -31,7 +31,7 @@ class Tail:
     start: str = "copy"
     debias: bool = False
     dtype: torch.dtype | None = None
-    saved: list[tuple[Tensor, Tensor]] | None = field(default=None, compare=False)  # (a parameter, what it was)
+    saved: list[tuple[Tensor, Tensor]] | None = None  # (a parameter, what it was)
 
     @classmethod
     def taken_from(cls, defaults: Group) -> Tail:
@@ -90,9 +90,9 @@ class Tail:
 
     def check_group(self, group: Group) -> None:
         """ValueError or TypeError where the options are not for the parameters of a group, or stand in it."""
-        for name in _OPTIONS:
-            if name in group:
-                raise ValueError(f"a group has {name}, which is for all groups together; pass it to the class")
+        for argument in AROUND:
+            if argument.name in group:
+                raise ValueError(f"a group has {argument.name}, which is for all groups together; pass it to the class")
         for param in group["params"] if self.is_on else []:
             if self.keeps_averages:
                 self.dtype_of(param)
@@ -128,7 +128,7 @@ class Tail:
         if KEY not in state:
             return self.begun(param, state) if not self.debias else self._copy(param)
         average: Tensor = state[KEY]
-        if not self.debias or is_abstract(average):
+        if not self.debias:
             return average
         updates = updates_of(state)
         return self._corrected(average, updates) if updates else self._copy(param)
@@ -143,7 +143,9 @@ class Tail:
         divisor = 1 - _power(self.decay, updates)
         if is_distributed(wide):
             return wide / divisor
-        return wide / torch.tensor(divisor, dtype=wide.dtype.to_real() if wide.is_complex() else wide.dtype)
+        numbers = real(resolved(wide))  # complex division would round more often
+        quotient = numbers / torch.tensor(divisor, dtype=numbers.dtype)
+        return torch.view_as_complex(quotient) if wide.is_complex() else quotient
 
 
 def updates_of(state: Group) -> int:
