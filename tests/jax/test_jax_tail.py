@@ -181,6 +181,15 @@ def test_averages_without_their_start():
             assert_close(front.ema(state, decay=0.99), found, rtol=1e-6)
 
 
+def test_averages_in_a_dtype_without_a_kernel():
+    """A state may bring one that no init makes: the formulas take it, and keep it."""
+    opt, params = front.optimistic_gradient_descent(0.1, ema_decay=0.9), np.ones(3, np.float32)
+    *inner, average = opt.init(params)
+    state = (*inner, average._replace(ema=average.ema.astype("float16")))
+    made, state = jax.jit(opt.step)(params, state, params)
+    assert_close(front.ema(state), np.asarray(made).astype(np.float16))
+
+
 # All of it ------------------------------------------------------------------------------------------------------------
 
 ALL = dict(skip_nonfinite=True, ema_decay=0.9)
