@@ -52,8 +52,8 @@ class Step {
   Step(const Step&) = delete;
   Step& operator=(const Step&) = delete;
 
-  // Of all steps from here on.
-  void set_tail(const TailOptions& options) { tail_ = options; }
+  // Of all steps from here on; none: nothing.
+  void set_tail(const std::optional<TailOptions>& options) { tail_ = options; }
 
   void begin();
 

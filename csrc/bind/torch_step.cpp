@@ -9,12 +9,10 @@
 #include <algorithm>
 #include <deque>
 #include <stdexcept>
-#include <tuple>
 
 #include "describe.h"
-#include "device_limits.h"
 #include "read_torch.h"
-#include "torch_params.h"
+#include "torch_limits.h"
 
 namespace flatstep {
 
@@ -50,13 +48,6 @@ struct StateOfRule {
   }
 };
 
-// What a step asks of its gradients: their largest norm; whether those that are not finite skip the step; by position,
-// the part of the norm in which a parameter's gradient counts (empty: there is one); and a function that combines the
-// totals of the parts, and whether all numbers are finite, with those of other processes (or None). It returns the norm
-// and whether all numbers are finite everywhere. Last, for gradients on a device, four float64s there (see FoundNorm),
-// else None.
-using Limits = std::tuple<std::optional<double>, bool, std::vector<size_t>, nb::object, nb::object>;
-
 class TorchStepper {
  public:
   // `rules` are (a rule's name, the keys of its state). `devices` are capsules of DeviceBackends; without one the
@@ -73,8 +64,10 @@ class TorchStepper {
   // What all steps from here on do besides the update: see TailOptions. The averages of parameters are in their states.
   void set_tail(bool zeroes_gradients, bool keeps_averages, bool in_own_dtype, bool is_interpolated, double decay) {
     const AverageForm form = is_interpolated ? AverageForm::interpolated : AverageForm::weighted;
-    tail_ = TailOptions{zeroes_gradients, in_own_dtype, form, decay};
+    tail_.reset();
+    if (zeroes_gradients || keeps_averages) tail_ = TailOptions{zeroes_gradients, in_own_dtype, form, decay};
     keeps_averages_ = keeps_averages;
+    for (TorchParams& params : params_) params.tensors.set_tail(tail_);
   }
 
   // One step over groups of (parameters, row of scalars without count, index of the rule). Returns the positions,
@@ -87,16 +80,15 @@ class TorchStepper {
   // are calls that are made for a skipped step, too. With `limits` a third result is the norm of all gradients, and a
   // fourth whether they skipped the step: None and False where the device alone knows.
   nb::tuple step(nb::list groups, nb::dict state, nb::dict stand_ins, nb::list scalings, bool capturable,
-                 nb::callable name, int threads, nb::list completion, nb::list always, std::optional<Limits> limits) {
+                 nb::callable name, int threads, nb::list completion, nb::list always,
+                 std::optional<TorchLimits::Asked> limits) {
     const AtTheEnd leave_no_references{[this] {
       for (TorchParams& params : params_) params.begin();
       held_.clear();
       unready_ = nb::list();
+      limits_.end();
     }};
-    const GradientLimits rule = begin_limits(limits);
-    if (tail_) {
-      for (TorchParams& params : params_) params.tensors.set_tail(*tail_);
-    }
+    limits_.begin(limits, reader_);
     read_groups(groups, state, stand_ins, name);
     nb::list stepped;
     bool is_skipped = false;
@@ -107,17 +99,17 @@ class TorchStepper {
         scaling.push_back(scaling_on(params.device, scalings));
         if (!params.is_processor()) params.stream = reader_.current_stream(params.device);
       }
-      if (found_) limit_on_device(rule, scaling);
+      limits_.limit_on_device(params_, scaling);
       unlocked([&] {
         check_captures();
-        if (limits && !found_) {
-          norm = find_norm(std::get<3>(*limits), threads);
-          is_skipped = rule.is_skipped(norm);
+        if (limits_.are_for_host()) {
+          norm = limits_.find(*target_, threads);
+          is_skipped = limits_.rule().is_skipped(norm);
           if (is_skipped) {
             for (const TorchParams& params : params_) params.tensors.zero_gradients_if_asked(*target_);
             return;
           }
-          for (TorchParams& params : params_) params.scale_gradients(rule.factor(norm.value));
+          for (TorchParams& params : params_) params.scale_gradients(limits_.rule().factor(norm.value));
         }
         for (size_t i = 0; i < params_.size(); ++i) params_[i].prepare(*target_, scaling[i], capturable);
         launch(params_, Team::openmp, threads);
@@ -132,9 +124,9 @@ class TorchStepper {
         for (const Parts& parts : held_) stepped.append(parts.own_grad);
       }
     }
-    if (found_) return nb::make_tuple(unready_, stepped, nb::none(), false);
-    if (has_limits_) return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
-    return nb::make_tuple(unready_, stepped);
+    if (!limits) return nb::make_tuple(unready_, stepped);
+    if (!limits_.are_for_host()) return nb::make_tuple(unready_, stepped, nb::none(), false);
+    return nb::make_tuple(unready_, stepped, norm.value, is_skipped);
   }
 
   std::string_view target() const { return target_->name; }
@@ -235,73 +227,8 @@ class TorchStepper {
     TorchParams* const params = params_on(parameter.param.device);
     if (params && keeps_averages_ && !params->tensors.set_average(parameter, read[average_at()])) return false;
     if (!params || !params->add(parameter, read[Parts::count], numbers_)) return false;
-    if (has_limits_) add_to_norm(parameter, *params);
+    if (limits_.are_set()) limits_.add(parameter, numbers_.scalars.grad_scale, *params);
     return true;
-  }
-
-  GradientLimits begin_limits(const std::optional<Limits>& limits) {
-    has_limits_ = limits.has_value();
-    found_.reset();
-    if (!has_limits_) return {};
-    const auto& [max_norm, skips_nonfinite, part_of_each, combine, found] = *limits;
-    begin_norm(part_of_each);
-    if (!found.is_none()) {
-      Tensor own;
-      if (!reader_.read(found, own) || own.dtype != Dtype::float64 || element_count(own) != 4 || !is_contiguous(own))
-        throw nb::type_error("expected four float64s");
-      found_ = own;
-    }
-    return {max_norm, skips_nonfinite, GradientLimits::Formula::torch};
-  }
-
-  void add_to_norm(const Parameter& parameter, const TorchParams& params) {
-    if (params.is_processor() == found_.has_value() || (found_ && found_->device != params.device)) {
-      throw ArgumentError{Operand::param, parameter.index,
-                          "is on " + name_of(params.device) +
-                              ", but max_norm and skip_nonfinite need all gradients in one memory; make an optimizer "
-                              "for the parameters of each device"};
-    }
-    const size_t part = part_of_each_.empty() ? 0 : part_of_each_.at(size_t(parameter.index));
-    norms_[part].add(parameter.grad, numbers_.scalars.grad_scale);
-  }
-
-  void begin_norm(const std::vector<size_t>& part_of_each) {
-    part_of_each_ = part_of_each;
-    norms_.resize(part_of_each.empty() ? 1 : *std::ranges::max_element(part_of_each) + 1);
-    for (GradientNorm& part : norms_) part.begin();
-  }
-
-  // Called with the interpreter unlocked, when nothing is left to check.
-  GradientNorm::Result find_norm(const nb::object& combine, int threads) {
-    GradientNorm::Result found{};
-    std::vector<double> totals;
-    bool is_finite = true;
-    for (GradientNorm& part : norms_) {
-      found = part.find(*target_, NormKind::two, Team::openmp, threads);
-      totals.push_back(found.total);
-      is_finite = is_finite && found.is_finite;
-    }
-    if (combine.is_none()) return found;
-    const nb::gil_scoped_acquire lock;
-    std::tie(found.value, found.is_finite) = nb::cast<std::pair<double, bool>>(combine(totals, is_finite));
-    return found;
-  }
-
-  // The first of those on the device finds the norm, before any of them steps.
-  void limit_on_device(const GradientLimits& limits, const std::vector<Scaling>& scalings) {
-    auto* const found = static_cast<FoundNorm*>(found_->data);
-    bool is_found = false;
-    for (const bool is_idle : {false, true}) {
-      for (size_t i = 0; i < params_.size(); ++i) {
-        if (params_[i].device != found_->device || params_[i].is_idle() != is_idle || is_found) continue;
-        const NormWork work = norm_work(norms_.front(), limits, scalings[i].scale_number(), found);
-        params_[i].limit(found, &work);
-        is_found = true;
-      }
-    }
-    for (TorchParams& params : params_) {
-      if (params.device == found_->device && !params.limits) params.limit(found, nullptr);
-    }
   }
 
   // Those of that device which the group's rule steps; null where nothing can.
@@ -312,7 +239,7 @@ class TorchStepper {
     const DeviceBackend* const backend = backends_.find(device.type);
     if (!backend && device.type != cpu_device) return nullptr;
     TorchParams& made = params_.emplace_back(device, rule_->rule, rule_->slots, StepOptions{}, backend);
-    if (tail_) made.tensors.set_tail(*tail_);
+    made.tensors.set_tail(tail_);
     return &made;
   }
 
@@ -397,12 +324,9 @@ class TorchStepper {
   const StateOfRule* rule_ = nullptr;  // of the group under way
   GroupNumbers numbers_;
   Py_ssize_t next_state_;  // where PyDict_Next goes on
-  bool has_limits_ = false;
   std::optional<TailOptions> tail_;
   bool keeps_averages_ = false;
-  std::optional<Tensor> found_;  // where a device keeps what it finds out about gradients
-  std::vector<size_t> part_of_each_;
-  std::deque<GradientNorm> norms_;
+  TorchLimits limits_;
   std::vector<Parts> held_;  // so that the memory stays put until the step is done
   nb::list unready_;         // positions of parameters that cannot be taken as they are
 };

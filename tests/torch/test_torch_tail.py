@@ -6,6 +6,7 @@ import copy
 
 import numpy as np
 import pytest
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import averages
 import flatstep.torch as front
