@@ -33,6 +33,7 @@ from torch_twins import (
 )
 
 averaged = partial(AMSGrad, lr=LR, ema_decay=0.9, zero_grads=True)
+debiased = partial(averaged, ema_start="zero", ema_debias=True)
 
 
 def steps(module: nn.Module, optimizer: Any, first: int = 0, alone: Alone | None = None) -> None:
@@ -50,15 +51,16 @@ def steps(module: nn.Module, optimizer: Any, first: int = 0, alone: Alone | None
 @scenario(
     ddp=dict(build=lambda: DistributedDataParallel(Net())),
     fsdp2=dict(build=sharded),
+    fsdp2_debiased=dict(build=sharded, make=debiased),
     fsdp2_bfloat16=dict(build=lambda: sharded(Net().bfloat16())),
     tensor_parallel=dict(build=tensor_parallel_net),
     fsdp1=dict(build=flat_fsdp1),
 )
-def averages(build: Build) -> None:
+def averages(build: Build, make: Any = averaged) -> None:
     """The bits of one process, in tensors that lie as the parameters do; gradients are zero; swapped and back."""
     module = build()
-    optimizer = averaged(module.parameters())
-    alone = Alone(averaged, params_of(optimizer))
+    optimizer = make(module.parameters())
+    alone = Alone(make, params_of(optimizer))
     steps(module, optimizer, alone=alone)
     assert not any(bool(local(param.grad).any()) for param in params_of(optimizer) if param.grad is not None)
     for param, average in zip(params_of(optimizer), optimizer.ema, strict=True):
