@@ -61,7 +61,8 @@ class Stepper {
   // What all steps from here on do besides the update: see TailOptions.
   void set_tail(bool zeroes_gradients, bool in_own_dtype, bool is_interpolated, double decay) {
     const AverageForm form = is_interpolated ? AverageForm::interpolated : AverageForm::weighted;
-    for (NumpyDeviceStep& device : devices_) device.tensors.set_tail({zeroes_gradients, in_own_dtype, form, decay});
+    for (NumpyDeviceStep& device : devices_)
+      device.tensors.set_tail(TailOptions{zeroes_gradients, in_own_dtype, form, decay});
   }
 
   // Makes the averages, which are zero at first, in these dtypes. Returns as an entry of make_state's.

@@ -139,7 +139,7 @@ void* XlaStep::read_average(const Tensor& param, size_t index, size_t from, cons
   average_bytes_ = bytes_of(dtype);
   if (dtype != param.dtype && dtype != computed) reject_xla("an average is of another dtype than its parameter");
   if (param.shape[0] * entries != buffer.count) reject_xla("an average is not like its parameter");
-  step_.set_tail({false, dtype == param.dtype, AverageForm(attributes_.average - 1), attributes_.decay});
+  step_.set_tail(TailOptions{false, dtype == param.dtype, AverageForm(attributes_.average - 1), attributes_.decay});
   return buffer.data;
 }
 

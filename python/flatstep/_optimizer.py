@@ -26,6 +26,7 @@ _WRITE_INTO = (
     'opt.state is not changed by what is put into it; write into its arrays: opt.state["mu"]["w"][...] = value'
 )
 _PREVIOUS = "previous_"  # a rule's last hyperparameters may have this prefix: the value of the leaf's last update
+_UNSCALED = 1.0
 
 
 class Optimizer(Around):
@@ -97,7 +98,7 @@ class Optimizer(Around):
             change_at_once([(view, np.full(view.shape, value, view.dtype)) for view in views], [])
 
     @exclusive
-    def step(self, grads: Any, *, grad_scale: float = 1.0) -> None:
+    def step(self, grads: Any, *, grad_scale: float = _UNSCALED) -> None:
         """Updates the parameters in place from their gradients.
 
         What is on a CUDA device is launched there, on the stream that is current for the library of the first parameter
@@ -131,7 +132,9 @@ class Optimizer(Around):
         leaves = self._tree.match(grads, "grads")
         progress: Progress = self._stepper.progress
         count, history = progress.count, progress.history
-        scale = finite("grad_scale", grad_scale, self._numbers.largest)
+        # The default is valid, and steps of small arrays are quicker without the check.
+        is_default = grad_scale is _UNSCALED
+        scale = grad_scale if is_default else finite("grad_scale", grad_scale, self._numbers.largest)
         numbers = self._numbers.at(count)
         if self._averages.needs_steps:
             self._averages.prepare(numbers["ema_decay"], leaves, self._tree.path)

@@ -35,7 +35,7 @@ Model::Model(int rule, int layout, std::vector<int64_t> lengths, uint64_t seed, 
   const AverageForm form = random.chance(50) ? AverageForm::interpolated : AverageForm::weighted;
   if (has_tail) {
     state_.emplace_back(sum(lengths_) * average_bytes).fill(random, true);
-    step_.set_tail({true, in_own_dtype, form, random.pick<double>({0.3, 0.9})});
+    step_.set_tail(TailOptions{true, in_own_dtype, form, random.pick<double>({0.3, 0.9})});
   }
   int64_t first = 0;
   for (const int64_t& length : lengths_) {

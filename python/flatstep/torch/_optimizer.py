@@ -171,10 +171,9 @@ class FusedOptimizer(KeepsAverages):
             torch.OutOfMemoryError: a device has no memory for the step, though torch has given back what it kept for
                 later. Then, too, parameters and state are as before.
         """
-        if self._tail.saved is not None:
-            self._tail.check_not_swapped()
         loss = None
         if closure is not None:
+            self._tail.check_not_swapped()
             with torch.enable_grad():
                 loss = closure()
         scale, overflow = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
@@ -186,6 +185,7 @@ class FusedOptimizer(KeepsAverages):
             factor = _scaling.factor_of(scale)
             self._update(factor, [], self._write_back(scale, lambda _: factor))
         elif self._tail.zero_grads:
+            self._tail.check_not_swapped()
             self._stepper()[1].run(_zeroing.zero_gradients, list(self._params()), self._names())
         return loss
 
@@ -206,12 +206,28 @@ class FusedOptimizer(KeepsAverages):
             self._check_modes(group)
             groups.append((list(group["params"]), *rows.of(place, group, grad_scale)))
         stepper, exclusive = self._stepper()
-        step = partial(self._step_once, stepper, scalings)
-        exclusive.run(_step_in_rounds, step, groups, completion, self._need_once)
+        exclusive.run(self._step_in_rounds, stepper, scalings, groups, completion)
 
-    def _need_once(self) -> list[str]:
-        """The options in use for which each parameter must stand in the groups once."""
-        return [*(["max_norm and skip_nonfinite"] if self._limits.are_set else []), *self._tail.in_use()]
+    def _step_in_rounds(
+        self,
+        stepper: _core.TorchStepper,
+        scalings: list[_scaling.OnDevice],
+        groups: list[Work],
+        completion: list[Call],
+    ) -> None:
+        """One step, or as many as a parameter stands in the groups, if no option needs it there once."""
+        try:
+            self._step_once(stepper, scalings, groups, completion)
+        except _core.Repeated:
+            once = [*(["max_norm and skip_nonfinite"] if self._limits.are_set else []), *self._tail.in_use()]
+            if once:
+                raise ValueError(
+                    f"a parameter stands in the optimizer twice, and is stepped twice; {' and '.join(once)} need each "
+                    "parameter once"
+                ) from None
+            rounds = _rounds(groups)
+            for each_once in rounds:
+                self._step_once(stepper, scalings, each_once, completion if each_once is rounds[-1] else [])
 
     def _step_once(
         self,
@@ -221,7 +237,8 @@ class FusedOptimizer(KeepsAverages):
         completion: list[Call],
     ) -> None:
         """One step over groups of parameters, none of which stands there twice."""
-        self._tail.check_not_swapped()  # again: the closure may have swapped them
+        if self._tail.saved is not None:
+            self._tail.check_not_swapped()
         capturable = all(map(_is_capturable, self.param_groups))
         attempt, limits = self._attempt, None
         if self._limits.are_set:
@@ -232,7 +249,7 @@ class FusedOptimizer(KeepsAverages):
         step = partial(stepper.step, groups, self.state)
         for is_last in (False, True):
             try:
-                stepped = attempt(step, groups, modes, (completion, limits))
+                stepped = attempt(step, groups, modes, completion, limits)
                 torch.autograd.graph.increment_version(stepped)
                 return
             except _core.OutOfDeviceMemory as error:
@@ -242,14 +259,13 @@ class FusedOptimizer(KeepsAverages):
                 raise torch.OutOfMemoryError(why)
 
     def _attempt(
-        self, step: Callable[..., Any], groups: list[Work], modes: tuple[Any, ...], around: tuple[list[Call], Any]
+        self, step: Callable[..., Any], groups: list[Work], modes: tuple[Any, ...], always: list[Call], limits: Any
     ) -> list[torch.Tensor]:
-        """All of a step or nothing; returns what was stepped. ``around`` is what follows it and its limits.
+        """All of a step or nothing; returns what was written. ``always`` are calls that a skipped step makes too.
 
         The sweep and all that completes it is one call of the core's, in which no signal handler can raise.
         """
-        found = _step_with(step, {}, modes, [], *around)
-        always, limits = around
+        found = _step_with(step, {}, modes, [], always, limits)
         if found[0]:
             with torch.inference_mode(False), torch.no_grad():
                 stand_ins = self._stand_ins(found[0], groups, modes[2])
@@ -365,26 +381,6 @@ def _step_with(
         return step(stand_ins, *modes, completion, always, limits)
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         return step(stand_ins, *modes, completion, always, limits)
-
-
-def _step_in_rounds(
-    step: Callable[[list[Work], list[Call]], None],
-    groups: list[Work],
-    completion: list[Call],
-    need_once: Callable[[], list[str]],
-) -> None:
-    """One step, or as many as a parameter stands in the groups, if no option needs it there once."""
-    try:
-        step(groups, completion)
-    except _core.Repeated:
-        if once := need_once():
-            raise ValueError(
-                f"a parameter stands in the optimizer twice, and is stepped twice; {' and '.join(once)} need each "
-                "parameter once"
-            ) from None
-        rounds = _rounds(groups)
-        for each_once in rounds:
-            step(each_once, completion if each_once is rounds[-1] else [])
 
 
 def _rounds(groups: list[Work]) -> list[list[Work]]:
