@@ -2,6 +2,9 @@
 // a device. For torch_step.cpp only.
 #pragma once
 
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/vector.h>
+
 #include <algorithm>
 #include <deque>
 #include <optional>

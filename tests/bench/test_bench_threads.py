@@ -82,7 +82,7 @@ def test_limits_wait_asleep_beside_our_own_threads(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     with Workers() as started:
         for name in HERE:
-            expected = "active" if name in ("torch", "cuda", "threads-torch") else "passive"
+            expected = "active" if name in ("torch", "cuda", "threads-torch", "tail-torch") else "passive"
             assert started.of(name).call(in_worker.wait_policy) == expected
             assert started.of(name) is started.of(name)
     assert in_worker.wait_policy() == "active"

@@ -256,7 +256,7 @@ def test_other_python_threads_go_on_during_a_step(threads):
     threads(1)
     param, grad = np.ones(2**25, np.float32), np.ones(2**25, np.float32)
     opt = flatstep.AMSGrad(param, 0.1)
-    rows, _ = opt._rows(opt._progress.history, opt._settle(opt._numbers.at(0)), 1.0)
+    rows, _ = opt._settle(opt._numbers.at(0)).rows(opt._progress.history, 1.0)
     ticks, stop = [0], threading.Event()
 
     def tick():
