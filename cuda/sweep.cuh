@@ -358,7 +358,7 @@ FLATSTEP_FN void zero_elements(void* grad, int64_t begin, const int64_t* walk, i
     static_cast<Storage*>(grad)[walk ? walk_to(walk, begin + k) : begin + k] = 0;
 }
 
-// The same for a step that was skipped, whatever its rule: gradients that are to become zero do.
+// The same for a step that was skipped, of any rule: gradients that are to become zero do.
 FLATSTEP_FN void zero_lane(const device::Sweep& sweep, int tile_elements, const LaneOfTile& at) {
   if (at.tile >= sweep.tile_count || *sweep.skip == 0) return;
   const device::Tile tile = sweep.tiles[at.tile];

@@ -34,8 +34,8 @@ class DeviceNorms {
 
   // The same of torch's gradients, all of which are there. The norm and the factor of torch's clip_grad_norm_ go into
   // four float64s on the device (see FoundNorm), and the host goes on.
-  void find_into(const nb::list& arrays, bool largest, double max_norm, nb::handle into) {
-    const Reading reading = read(arrays, nb::none());
+  void find_into(const nb::list& arrays, bool largest, double max_norm, nb::handle into, const nb::callable& name) {
+    const Reading reading = read(arrays, name);
     if (!reading.place) return;
     const DeviceMemory own = DeviceMemory::take(into, dlpack::no_stream, *reading.place->backend);
     const GradientLimits limits{max_norm, false, GradientLimits::Formula::torch};
@@ -69,7 +69,7 @@ class DeviceNorms {
     GradientNorm norm;
   };
 
-  Reading read(const nb::list& arrays, nb::object name) {
+  Reading read(const nb::list& arrays, const nb::callable& name) {
     Reading reading;
     reading.norm.begin();
     try {
@@ -77,9 +77,7 @@ class DeviceNorms {
         if (!arrays[i].is_none()) add(reading, arrays[i], int64_t(i));
       }
     } catch (const ArgumentError& error) {
-      raise(error, {"params", "grads", [&](int64_t index) {
-                      return nb::cast<std::string>(name.is_none() ? nb::str(nb::int_(index)) : nb::str(name(index)));
-                    }});
+      raise(error, {"params", "grads", [&](int64_t index) { return nb::cast<std::string>(name(index)); }});
     }
     return reading;
   }
@@ -140,8 +138,8 @@ void bind_device_norms(nb::module_& module) {
       .def("find", &DeviceNorms::find,
            nb::sig("def find(self, arrays: list[typing.Any], name: collections.abc.Callable[[int], str], /) -> float"))
       .def("find_into", &DeviceNorms::find_into,
-           nb::sig("def find_into(self, arrays: list[typing.Any], largest: bool, max_norm: float, "
-                   "into: typing.Any, /) -> None"));
+           nb::sig("def find_into(self, arrays: list[typing.Any], largest: bool, max_norm: float, into: typing.Any, "
+                   "name: collections.abc.Callable[[int], str], /) -> None"));
 }
 
 }  // namespace flatstep

@@ -11,6 +11,7 @@ from typing import Any
 
 SIZES = (1_000, 100_000, 10_000_000, 31_622_777)  # of one array; the pictures show more
 TITLES = {"numpy": "NumPy arrays", "torch": "PyTorch", "jax": "JAX"}
+TAILS = ("tail-torch", "tail-jax")  # cases of a step with what follows the gradients around it
 
 
 def substitutions(results: Path) -> dict[str, str]:
@@ -18,7 +19,7 @@ def substitutions(results: Path) -> dict[str, str]:
     runs = {path: json.loads(path.read_text(encoding="utf-8")) for path in results.glob("*/results.json")}
     path = max(runs, key=lambda path: runs[path]["settings"]["date"])
     run = runs[path]
-    tables = {f"ratios_{front_end}": _ratios(run, front_end) for front_end in TITLES}
+    tables = {f"ratios_{name.replace('-', '_')}": _ratios(run, name) for name in (*TITLES, *TAILS)}
     return {**tables, "bench_machine": _machine(run, path.parent.name), "bench_shares": _shares(run)}
 
 
@@ -38,7 +39,9 @@ def _cases(run: dict[str, Any], front_end: str, layout: str) -> list[dict[str, A
 
 def _ratios(run: dict[str, Any], front_end: str) -> str:
     """A table for each rule in float32: a row for each shape, a column for each peer."""
-    cases = [case for case in _cases(run, front_end, "float32") if case["arrays"] > 1 or case["elements"] in SIZES]
+    cases = _cases(run, front_end, "float32")
+    if front_end not in TAILS:
+        cases = [case for case in cases if case["arrays"] > 1 or case["elements"] in SIZES]
     tables = [_table([case for case in cases if case["rule"] == rule]) for rule in _in_order(cases, "rule")]
     return "\n\n".join(table for table in tables if table)
 

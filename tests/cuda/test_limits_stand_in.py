@@ -237,7 +237,7 @@ def test_a_gradient_that_is_lent_as_a_copy_cannot_become_zero(monkeypatch):
 
 
 def test_clipping_waits_for_nothing(monkeypatch):
-    """The norm is in a tensor on the device; the factor is applied there, whatever it is."""
+    """The norm is in a tensor on the device; any factor is applied there."""
     params = params_of([np.ones(shape, np.float32) for shape in SHAPES])
     rng = np.random.default_rng(5)
     for size in (1.0, 1e-3):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from types import GeneratorType
 
@@ -80,7 +80,7 @@ def clip_grad_norm_(
     if any(memory is None or not (is_there or memory.is_cpu) for memory in memories):
         norm = None
     elif is_there:
-        norm, factor = _found_there(memories, order != 2.0, limit)
+        norm, factor = _found_there(params, memories, order != 2.0, limit)
     else:
         norm, factor = _found_here(params, memories, order != 2.0, limit)
     if norm is None:
@@ -147,10 +147,12 @@ def _are_on_one_device(memories: list[Tensor | None]) -> bool:
     return len(places) == 1 and first is not None and _devices.is_apart(first)
 
 
-def _found_there(grads: list[Tensor | None], is_largest: bool, limit: float) -> tuple[Tensor, Tensor]:
+def _found_there(
+    params: list[Tensor], memories: list[Tensor | None], is_largest: bool, limit: float
+) -> tuple[Tensor, Tensor]:
     """The norm, and the factor, of at most 1, on the device of the gradients; nothing is waited for."""
-    found = torch.zeros(4, dtype=torch.float64, device=grads[0].device)  # type: ignore[union-attr]
-    norms_on(*_devices.backends()).find_into(grads, is_largest, limit, found)
+    found = torch.zeros(4, dtype=torch.float64, device=memories[0].device)  # type: ignore[union-attr]
+    norms_on(*_devices.backends()).find_into(memories, is_largest, limit, found, _names_of_grads(params))
     return found[0], found[1]
 
 
@@ -168,8 +170,13 @@ def _norm(params: list[Tensor], memories: list[Tensor | None], is_largest: bool)
     """The norm of the gradients, of which ``memories`` are those here. None where no process can have any."""
     if are_several() and any(map(is_distributed, params)):
         return _norm_on_meshes(params, is_largest)
+    return _core.global_norm(memories, 1.0, is_largest, _names_of_grads(params))[0] if memories else None
+
+
+def _names_of_grads(params: list[Tensor]) -> Callable[[int], str]:
+    """The name of a gradient by its position among those that there are."""
     with_grad = [at for at, param in enumerate(params) if param.grad is not None]
-    return _core.global_norm(memories, 1.0, is_largest, lambda at: _name(with_grad[at]))[0] if memories else None
+    return lambda at: _name(with_grad[at])
 
 
 def _norm_on_meshes(params: list[Tensor], is_largest: bool) -> float:
