@@ -46,7 +46,7 @@ def _in_pieces(params: Params, task: Task, unscales: bool) -> Callable[[], None]
     inverse, found_inf = torch.tensor([GRAD_SCALE]), torch.zeros(1)
 
     def tail() -> None:
-        grads = [param.grad for param in params]
+        grads = [param.grad for param in params if param.grad is not None]
         if unscales:
             torch._amp_foreach_non_finite_check_and_unscale_(grads, found_inf, inverse)
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))

@@ -77,12 +77,9 @@ def clip_grad_norm_(
     is_ours = is_ours and all(param.is_cpu for param in params if is_distributed(param))
     memories: list[Tensor | None] = list(map(_memory, grads)) if is_ours else [None]
     is_there = _are_on_one_device(memories)
-    if any(memory is None or not (is_there or memory.is_cpu) for memory in memories):
-        norm = None
-    elif is_there:
-        norm, factor = _found_there(params, memories, order != 2.0, limit)
-    else:
-        norm, factor = _found_here(params, memories, order != 2.0, limit)
+    find = _found_there if is_there else _found_here
+    can_read = all(memory is not None and (is_there or memory.is_cpu) for memory in memories)
+    norm, factor = find(params, memories, order != 2.0, limit) if can_read else (None, 1.0)
     if norm is None:
         return torch.nn.utils.clip_grad_norm_(params, max_norm, norm_type, error_if_nonfinite, foreach)
     total = norm.to((grads or params)[0].device, _norm_dtype(grads or params))
