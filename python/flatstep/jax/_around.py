@@ -192,8 +192,8 @@ def ema(state: PyTree, *, decay: float | None = None) -> PyTree:
             1 - decay^count, as ``optax.ema`` does with debias. Default None: they are as the state has them.
 
     Returns:
-        The averages in the structure of the parameters: float32 for 16-bit parameters unless ``ema_dtype`` says
-        otherwise.
+        The averages, in the structure of the parameters. They are float32 for 16-bit parameters unless ``ema_dtype``
+        says otherwise.
 
     Raises:
         ValueError: there is no such part of the state, or more than one.
