@@ -92,25 +92,24 @@ const std::vector<Job>& GradientNorm::jobs(const Target& target, NormKind kind) 
   return jobs_;
 }
 
-GradientNorm::Result GradientNorm::find(const Target& target, NormKind kind, Team team, int threads) {
-  const DefaultFloatingPoint mode;  // of the sums here
+void GradientNorm::find_blocks(const Target& target, NormKind kind, Team team, const Run& run) {
   const std::vector<Job>& all = jobs(target, kind);
   if (elements_ < 2 * elements_worth_a_thread(team)) {  // jobs count whole blocks, which small tensors do not fill
     for (const Job& job : all) job.kernel(*job.call, 0, job.elements);
   } else {
-    run(all, team, threads);
+    run(all);
   }
+}
+
+GradientNorm::Result GradientNorm::find(const Target& target, NormKind kind, Team team, int threads) {
+  const DefaultFloatingPoint mode;  // of the sums here
+  find_blocks(target, kind, team, [&](std::span<const Job> jobs) { run(jobs, team, threads); });
   return combine(kind);
 }
 
 std::vector<NormBlock> GradientNorm::sums(const Target& target, const Run& run) {
   const DefaultFloatingPoint mode;
-  const std::vector<Job>& all = jobs(target, NormKind::two);
-  if (elements_ < 2 * elements_worth_a_thread(Team::openmp)) {  // as above
-    for (const Job& job : all) job.kernel(*job.call, 0, job.elements);
-  } else {
-    run(all);
-  }
+  find_blocks(target, NormKind::two, Team::openmp, run);
   std::vector<NormBlock> found;
   for (const NormPiece& piece : pieces_)
     found.push_back(sum_in_pairs({&blocks_[piece.first_block], size_t(blocks_of(piece.segment.count))}));

@@ -52,6 +52,7 @@ class GradientNorm {
 
  private:
   const std::vector<Job>& jobs(const Target& target, NormKind kind);
+  void find_blocks(const Target& target, NormKind kind, Team team, const Run& run);
   Result combine(NormKind kind) const;
 
   std::vector<NormPiece> pieces_;

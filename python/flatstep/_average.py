@@ -15,6 +15,14 @@ from ._loading import Change, change_at_once
 from ._state import Past, view_at
 
 
+def check_options(decay: Any, start: str, debias: bool, dtype: Any) -> None:
+    """ValueError where the options of averages do not go together."""
+    if decay is None and (debias or dtype is not None or start != "copy"):
+        raise ValueError("ema_start, ema_debias and ema_dtype need ema_decay")
+    if debias and start == "copy":
+        raise ValueError("ema_debias=True corrects an average that starts at zero; pass ema_start='zero' too")
+
+
 class Averages:
     """What ``ema_decay`` and its companions ask for; without them it holds nothing."""
 
@@ -34,10 +42,7 @@ class Averages:
 
     def check(self, decay: Any) -> None:
         """ValueError or TypeError where these options do not go together, or not with the parameters."""
-        if decay is None and (self._debias or self._dtype is not None or not self._is_copy):
-            raise ValueError("ema_start, ema_debias and ema_dtype need ema_decay")
-        if self._debias and self._is_copy:
-            raise ValueError("ema_debias=True corrects an average that starts at zero; pass ema_start='zero' too")
+        check_options(decay, "copy" if self._is_copy else "zero", self._debias, self._dtype)
         if self._debias and callable(decay):
             raise ValueError("ema_debias=True needs an ema_decay that is a number; a schedule has no such correction")
         for param in self._params if decay is not None else []:
@@ -145,10 +150,10 @@ def _computed(param: Leaf) -> str:
 def _corrected(average: Array, decay: float, updates: int) -> Array:
     """The average without its start at zero: divided by 1 - decay^updates, in the dtype in which steps compute."""
     computed = average.astype(np.float64 if average.dtype == np.float64 else np.float32)
-    return np.asarray(computed / computed.dtype.type(1 - _power(decay, updates)))
+    return np.asarray(computed / computed.dtype.type(1 - power(decay, updates)))
 
 
-def _power(base: float, exponent: int) -> float:
+def power(base: float, exponent: int) -> float:
     """The same products in the same order on every machine, as the kernels' own power."""
     result = 1.0
     while exponent:

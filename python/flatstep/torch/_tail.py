@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._average import _power
+from .._average import check_options, power
 from .._numbers import Number
 from .._rules.common import AROUND, LIMITS
 from ._numbers import Group, check_dtype
@@ -46,10 +46,7 @@ class Tail:
         )
         if start not in ("copy", "zero"):
             raise ValueError(f"ema_start is {start!r}, expected one of 'copy', 'zero'")
-        if decay is None and (debias or dtype is not None or start != "copy"):
-            raise ValueError("ema_start, ema_debias and ema_dtype need ema_decay")
-        if debias and start == "copy":
-            raise ValueError("ema_debias=True corrects an average that starts at zero; pass ema_start='zero' too")
+        check_options(decay, start, debias, dtype)
         return tail
 
     @property
@@ -93,9 +90,8 @@ class Tail:
         for argument in AROUND:
             if argument.name in group:
                 raise ValueError(f"a group has {argument.name}, which is for all groups together; pass it to the class")
-        for param in group["params"] if self.is_on else []:
-            if self.keeps_averages:
-                self.dtype_of(param)
+        for param in group["params"] if self.keeps_averages else []:
+            self.dtype_of(param)
 
     def check_not_swapped(self) -> None:
         """RuntimeError while averages stand in the place of parameters."""
@@ -120,7 +116,7 @@ class Tail:
             average.copy_(param)
         elif updates := updates_of(state):
             assert self.decay is not None
-            average.copy_(param).mul_(1 - _power(self.decay, updates))
+            average.copy_(param).mul_(1 - power(self.decay, updates))
         return average
 
     def value(self, param: Tensor, state: Group) -> Tensor:
@@ -140,7 +136,7 @@ class Tail:
         """The average without its start at zero."""
         assert self.decay is not None
         wide = average.to(computed_in(average.dtype))
-        divisor = 1 - _power(self.decay, updates)
+        divisor = 1 - power(self.decay, updates)
         if is_distributed(wide):
             return wide / divisor
         numbers = real(resolved(wide))  # complex division would round more often
